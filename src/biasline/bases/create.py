@@ -1,0 +1,128 @@
+"""Writing a pin: resolve a source to a folder, hash its files, count its biases."""
+
+import os
+import re
+from pathlib import Path
+
+from biasline.bases.pin import (
+    BIN_FILES,
+    MODEL_FILES,
+    TOKENIZER_FILES,
+    Pin,
+    PinnedSource,
+    chosen_files,
+    file_sha256,
+    package_folder,
+    tokenizer_sha256,
+)
+from biasline.errors import BiaslineError, shown
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def create_pin(source: str, out: Path, revision: str = "", allow_bin: bool = False) -> Pin:
+    """Pin a base; nothing is written.
+
+    Args:
+        source: a local folder, `package:NAME/INNER/FOLDER` of an installed Python package, or a hub id `OWNER/NAME`.
+        out: where the pin will lie; a folder is remembered relative to it.
+        revision: branch, tag or commit of a hub id; what it resolves to, a commit, is pinned.
+        allow_bin: accept a base whose weights are pickled.
+
+    Errors: `BiaslineError` where the source is not there, has no config or weights, or has pickled weights only.
+    """
+    folder, pinned = _resolve(source, out, revision)
+    if not (folder / "config.json").is_file():
+        raise BiaslineError(f"{shown(folder)}: no config.json, so no Transformers model", "name the model's folder")
+    names = chosen_files(folder)
+    weights = [name for name in names if name.endswith((".safetensors", ".bin"))]
+    if not weights:
+        raise BiaslineError(f"{shown(folder)}: no weights (*.safetensors)", "name the folder that holds them")
+    if weights[0].endswith(".bin") and not allow_bin:
+        raise BiaslineError(
+            f"{shown(folder / weights[0])}: pickled weights, no safetensors beside them",
+            "convert them with save_pretrained, or accept them with --allow-bin (and load.allow_bin in params)",
+        )
+    files = {name: file_sha256(folder / name) for name in names}
+    return Pin(
+        name=out.stem,
+        source=pinned,
+        files=files,
+        tokenizer_sha256=tokenizer_sha256(files),
+        inventory=_inventory(folder),
+    )
+
+
+def _resolve(source: str, out: Path, revision: str) -> tuple[Path, PinnedSource]:
+    if source.startswith("package:"):
+        package, _, inner = source.removeprefix("package:").partition("/")
+        return _package(package, inner)
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        # Relative, so that a pin beside its base is right in every clone.
+        return folder, PinnedSource(
+            kind="folder", path=Path(os.path.relpath(folder.resolve(), out.parent.resolve())).as_posix()
+        )
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source) and not source.startswith("."):
+        return _hub(source, revision)
+    raise BiaslineError(
+        f"{source}: no folder, and no hub id (OWNER/NAME)", "name a folder, package:NAME/FOLDER, or a hub id"
+    )
+
+
+def _package(package: str, inner: str) -> tuple[Path, PinnedSource]:
+    from importlib.metadata import PackageNotFoundError, packages_distributions, version
+
+    folder = package_folder(package, inner)
+    if folder is None:
+        raise BiaslineError(f"package {package!r} is not installed", "install it with pip, then pin again")
+    distribution = packages_distributions().get(package, [package])[0]
+    try:
+        installed = version(distribution)
+    except PackageNotFoundError:
+        installed = ""
+    return folder, PinnedSource(kind="package", package=package, path=inner, version=installed)
+
+
+def _hub(repo: str, revision: str) -> tuple[Path, PinnedSource]:
+    wanted = [*TOKENIZER_FILES, *MODEL_FILES, "*.safetensors"]
+    try:
+        folder = _snapshot(repo, revision, wanted)
+        if not any(name.endswith(".safetensors") for name in chosen_files(folder)):
+            folder = _snapshot(repo, revision, [*wanted, *BIN_FILES, "pytorch_model-*.bin"])
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise BiaslineError(
+            f"{repo}{f' at {revision}' if revision else ''}: neither in the hub cache nor to be had from the hub: {reason}",
+            "check the id and revision, connect, or name a local folder",
+        ) from None
+    commit = folder.name
+    if not _COMMIT.fullmatch(commit):
+        raise BiaslineError(
+            f"{repo}: its cached snapshot {commit!r} is no commit", "delete it from the cache, try again"
+        )
+    return folder, PinnedSource(kind="hub", repo=repo, revision=commit)
+
+
+def _snapshot(repo: str, revision: str, patterns: list[str]) -> Path:
+    """The hub's snapshot, from the network if it answers, else from the cache."""
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(repo, revision=revision or None, allow_patterns=patterns))
+
+
+def _inventory(folder: Path) -> dict[str, object]:
+    """Bias counts from the config alone: no weights are read."""
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+    from biasline.bitfit import inspect_biases
+
+    try:
+        config = AutoConfig.from_pretrained(str(folder))
+        causal = any("CausalLM" in name or "LMHead" in name for name in config.architectures or [])
+        with torch.device("meta"):
+            model = (AutoModelForCausalLM if causal else AutoModel).from_config(config)
+    except (ValueError, OSError, KeyError) as error:
+        raise BiaslineError(f"{shown(folder / 'config.json')}: {str(error).splitlines()[0]}") from None
+    return inspect_biases(model).summary()

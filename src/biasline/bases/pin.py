@@ -1,0 +1,226 @@
+"""The pin: a lock file for a model. Says where the base comes from and the sha256 of each of its files."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from biasline.errors import BiaslineError, shown
+
+PIN_VERSION = 1
+
+# What a tokenizer reads; a change in any of these changes the tokens.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+)
+MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
+BIN_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+class PinnedSource(BaseModel):
+    """Where a base comes from.
+
+    `folder`: `path`, relative to the pin's own folder. `hub`: `repo` at the commit `revision`. `package`: `path` inside
+    the installed Python distribution `package` of `version`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["folder", "hub", "package"]
+    path: str = ""
+    repo: str = ""
+    revision: str = ""
+    package: str = ""
+    version: str = ""
+
+
+class Pin(BaseModel):
+    """A base, named by content."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pin_version: int = PIN_VERSION
+    name: str
+    source: PinnedSource
+    files: dict[str, str]  # file → sha256
+    tokenizer_sha256: str
+    inventory: dict[str, Any]  # bias counts per role, see Inventory.summary
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the names and hashes of the files: equal for equal bases, wherever they come from."""
+        return hashlib.sha256(json.dumps(sorted(self.files.items())).encode()).hexdigest()
+
+    @property
+    def has_bin(self) -> bool:
+        """Whether the weights are pickled."""
+        return not any(name.endswith(".safetensors") for name in self.files)
+
+    def dumps(self) -> str:
+        return json.dumps(self.model_dump(), indent=2, ensure_ascii=False) + "\n"
+
+
+def read_pin(path: Path) -> Pin:
+    """Read a pin; `BiaslineError` where it is missing or not one."""
+    if not path.is_file():
+        raise BiaslineError(f"{shown(path)}: no such pin", f"write it: `biasline pin SOURCE --out {shown(path)}`")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BiaslineError(
+            f"{shown(path)}: no pin: {error}", "`base` names a pin (JSON), written by `biasline pin`"
+        ) from None
+    try:
+        pin = Pin.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise BiaslineError(
+            f"{shown(path)}: no pin: {where}: {first['msg']}", "write it anew: `biasline pin`"
+        ) from None
+    if pin.pin_version != PIN_VERSION:
+        raise BiaslineError(f"{shown(path)}: pin version {pin.pin_version}; this Biasline reads {PIN_VERSION}")
+    return pin
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tokenizer_sha256(files: dict[str, str]) -> str:
+    """Hash over the hashes of the files that a tokenizer reads."""
+    relevant = sorted((name, digest) for name, digest in files.items() if name in TOKENIZER_FILES)
+    return hashlib.sha256(json.dumps(relevant).encode()).hexdigest()
+
+
+def chosen_files(folder: Path) -> list[str]:
+    """The files of a model folder that make the base: config, tokenizer and weights, safetensors before pickles."""
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    weights = sorted(name for name in names if name.endswith(".safetensors"))
+    if not weights:
+        weights = sorted(name for name in names if name in BIN_FILES or name.startswith("pytorch_model-"))
+    return sorted(names & {*TOKENIZER_FILES, *MODEL_FILES}) + weights
+
+
+def locate(pin: Pin, pin_path: Path | None) -> Path:
+    """The folder that holds the base's files.
+
+    Looked for in a folder called as the pin below `BIASLINE_BASES`, then at the pin's own place, then in the hub cache
+    (and on the hub, unless offline).
+
+    Args:
+        pin: the base's pin.
+        pin_path: where the pin was read; None for a pin that travelled with a packaged model.
+
+    Errors: `BiaslineError` naming every place that was tried.
+    """
+    tried: list[str] = []
+    if bases := os.environ.get("BIASLINE_BASES"):
+        for folder in (Path(bases) / pin.name, Path(bases)):
+            if (folder / "config.json").is_file():
+                return folder
+            tried.append(str(folder))
+    folder = _own_place(pin, pin_path)
+    if folder is not None:
+        if (folder / "config.json").is_file():
+            return folder
+        tried.append(shown(folder))
+    if pin.source.kind == "hub":
+        return _from_hub(pin, tried)
+    raise BiaslineError(
+        f"base {pin.name}: not found; looked in {', '.join(tried) or 'no place: the pin is away from its folder'}",
+        "set BIASLINE_BASES to the folder that holds it, or pin it anew with `biasline pin`",
+    )
+
+
+def verify(pin: Pin, folder: Path) -> None:
+    """Hold every pinned file in `folder` against its hash; `BiaslineError` names the first that differs."""
+    for name, expected in pin.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise BiaslineError(f"base {pin.name}: {shown(path)} is missing", "restore the base's files")
+        if file_sha256(path) != expected:
+            raise BiaslineError(
+                f"base {pin.name}: {shown(path)} has changed since it was pinned",
+                "restore the file, or accept the new base with `biasline pin`; models of the old one do not fit it",
+            )
+
+
+def verified_folder(pin_path: Path) -> tuple[Pin, Path]:
+    """Read a pin, find its base and check it."""
+    pin = read_pin(pin_path)
+    folder = locate(pin, pin_path)
+    verify(pin, folder)
+    return pin, folder
+
+
+def load_tokenizer(pin: Pin, folder: Path) -> Any:
+    """The base's fast tokenizer; imports no torch.
+
+    Errors: `BiaslineError` where there is none, or it has no end-of-sequence token to supervise.
+    """
+    if not (folder / "tokenizer.json").is_file():
+        raise BiaslineError(
+            f"base {pin.name}: {shown(folder / 'tokenizer.json')} is missing: only fast tokenizers are supported",
+            "save the base's tokenizer with AutoTokenizer.from_pretrained(…).save_pretrained(…), then pin it",
+        )
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(str(folder))
+
+
+def _own_place(pin: Pin, pin_path: Path | None) -> Path | None:
+    source = pin.source
+    if source.kind == "folder" and pin_path is not None:
+        return (pin_path.parent / source.path).resolve()
+    if source.kind == "folder" and Path(source.path).is_absolute():
+        return Path(source.path)
+    if source.kind == "package":
+        return package_folder(source.package, source.path)
+    return None
+
+
+def package_folder(package: str, inner: str) -> Path | None:
+    """A folder inside an installed package, found without importing it; None where the package is absent."""
+    from importlib.util import find_spec
+
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0]) / inner
+
+
+def _from_hub(pin: Pin, tried: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    source = pin.source
+    wanted: dict[str, Any] = {
+        "repo_id": source.repo,
+        "revision": source.revision,
+        "allow_patterns": list(pin.files),
+    }
+    try:
+        return Path(snapshot_download(**wanted, local_files_only=True))
+    except Exception:  # noqa: S110 — not in the cache, for whichever reason: the hub itself is next
+        pass
+    try:
+        return Path(snapshot_download(**wanted))
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise BiaslineError(
+            f"base {pin.name}: {source.repo} at {source.revision[:12]} is neither in {', '.join([*tried, 'the hub cache'])} "
+            f"nor to be had from the hub: {reason}",
+            "connect once, or set BIASLINE_BASES to a folder that holds it",
+        ) from None

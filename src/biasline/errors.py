@@ -1,0 +1,50 @@
+"""The one error that users see: what is wrong, where, and the way out."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class BiaslineError(Exception):
+    """A wrong input or a refused action, told in one line and never as a traceback.
+
+    Args:
+        message: what is wrong, naming the file, row, key or tensor, and what was expected.
+        hint: the way out, as a command or an edit; printed behind the message.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message} → {hint}" if hint else message)
+
+
+def exit_on_error(run: Callable[[], None]) -> None:
+    """Run a program's body; print a `BiaslineError` as one line and leave with exit code 1."""
+    try:
+        run()
+    except BiaslineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def shown(path: Path) -> str:
+    """The path as a person would type it: relative to the current folder where it lies below it."""
+    try:
+        return path.resolve().relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return str(path)
+
+
+@contextmanager
+def full_disk_is_told(path: Path) -> Iterator[None]:
+    """Turn an `OSError` while writing below `path` into an error that names the place."""
+    try:
+        yield
+    except OSError as error:
+        raise BiaslineError(
+            f"{shown(path)}: cannot be written: {error.strerror or error}",
+            "free some space or mend the folder's permissions, then run the same command again",
+        ) from error

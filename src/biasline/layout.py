@@ -1,0 +1,169 @@
+"""Where each thing of a task lies, and the two roots. No other module spells a path.
+
+Two roots, because a queued experiment runs in a temporary checkout that is deleted afterwards:
+
+- the *workspace* (the current folder) holds inputs and outs;
+- the *home* (`DVC_ROOT`, which DVC sets to the main checkout) holds what outlives a run: the MLflow store,
+  checkpoints, records of finished runs and the ledger.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from biasline.errors import BiaslineError, full_disk_is_told
+
+PARAMS = Path("params.yaml")
+SPLITS = ("train", "valid", "test")
+
+
+def home() -> Path:
+    """The main checkout: `DVC_ROOT` where DVC runs us, else the folder above us that holds `dvc.yaml`.
+
+    Returns: an absolute path.
+    Errors: `BiaslineError` where the current folder lies in no Biasline project.
+    """
+    if root := os.environ.get("DVC_ROOT"):
+        return Path(root).resolve()
+    here = Path.cwd().resolve()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").is_file() and (folder / PARAMS).is_file():
+            return folder
+    raise BiaslineError(
+        f"{here}: not inside a Biasline project (no dvc.yaml and params.yaml here or above)",
+        "change into the project's folder",
+    )
+
+
+def local_state() -> Path:
+    """`.biasline/` of the home: checkpoints, records and locks; never in git."""
+    return home() / ".biasline"
+
+
+def record_folder(task: str, fingerprint: str) -> Path:
+    """Local copy of a finished run's small outs, from which `biasline sync` rebuilds a lost store."""
+    return local_state() / "records" / task / fingerprint
+
+
+@dataclass(frozen=True)
+class TaskPlace:
+    """The files of one task, relative to the workspace unless said otherwise."""
+
+    task: str
+
+    @property
+    def folder(self) -> Path:
+        return Path("data") / self.task
+
+    @property
+    def resolved(self) -> Path:
+        """task.json: the task with every default merged."""
+        return self.folder / "task.json"
+
+    @property
+    def clean(self) -> Path:
+        return self.folder / "clean"
+
+    def split(self, name: str) -> Path:
+        """One of `SPLITS`, or `quarantine`, as Parquet."""
+        return self.clean / f"{name}.parquet"
+
+    @property
+    def quality(self) -> Path:
+        return self.folder / "quality.json"
+
+    @property
+    def quality_page(self) -> Path:
+        return self.folder / "quality.md"
+
+    @property
+    def tokens(self) -> Path:
+        return self.folder / "tokens"
+
+    @property
+    def preview(self) -> Path:
+        return self.folder / "preview.md"
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model"
+
+    @property
+    def delta(self) -> Path:
+        return self.model / "delta.safetensors"
+
+    @property
+    def train_report(self) -> Path:
+        return self.model / "train.json"
+
+    @property
+    def history(self) -> Path:
+        return self.folder / "history.csv"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.folder / "evaluation"
+
+    @property
+    def metrics(self) -> Path:
+        return self.evaluation / "metrics.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.evaluation / "predictions.parquet"
+
+    @property
+    def slices(self) -> Path:
+        return self.evaluation / "slices.csv"
+
+    @property
+    def bias_change(self) -> Path:
+        return self.evaluation / "bias_change.csv"
+
+    @property
+    def samples(self) -> Path:
+        return self.evaluation / "samples.md"
+
+    @property
+    def card(self) -> Path:
+        return self.evaluation / "card.md"
+
+    @property
+    def registered(self) -> Path:
+        return self.folder / "registered.json"
+
+    @property
+    def ledger(self) -> Path:
+        """promotions.jsonl, absolute: a decision belongs to the main checkout."""
+        return home() / self.folder / "promotions.jsonl"
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Write a file or folder whole or not at all.
+
+    Yields a path beside `target` to write to; it takes the target's place when the block ends well and is
+    removed when it fails, so that a crash never leaves half an out.
+    """
+    import shutil
+
+    with full_disk_is_told(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        draft = scratch / target.name
+        try:
+            yield draft
+            if target.is_dir():
+                target.rename(scratch / "replaced")
+            draft.replace(target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write UTF-8 text with `\\n` line ends, whole or not at all."""
+    with replacing(target) as draft:
+        draft.write_text(text, encoding="utf-8", newline="\n")

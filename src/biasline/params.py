@@ -1,0 +1,229 @@
+"""params.yaml as frozen typed models: the one place of every default, its meaning and its limits.
+
+A task in params.yaml needs two lines, `base` and `data`; all else has a default here. Unknown keys are refused
+with the nearest known name, because a misspelled learning rate that is silently ignored costs a day.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from biasline.errors import BiaslineError, shown
+
+TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Group(BaseModel):
+    """A group of parameters: frozen, unknown keys refused, defaults documented on each field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+GroupT = TypeVar("GroupT", bound=Group)
+
+
+class Source(Group):
+    columns: dict[str, str] = Field(
+        {}, description="our column name: the file's column name, where the names are not recognised"
+    )
+
+
+class Quality(Group):
+    """Thresholds of the contract: rows that break a rule go to quarantine."""
+
+    min_output_chars: int = Field(1, ge=1, description="shorter outputs are quarantined")
+    max_output_chars: int = Field(4000, ge=1, description="longer outputs are quarantined")
+    max_prompt_chars: int = Field(8000, ge=1, description="longer instruction + input is quarantined")
+    off: tuple[str, ...] = Field((), description="names of quality rules that are switched off")
+    max_quarantine: float = Field(0.2, ge=0.0, le=1.0, description="a larger share of quarantined rows stops the run")
+
+
+class Split(Group):
+    valid: Share = Field(0.1, description="share of rows for validation, by content hash")
+    test: Share = Field(0.1, description="share of rows for the test, by content hash")
+    seed: int = Field(0, description="another seed deals the rows anew; keep it, or results do not compare")
+
+    @model_validator(mode="after")
+    def _leaves_training_rows(self) -> "Split":
+        if self.valid + self.test >= 1:
+            raise ValueError(f"valid + test must stay below 1, got {self.valid + self.test:g}")
+        return self
+
+
+class Load(Group):
+    """How the base's files are read."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="dtype of the frozen base; biases are always trained and stored in float32"
+    )
+    allow_bin: bool = Field(
+        False, description="read a pickled .bin base (weights_only=True) where no safetensors exist"
+    )
+    trust_remote_code: bool = Field(False, description="run Python code that comes with the base")
+
+
+class Tokens(Group):
+    template: Literal["human-assistant"] = Field("human-assistant", description="prompt template")
+    max_length: int = Field(256, ge=8, description="tokens of prompt + response + EOS; the prompt is cut first")
+    long_response: Literal["reject", "truncate"] = Field(
+        "reject", description="a response beyond max_length: leave the row out and count it, or cut it (EOS kept)"
+    )
+
+
+class Train(Group):
+    method: Literal["bitfit"] = Field("bitfit", description="what is trained")
+    biases: str = Field(
+        "all", min_length=1, description="roles or groups joined by '+': all, attention+mlp, query+mlp_in, value, norm"
+    )
+    layers: str = Field("", description="only these layers, as '0-3' or '2,5,7-'; empty: every layer")
+    pattern: str = Field("", description="only biases whose parameter name matches this regular expression")
+    learning_rate: float = Field(1e-3, gt=0, description="peak; biases want 10 to 100 times a full-tuning rate")
+    epochs: float = Field(3.0, gt=0, description="passes over the training rows")
+    min_steps: int = Field(400, ge=1, description="at least so many steps: a few epochs of few rows under-train biases")
+    batch_size: int = Field(32, ge=1, description="rows per optimizer step, over all ranks and accumulation")
+    micro_batch_size: int = Field(32, ge=1, description="rows per forward pass; lower it when memory runs out")
+    warmup: Share = Field(0.06, description="share of the steps in which the rate climbs to its peak")
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="the rate after warm-up")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    evaluate_every: int = Field(100, ge=1, description="steps between looks at the validation loss")
+    keep: Literal["best", "last"] = Field("best", description="the delta that is kept: lowest validation loss, or last")
+    seed: int = Field(0, description="order of the rows")
+    threads: int = Field(2, ge=1, description="CPU threads; part of the result, since sums round differently")
+
+
+class Evaluate(Group):
+    max_new_tokens: int = Field(64, ge=1, description="longest generated answer, in tokens")
+    batch_size: int = Field(64, ge=1, description="rows generated at once")
+    slices: tuple[str, ...] = Field((), description="columns whose values are scored apart")
+    samples: int = Field(20, ge=0, description="test rows shown in samples.md")
+
+
+class Gates(Group):
+    """What a candidate must show before `biasline promote` makes it champion."""
+
+    metric: Literal["exact_match", "token_accuracy"] = Field("exact_match", description="the metric that decides")
+    floor: float = Field(0.5, ge=0, le=1, description="the tuned model must reach this")
+    better_than_base: bool = Field(True, description="the paired 95 % interval of tuned - base must lie above zero")
+
+
+class Task(Group):
+    """One data set on one base."""
+
+    kind: Literal["instruction"] = Field("instruction", description="what the rows are")
+    base: str = Field(min_length=1, description="the base's pin, written by `biasline pin`")
+    data: str = Field(min_length=1, description="the raw data file")
+    source: Source = Source()
+    quality: Quality = Quality()
+    split: Split = Split()
+    load: Load = Load()
+    tokens: Tokens = Tokens()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    gates: Gates = Gates()
+
+
+class Params(Group):
+    tasks: dict[str, Task]
+
+
+def read_params(path: Path) -> Params:
+    """Read and check params.yaml as a whole.
+
+    Errors: `BiaslineError` listing every wrong key with its value and what was expected.
+    """
+    raw = _read_yaml(path)
+    for name in raw.get("tasks") or {}:
+        if not TASK_NAME.fullmatch(str(name)):
+            raise BiaslineError(
+                f"{shown(path)}: tasks.{name}: a task's name must match {TASK_NAME.pattern}",
+                "use small letters, digits, _ and -",
+            )
+    return _checked(Params, raw, shown(path))
+
+
+def read_task(path: Path) -> Task:
+    """Read a resolved task (task.json)."""
+    if not path.is_file():
+        raise BiaslineError(f"{shown(path)}: not there", "run `dvc repro` first: its resolve stage writes it")
+    return _checked(Task, json.loads(path.read_text(encoding="utf-8")), shown(path))
+
+
+def get_task(params: Params, name: str, where: str) -> Task:
+    """The task called `name`; an unknown one is refused with the nearest known name."""
+    if name not in params.tasks:
+        raise BiaslineError(
+            f"{where}: no task {name!r}; there are: {', '.join(params.tasks) or 'none'}",
+            _nearest(name, list(params.tasks)) or "add it with `biasline task add`",
+        )
+    return params.tasks[name]
+
+
+def described(model: type[Group]) -> dict[str, tuple[Any, str]]:
+    """Field name → (default or None, description), for spelling a task out in full."""
+    return {
+        name: (None if field.is_required() else field.default, field.description or "")
+        for name, field in model.model_fields.items()
+    }
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    if not path.is_file():
+        raise BiaslineError(f"{shown(path)}: not there", "run from the project's folder")
+    try:
+        raw = YAML(typ="safe").load(path)
+    except YAMLError as error:
+        raise BiaslineError(f"{shown(path)}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, Mapping):
+        raise BiaslineError(f"{shown(path)}: expected a mapping with the key 'tasks', got {type(raw).__name__}")
+    return raw
+
+
+def _checked(model: type[GroupT], raw: Any, where: str) -> GroupT:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        lines = [_told(model, item) for item in error.errors()]
+        raise BiaslineError("; ".join(f"{where}: {line}" for line in lines)) from None
+
+
+def _told(model: type[Group], item: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    value = json.dumps(item["input"], ensure_ascii=False, default=str)
+    if item["type"] == "extra_forbidden":
+        known = list(_model_at(model, item["loc"][:-1]).model_fields)
+        nearest = _nearest(str(item["loc"][-1]), known)
+        return f"{key}: unknown key (value {value}); {nearest or 'known keys: ' + ', '.join(known)}"
+    if item["type"] == "missing":
+        return f"{key}: missing; expected {_expected(model, item['loc'])}"
+    return f"{key}: {value} is refused: {item['msg'].removeprefix('Value error, ')}"
+
+
+def _expected(model: type[Group], loc: tuple[Any, ...]) -> str:
+    field = _model_at(model, loc[:-1]).model_fields.get(str(loc[-1]))
+    return (field.description or str(field.annotation)) if field else "a value"
+
+
+def _model_at(model: type[Group], loc: tuple[Any, ...]) -> type[Group]:
+    """The group that a location inside `model` lies in; mapping keys (task names) are stepped over."""
+    current: Any = model
+    for part in loc:
+        if isinstance(current, type) and issubclass(current, Group):
+            current = current.model_fields[str(part)].annotation
+        else:  # dict[str, Task]: any key leads to its value type
+            current = get_args(current)[1]
+    return current
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else ""
