@@ -165,12 +165,14 @@ def get_task(params: Params, name: str, where: str) -> Task:
     return params.tasks[name]
 
 
-def described(model: type[Group]) -> dict[str, tuple[Any, str]]:
-    """Field name → (default or None, description), for spelling a task out in full."""
-    return {
-        name: (None if field.is_required() else field.default, field.description or "")
-        for name, field in model.model_fields.items()
-    }
+def check_inputs(name: str, task: Task, root: Path) -> None:
+    """Whether the files that a task names are there, before any work starts."""
+    if not (root / task.base).is_file():
+        raise BiaslineError(
+            f"tasks.{name}.base: {task.base}: no such pin", f"write it: `biasline pin SOURCE --out {task.base}`"
+        )
+    if not (root / task.data).exists():
+        raise BiaslineError(f"tasks.{name}.data: {task.data}: no such file", "put it there, or mend the path")
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from biasline.bases.pin import (
     BIN_FILES,
@@ -16,6 +17,9 @@ from biasline.bases.pin import (
     tokenizer_sha256,
 )
 from biasline.errors import BiaslineError, shown
+
+if TYPE_CHECKING:
+    from biasline.bitfit import Inventory
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -49,7 +53,7 @@ def create_pin(source: str, out: Path, revision: str = "", allow_bin: bool = Fal
         source=pinned,
         files=files,
         tokenizer_sha256=tokenizer_sha256(files),
-        inventory=_inventory(folder),
+        inventory=inventory_of(folder).summary(),
     )
 
 
@@ -93,7 +97,7 @@ def _hub(repo: str, revision: str) -> tuple[Path, PinnedSource]:
     except Exception as error:
         reason = str(error).split("\n")[0]
         raise BiaslineError(
-            f"{repo}{f' at {revision}' if revision else ''}: neither in the hub cache nor to be had from the hub: {reason}",
+            f"{repo} {revision}".strip() + f": neither in the hub cache nor to be had from the hub: {reason}",
             "check the id and revision, connect, or name a local folder",
         ) from None
     commit = folder.name
@@ -111,8 +115,11 @@ def _snapshot(repo: str, revision: str, patterns: list[str]) -> Path:
     return Path(snapshot_download(repo, revision=revision or None, allow_patterns=patterns))
 
 
-def _inventory(folder: Path) -> dict[str, object]:
-    """Bias counts from the config alone: no weights are read."""
+def inventory_of(folder: Path) -> "Inventory":
+    """The biases of a model folder from its config alone: no weights are read.
+
+    Errors: `BiaslineError` for a config that Transformers cannot read.
+    """
     import torch
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
@@ -125,4 +132,4 @@ def _inventory(folder: Path) -> dict[str, object]:
             model = (AutoModelForCausalLM if causal else AutoModel).from_config(config)
     except (ValueError, OSError, KeyError) as error:
         raise BiaslineError(f"{shown(folder / 'config.json')}: {str(error).splitlines()[0]}") from None
-    return inspect_biases(model).summary()
+    return inspect_biases(model)

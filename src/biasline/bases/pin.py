@@ -213,14 +213,14 @@ def _from_hub(pin: Pin, tried: list[str]) -> Path:
     }
     try:
         return Path(snapshot_download(**wanted, local_files_only=True))
-    except Exception:  # noqa: S110 — not in the cache, for whichever reason: the hub itself is next
-        pass
+    except Exception:
+        pass  # not in the cache, for whichever reason: the hub itself is next
     try:
         return Path(snapshot_download(**wanted))
     except Exception as error:
         reason = str(error).split("\n")[0]
         raise BiaslineError(
-            f"base {pin.name}: {source.repo} at {source.revision[:12]} is neither in {', '.join([*tried, 'the hub cache'])} "
-            f"nor to be had from the hub: {reason}",
+            f"base {pin.name}: {source.repo} at {source.revision[:12]} is neither in "
+            f"{', '.join([*tried, 'the hub cache'])} nor to be had from the hub: {reason}",
             "connect once, or set BIASLINE_BASES to a folder that holds it",
         ) from None

@@ -14,7 +14,8 @@ class BiasTuning:
 
     One flat fp32 vector, `master`, holds all trained entries in the order of `selection.biases`. The optimizer works
     on it: a bf16 bias would lose small updates, and a fused bias can be trained in part because only its chosen
-    entries are in the vector. `base_values` are the hashes of what training started from. A step is: backward; `collect()`; clip; `optimizer.step()`; `write()`.
+    entries are in the vector. A step is: backward; `collect()`; clip; `optimizer.step()`; `write()`.
+    `base_values` are the hashes of what training started from.
     """
 
     def __init__(self, model: nn.Module, inventory: Inventory, selection: Selection) -> None:

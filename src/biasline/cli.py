@@ -1,0 +1,239 @@
+"""`biasline …`: everything that is not a stage. Heavy libraries are imported by the command that uses them."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from biasline.errors import BiaslineError, exit_on_error, shown
+
+app = typer.Typer(
+    help="BitFit as a pipeline: one frozen base, a bias-only delta per task. `dvc repro` makes, this decides.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+task_app = typer.Typer(help="Tasks in params.yaml.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(task_app, name="task")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TaskName = Annotated[str, typer.Argument(metavar="TASK", help="The task's name in params.yaml.")]
+By = Annotated[str, typer.Option("--by", help="Who decides; your login name if left out.")]
+
+
+def main() -> None:
+    """Entry point: errors as one line and exit code 1."""
+    exit_on_error(app)
+
+
+@task_app.command("add")
+def task_add(
+    name: Annotated[str, typer.Argument(help="Small letters, digits, _ and -.")],
+    base: Annotated[str, typer.Option(help="The base's pin.")],
+    data: Annotated[str, typer.Option(help="The raw data file.")],
+) -> None:
+    """Add a task to params.yaml, every default spelled out with its meaning."""
+    from biasline.paramsfile import add_task
+
+    print(add_task(_project() / "params.yaml", name, base, data))
+
+
+@task_app.command("check")
+def task_check(as_json: AsJson = False) -> None:
+    """Check params.yaml and the files that it names; nothing is run."""
+    from biasline.params import check_inputs, read_params
+
+    root = _project()
+    params = read_params(root / "params.yaml")
+    for name, task in params.tasks.items():
+        check_inputs(name, task, root)
+    rows = [{"task": name, "base": task.base, "data": task.data} for name, task in params.tasks.items()]
+    _show(rows, as_json, lambda row: f"{row['task']}: {row['data']} on {row['base']}")
+
+
+@app.command()
+def pin(
+    source: Annotated[str, typer.Argument(help="Local folder, hub id OWNER/NAME, or package:NAME/FOLDER.")],
+    out: Annotated[Path | None, typer.Option(help="Pin to write; data/bases/NAME.json if left out.")] = None,
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit of a hub id.")] = "",
+    allow_bin: Annotated[bool, typer.Option(help="Accept pickled weights (read with weights_only=True).")] = False,
+) -> None:
+    """Pin a base: hash its files, count its biases, write a small JSON."""
+    from biasline.bases.create import create_pin
+    from biasline.layout import write_text
+
+    target = out or Path("data/bases") / f"{Path(source.rstrip('/')).name.lower()}.json"
+    made = create_pin(source, target, revision, allow_bin)
+    text, before = made.dumps(), target.read_text(encoding="utf-8") if target.is_file() else None
+    found = made.inventory
+    if text == before:
+        print(f"{shown(target)}: pinned so already")
+        return
+    write_text(target, text)
+    print(
+        f"{shown(target)}: {found['model_type']}, {found['parameters']:,} parameters, {found['biases']:,} biases "
+        f"({found['share']:.3%}), {len(made.files)} files hashed{'' if before is None else '; it replaces another pin'}"
+    )
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="A pin, or the folder of a model.")],
+    as_json: AsJson = False,
+) -> None:
+    """List the biases of a base by role; reads its config alone, no weights."""
+    from biasline.bases.create import inventory_of
+    from biasline.bases.pin import locate, read_pin
+
+    path = Path(model)
+    found = inventory_of(path if path.is_dir() else locate(read_pin(path), path))
+    summary = found.summary()
+    if as_json:
+        print(json.dumps(summary, indent=2))
+        return
+    print(f"{found.model_type}: {found.total:,} parameters, {summary['biases']:,} biases ({summary['share']:.4%})")
+    for role, count in summary["roles"].items():
+        print(f"  {role:<17}{count:>12,}")
+    if found.missing:
+        print(f"  {len(found.missing)} linear layers have no bias")
+    if not found.key_acts and summary["roles"].get("key"):
+        print("  key biases cannot act here and are left out unless asked for by name")
+
+
+@app.command()
+def predict(
+    task: TaskName,
+    instruction: Annotated[str | None, typer.Argument(help="What to ask; left out, lines are read from stdin.")] = None,
+    text: Annotated[str, typer.Option("--input", help="The example's input.")] = "",
+    alias: Annotated[str, typer.Option(help="Which version: champion, candidate, previous.")] = "champion",
+    as_json: AsJson = False,
+) -> None:
+    """Ask a registered model."""
+    from biasline.registry.versions import aliased, model_name
+    from biasline.tracking.store import connect
+
+    client = connect()
+    if aliased(client, task, alias) is None:
+        raise BiaslineError(
+            f"{model_name(task)}: no {alias}", f"`biasline promote {task}` makes one, or take --alias candidate"
+        )
+    instructions = [instruction] if instruction is not None else [line.rstrip("\n") for line in sys.stdin]
+    rows = [{"instruction": line, "input": text} for line in instructions if line.strip()]
+    if not rows:
+        raise BiaslineError("nothing asked", "give an instruction, or lines on standard input")
+    import mlflow
+
+    answers = mlflow.pyfunc.load_model(f"models:/{model_name(task)}@{alias}").predict(rows)
+    told = [{**row, "output": answer} for row, answer in zip(rows, answers, strict=True)]
+    _show(told, as_json, lambda row: row["output"])
+
+
+@app.command()
+def sync(task: Annotated[str, typer.Argument(help="One task; all if left out.")] = "") -> None:
+    """Rebuild what the MLflow store lacks from outs, records and ledger; as often as you like."""
+    from biasline.registry.sync import sync as sync_task
+    from biasline.registry.versions import CANDIDATE, CHAMPION, aliased
+    from biasline.tracking.store import connect, tracking_uri
+
+    client = connect()
+    for name in [task] if task else list(_tasks()):
+        _task(name)
+        for line in sync_task(client, name):
+            print(f"{name}: {line}")
+        found = {alias: aliased(client, name, alias) for alias in (CANDIDATE, CHAMPION)}
+        told = ", ".join(f"{alias} {version.version if version else 'none'}" for alias, version in found.items())
+        print(f"{name}: in step with {tracking_uri()} ({told})")
+
+
+@app.command()
+def nominate(
+    task: TaskName,
+    run: Annotated[str, typer.Argument(help="A run's fingerprint (or its beginning), id or name.")],
+    by: By = "",
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+) -> None:
+    """Make a run's model the candidate."""
+    from biasline.registry.ledger import someone
+    from biasline.registry.promote import nominate as nominate_run
+    from biasline.tracking.store import connect
+
+    _task(task)
+    version = nominate_run(connect(), task, run, by or someone(), reason)
+    print(f"{version.name} version {version.version} is the candidate; `biasline promote {task}` judges it")
+
+
+@app.command()
+def promote(
+    task: TaskName,
+    by: By = "",
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Hold the candidate against the gates and make it champion; exit code 1 where a gate refuses."""
+    from biasline.registry.ledger import someone
+    from biasline.registry.promote import promote as promote_candidate
+    from biasline.tracking.store import connect
+
+    decision = promote_candidate(connect(), task, _task(task).gates, by or someone(), reason)
+    verdict = decision.verdict
+    if as_json:
+        told = {"version": decision.version, "fingerprint": decision.fingerprint, "promoted": decision.promoted}
+        print(json.dumps(told | {"verdict": verdict.as_data() if verdict else None}, indent=2))
+    elif verdict is None:
+        print(f"biasline-{task} version {decision.version} is champion already; nothing changed")
+    else:
+        print(verdict.as_markdown())
+        word = "is champion now" if decision.promoted else "is refused; the champion stays"
+        print(
+            f"\nbiasline-{task} version {decision.version} ({decision.fingerprint}) {word}; see data/{task}/promotions.jsonl"
+        )
+    if not decision.promoted:
+        raise SystemExit(1)
+
+
+@app.command()
+def history(task: TaskName, as_json: AsJson = False) -> None:
+    """Who decided what, when and why: the task's ledger."""
+    from biasline.layout import TaskPlace
+    from biasline.registry.ledger import entries
+
+    _task(task)
+    found = list(entries(TaskPlace(task).ledger))
+    if not found and not as_json:
+        print(f"{task}: nothing decided yet; `biasline promote {task}` takes the first decision")
+    _show(found, as_json, _told_entry)
+
+
+def _told_entry(entry: dict[str, Any]) -> str:
+    reason = f": {entry['reason']}" if entry.get("reason") else ""
+    return f"{entry['time']}  {entry['decision']:<9}  {entry['fingerprint']}  by {entry['by']}{reason}"
+
+
+def _show(rows: list[dict[str, Any]], as_json: bool, line: Any) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    for row in rows:
+        print(line(row))
+
+
+def _project() -> Path:
+    from biasline.layout import home
+
+    return home()
+
+
+def _tasks() -> dict[str, Any]:
+    from biasline.params import read_params
+
+    return read_params(_project() / "params.yaml").tasks
+
+
+def _task(name: str) -> Any:
+    """The task's parameters; an unknown task is refused with the nearest name."""
+    from biasline.params import get_task, read_params
+
+    return get_task(read_params(_project() / "params.yaml"), name, "params.yaml")

@@ -1,0 +1,46 @@
+"""Splitting by content: where a row goes depends on its own text alone, so new rows never move old ones."""
+
+import hashlib
+import unicodedata
+
+import polars as pl
+
+from biasline.errors import BiaslineError
+from biasline.layout import SPLITS
+from biasline.params import Split
+
+
+def content_key(instruction: str, text: str) -> str:
+    """What makes two prompts the same: instruction and input, width, case and white space folded.
+
+    The output has no part in it, so that two answers to one question never stand on both sides of a split.
+    """
+    folded = unicodedata.normalize("NFKC", f"{instruction}\n{text}").casefold()
+    return " ".join(folded.split())
+
+
+def split_of(key: str, split: Split) -> str:
+    """`train`, `valid` or `test` for a content key: a hash dealt over the unit interval."""
+    digest = hashlib.sha256(f"{split.seed}\x1f{key}".encode()).digest()
+    position = int.from_bytes(digest[:8], "big") / 2**64
+    if position < split.test:
+        return "test"
+    return "valid" if position < split.test + split.valid else "train"
+
+
+def split_examples(good: pl.DataFrame, split: Split) -> dict[str, pl.DataFrame]:
+    """Deal good rows to the three splits, keeping their order.
+
+    Errors: `BiaslineError` where the training split, or a split that params give a share, would be empty.
+    """
+    keys = map(content_key, good["instruction"].to_list(), good["input"].to_list())
+    placed = pl.Series([split_of(key, split) for key in keys], dtype=pl.String)
+    parts = {name: good.filter(placed == name) for name in SPLITS}
+    shares = {"train": 1.0, "valid": split.valid, "test": split.test}
+    for name, part in parts.items():
+        if part.is_empty() and shares[name] > 0:
+            raise BiaslineError(
+                f"the {name} split is empty: {good.height} good rows are too few for split.{name} {shares[name]:g}",
+                "add rows or raise the share",
+            )
+    return parts

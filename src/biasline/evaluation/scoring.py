@@ -1,0 +1,89 @@
+"""Both models on the test split: answers, and the likelihood of the right answers."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from biasline.evaluation.statistics import wilson_interval
+from biasline.tokens.mask import IGNORED
+from biasline.training.loss import collate, supervised_logits, token_losses
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One model on the test split.
+
+    Attributes:
+        answers: generated text per test row.
+        exact: whether an answer is the reference, white space at the ends aside, (rows,).
+        nll: summed negative log-likelihood of the reference's tokens, EOS included, per row of the token set.
+        tokens: number of those tokens, per row of the token set.
+        hits: how many of them were the likeliest token, given all before them.
+    """
+
+    answers: list[str]
+    exact: np.ndarray
+    nll: np.ndarray
+    tokens: np.ndarray
+    hits: np.ndarray
+
+    def metrics(self) -> dict[str, float]:
+        """exact_match with its interval, response perplexity, token accuracy, share of empty answers."""
+        low, high = wilson_interval(int(self.exact.sum()), len(self.exact))
+        values = {
+            "exact_match": float(self.exact.mean()),
+            "exact_match_low": low,
+            "exact_match_high": high,
+            "response_perplexity": math.exp(min(self.nll.sum() / self.tokens.sum(), 80.0)),
+            "token_accuracy": float(self.hits.sum() / self.tokens.sum()),
+            "empty_rate": sum(not answer for answer in self.answers) / len(self.answers),
+        }
+        return {name: round(value, 6) for name, value in values.items()}
+
+
+def score_likelihood(
+    model: Any, token_set: Any, pad: int, batch_size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per row of a token set: summed NLL, number of supervised tokens, and how many were the likeliest."""
+    columns = token_set[:]
+    count = len(columns["row"])
+    nll, tokens, hits = np.zeros(count), np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+    order = sorted(range(count), key=lambda index: (len(columns["input_ids"][index]), index))
+    for start in range(0, count, batch_size):
+        chosen = order[start : start + batch_size]
+        batch = collate([{name: values[index] for name, values in columns.items()} for index in chosen], pad)
+        batch = batch.to(model.device)
+        with torch.inference_mode():
+            logits, targets = supervised_logits(model, batch)
+            losses, right = token_losses(logits, targets).cpu(), (logits.argmax(-1) == targets).cpu()
+        # The supervised tokens come row by row; counts per row cut them apart again.
+        counts = (batch.labels[:, 1:] != IGNORED).sum(1).tolist()
+        for index, row_losses, row_right in zip(chosen, losses.split(counts), right.split(counts), strict=True):
+            nll[index] = row_losses.double().sum().item()
+            tokens[index] = len(row_losses)
+            hits[index] = int(row_right.sum())
+    return nll, tokens, hits
+
+
+def slice_table(frame: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:
+    """Exact match of both models per value of each slice column, with intervals for the tuned one.
+
+    Args:
+        frame: predictions with `base_exact` and `tuned_exact`.
+
+    Returns: columns slice, value, rows, base, tuned, tuned_low, tuned_high; slices in their order, values sorted.
+    """
+    schema = {"slice": pl.String, "value": pl.String, "rows": pl.Int64, "base": pl.Float64, "tuned": pl.Float64}
+    schema |= {"tuned_low": pl.Float64, "tuned_high": pl.Float64}
+    rows = []
+    for name in slices:
+        for (value,), part in sorted(frame.group_by(name), key=lambda item: str(item[0][0])):
+            hits = int(part["tuned_exact"].sum())
+            low, high = wilson_interval(hits, part.height)
+            base = int(part["base_exact"].sum()) / part.height
+            rows.append([name, str(value), part.height, base, hits / part.height, low, high])
+    return pl.DataFrame(rows, schema=schema, orient="row")

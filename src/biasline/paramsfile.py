@@ -1,0 +1,69 @@
+"""Adding a task to params.yaml as text that a person would write: every default, with its meaning behind it."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import PydanticUndefined
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+from biasline.errors import BiaslineError, shown
+from biasline.layout import write_text
+from biasline.params import TASK_NAME, Group, Task, check_inputs, read_params
+
+
+def add_task(path: Path, name: str, base: str, data: str) -> str:
+    """Add a task with every default spelled out; comments and order of the file stay as they are.
+
+    Returns: one line that tells what happened; adding a task that stands there so already changes nothing.
+
+    Errors: `BiaslineError` for a bad or taken name, a missing pin or data file, or a broken params.yaml.
+    """
+    if not TASK_NAME.fullmatch(name):
+        raise BiaslineError(f"task name {name!r}: must match {TASK_NAME.pattern}", "use small letters, digits, _ and -")
+    params = read_params(path)
+    if name in params.tasks:
+        there = params.tasks[name]
+        if (there.base, there.data) == (base, data):
+            return f"{shown(path)}: tasks.{name} is there already"
+        raise BiaslineError(
+            f"{shown(path)}: tasks.{name} is there already, with base {there.base} and data {there.data}",
+            "take another name, or edit it",
+        )
+    check_inputs(name, Task(base=base, data=data), path.parent)
+
+    yaml = YAML()
+    yaml.width = 4096
+    document = yaml.load(path)
+    document["tasks"][name] = _spelled_out(Task, {"base": base, "data": data})
+    text = io.StringIO()
+    yaml.dump(document, text)
+    write_text(path, text.getvalue())
+    return f"{shown(path)}: tasks.{name} added; run it with `dvc repro register@{name}`"
+
+
+def _spelled_out(model: type[Group], given: dict[str, Any]) -> CommentedMap:
+    found = CommentedMap()
+    for name, field in model.model_fields.items():
+        default = None if field.default is PydanticUndefined else field.default
+        value = given.get(name, default)
+        if isinstance(value, Group):
+            found[name] = _spelled_out(type(value), {})
+            continue
+        found[name] = _plain(value)
+        if field.description:
+            found.yaml_add_eol_comment(field.description, name)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Tuples and mappings in one line."""
+    if isinstance(value, tuple):
+        plain = CommentedSeq(value)
+    elif isinstance(value, dict):
+        plain = CommentedMap(value)
+    else:
+        return value
+    plain.fa.set_flow_style()
+    return plain

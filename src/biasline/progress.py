@@ -1,0 +1,51 @@
+"""Progress of a long step: a bar on a terminal, plain lines now and then in a log."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_LINE_EVERY_S = 10.0
+
+
+class Progress:
+    """Told how far a step is; shows it."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self.what, self.total = what, total
+        self.started = self.last_line = time.monotonic()
+        self.bar = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.bar = Bar(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
+            self.bar.start()
+            self.task = self.bar.add_task(what, total=total, note="")
+
+    def at(self, done: int, note: str = "") -> None:
+        """`done` of the total are done; `note` says what is worth knowing, such as the loss."""
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, note=note)
+            return
+        now = time.monotonic()
+        if now - self.last_line >= _LINE_EVERY_S or done == self.total:
+            self.last_line = now
+            left = (now - self.started) / max(done, 1) * (self.total - done)
+            print(f"{self.what} {done}/{self.total}, {left:.0f} s left{', ' + note if note else ''}", flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Progress]:
+    """Show the progress of the block."""
+    shown = Progress(what, total)
+    try:
+        yield shown
+    finally:
+        shown.close()

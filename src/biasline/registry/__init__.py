@@ -1,0 +1,1 @@
+"""The registry: the packaged model, gates, promotion and the ledger."""

@@ -1,0 +1,62 @@
+"""Gates: what a candidate must show, each with its numbers."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+
+from biasline.evaluation.statistics import CONFIDENCE, paired_interval
+from biasline.params import Gates
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One demand, whether it is met, and the numbers that say so."""
+
+    name: str
+    passed: bool
+    told: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All gates of one candidate."""
+
+    metric: str
+    gates: tuple[Gate, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(gate.passed for gate in self.gates)
+
+    def as_data(self) -> dict[str, Any]:
+        return {"passed": self.passed, **asdict(self)}
+
+    def as_markdown(self) -> str:
+        lines = [f"| gate on {self.metric} | | numbers |", "|---|---|---|"]
+        lines += [f"| {gate.name} | {'passed' if gate.passed else 'FAILED'} | {gate.told} |" for gate in self.gates]
+        return "\n".join(lines)
+
+
+def judge(gates: Gates, metrics: dict[str, Any], predictions: pl.DataFrame) -> Verdict:
+    """Hold a candidate against the gates.
+
+    Args:
+        gates: the task's thresholds.
+        metrics: its metrics.json.
+        predictions: its test rows with `base_exact` and `tuned_exact`.
+    """
+    value, base = metrics["tuned"][gates.metric], metrics["base"][gates.metric]
+    found = [Gate("floor", value >= gates.floor, f"{value:.4f} ≥ {gates.floor:.4f}")]
+    if gates.better_than_base:
+        if gates.metric == "exact_match":
+            tuned, plain = predictions["tuned_exact"].to_numpy(), predictions["base_exact"].to_numpy()
+            mean, low, high = paired_interval(tuned, plain)
+            told = (
+                f"base {base:.4f}, tuned {value:.4f}; difference {mean:+.4f}, {CONFIDENCE:.0%} paired interval "
+                f"[{low:+.4f}, {high:+.4f}] over {predictions.height} rows"
+            )
+            found.append(Gate("better than the untuned base", low > 0, told))
+        else:
+            found.append(Gate("better than the untuned base", value > base, f"base {base:.4f}, tuned {value:.4f}"))
+    return Verdict(gates.metric, tuple(found))

@@ -1,0 +1,63 @@
+"""The ledger: one line per decision, append-only, in git. The truth that aliases are rebuilt from."""
+
+import getpass
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from biasline.errors import BiaslineError, full_disk_is_told, shown
+
+PROMOTED, REFUSED, NOMINATED = "promoted", "refused", "nominated"
+
+
+def append(path: Path, decision: str, **told: Any) -> dict[str, Any]:
+    """Add a decision and force it to disk; returns the entry."""
+    entry = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "decision": decision, **told}
+    with full_disk_is_told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    return entry
+
+
+def entries(path: Path) -> Iterator[dict[str, Any]]:
+    """All decisions, oldest first.
+
+    Errors: `BiaslineError` naming a line that is no entry.
+    """
+    if not path.is_file():
+        return
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            decision = entry["decision"]
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise BiaslineError(
+                f"{shown(path)}: line {number} is no entry of a ledger", "restore it: `git checkout` the file"
+            ) from None
+        if decision in (PROMOTED, REFUSED, NOMINATED):
+            yield entry
+
+
+def champions(path: Path) -> list[str]:
+    """Fingerprints that were made champion, oldest first, the present one last."""
+    return [entry["fingerprint"] for entry in entries(path) if entry["decision"] == PROMOTED]
+
+
+def nominee(path: Path) -> str | None:
+    """The fingerprint that was nominated last."""
+    named = [entry["fingerprint"] for entry in entries(path) if entry["decision"] == NOMINATED]
+    return named[-1] if named else None
+
+
+def someone() -> str:
+    """Who decides, where nobody is named: the login name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

@@ -1,0 +1,161 @@
+"""Decisions: nominate a candidate, promote it to champion, and put aliases right from the ledger."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from filelock import FileLock
+
+from biasline.errors import BiaslineError
+from biasline.jsonfile import load_json
+from biasline.layout import TaskPlace, local_state
+from biasline.params import Gates
+from biasline.registry import ledger
+from biasline.registry.gates import Verdict, judge
+from biasline.registry.versions import CANDIDATE, CHAMPION, PREVIOUS, aliased, find_version, model_name, point
+from biasline.tracking.lineage import lineage
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a promotion came to.
+
+    Attributes:
+        version: the candidate's version.
+        fingerprint: its fingerprint.
+        verdict: None where it was champion already.
+        promoted: whether it is champion now.
+    """
+
+    version: str
+    fingerprint: str
+    verdict: Verdict | None
+    promoted: bool
+
+
+def promote(client: "MlflowClient", task: str, gates: Gates, by: str, reason: str) -> Decision:
+    """Judge the candidate of a task and, where every gate passes, make it champion. Either way the ledger tells.
+
+    The ledger's line comes first and the aliases after it: a crash in between leaves a decision that
+    `restore_aliases` finishes.
+
+    Errors: `BiaslineError` where there is no candidate, or its run has no evaluation.
+    """
+    with _decisions(task):
+        restore_aliases(client, task)
+        candidate = aliased(client, task, CANDIDATE)
+        if candidate is None:
+            raise BiaslineError(
+                f"{model_name(task)}: no candidate to promote",
+                f"make one: `dvc repro register@{task}`, or name a run's: `biasline nominate {task} FINGERPRINT`",
+            )
+        fingerprint = candidate.tags["biasline.fingerprint"]
+        champion = aliased(client, task, CHAMPION)
+        if champion is not None and champion.version == candidate.version:
+            return Decision(candidate.version, fingerprint, None, True)
+        metrics, predictions = _evaluation(client, candidate)
+        verdict = judge(gates, metrics, predictions)
+        run = client.get_run(candidate.run_id)
+        ledger.append(
+            TaskPlace(task).ledger,
+            ledger.PROMOTED if verdict.passed else ledger.REFUSED,
+            by=by,
+            reason=reason,
+            version=candidate.version,
+            fingerprint=fingerprint,
+            previous=champion.tags["biasline.fingerprint"] if champion is not None else None,
+            verdict=verdict.as_data(),
+            test_sha256=metrics["test_sha256"],
+            data_sha256=run.data.tags.get("data.sha256"),
+            base_digest=run.data.tags.get("base.digest"),
+            delta_sha256=candidate.tags.get("biasline.delta_sha256"),
+            git={key: run.data.tags[key] for key in ("git.commit", "git.dirty") if key in run.data.tags},
+            decided_at_commit=lineage().get("git.commit"),
+        )
+        if verdict.passed:
+            restore_aliases(client, task)
+        return Decision(candidate.version, fingerprint, verdict, verdict.passed)
+
+
+def nominate(client: "MlflowClient", task: str, run: str, by: str, reason: str) -> "ModelVersion":
+    """Make a run's registered version the candidate.
+
+    Args:
+        run: a fingerprint or the beginning of one, a run's id, or its name.
+
+    Errors: `BiaslineError` where nothing or more than one thing matches, or the run has no registered version.
+    """
+    with _decisions(task):
+        versions = client.search_model_versions(f"name = '{model_name(task)}'")
+        matching = [version for version in versions if _is_called(client, version, run)]
+        if len(matching) != 1:
+            known = ", ".join(version.tags["biasline.fingerprint"] for version in versions) or "none"
+            word = "no registered version" if not matching else f"{len(matching)} registered versions"
+            raise BiaslineError(f"{model_name(task)}: {word} of a run {run!r}", f"name one of: {known}")
+        chosen = matching[0]
+        fingerprint = chosen.tags["biasline.fingerprint"]
+        ledger.append(
+            TaskPlace(task).ledger,
+            ledger.NOMINATED,
+            by=by,
+            reason=reason,
+            version=chosen.version,
+            fingerprint=fingerprint,
+        )
+        point(client, task, CANDIDATE, chosen.version)
+        return chosen
+
+
+def restore_aliases(client: "MlflowClient", task: str) -> list[str]:
+    """Point `champion` and `previous` where the ledger says, and `candidate` at the last nominee if it is gone.
+
+    Returns: what could not be restored, in words; a champion whose version nobody has a record of stays missing.
+    """
+    path, lost = TaskPlace(task).ledger, []
+    made = ledger.champions(path)
+    wanted = list(zip((CHAMPION, PREVIOUS), reversed(made[-2:]), strict=False))
+    named = ledger.nominee(path)
+    if named is not None and aliased(client, task, CANDIDATE) is None:
+        wanted.append((CANDIDATE, named))
+    for alias, fingerprint in wanted:
+        version = find_version(client, task, fingerprint)
+        if version is None:
+            lost.append(f"{alias}: no version of fingerprint {fingerprint} in the registry, and no record of it here")
+        else:
+            point(client, task, alias, version.version)
+    return lost
+
+
+def _evaluation(client: "MlflowClient", candidate: "ModelVersion") -> tuple[dict[str, Any], pl.DataFrame]:
+    place = TaskPlace("x")
+    with tempfile.TemporaryDirectory() as scratch:
+        found = {item.path for item in client.list_artifacts(candidate.run_id, place.evaluation.name)}
+        wanted = [f"{place.evaluation.name}/{path.name}" for path in (place.metrics, place.predictions)]
+        if not found.issuperset(wanted):
+            raise BiaslineError(
+                f"{candidate.name} version {candidate.version}: its run has no evaluation", "biasline sync"
+            )
+        metrics, predictions = (
+            Path(client.download_artifacts(candidate.run_id, name, dst_path=scratch)) for name in wanted
+        )
+        return load_json(metrics, "biasline sync"), pl.read_parquet(predictions)
+
+
+def _is_called(client: "MlflowClient", version: "ModelVersion", run: str) -> bool:
+    if version.tags["biasline.fingerprint"].startswith(run) or version.run_id == run:
+        return True
+    name = client.get_run(version.run_id).info.run_name or ""
+    return run in (name, name.partition(" · ")[0])
+
+
+def _decisions(task: str) -> FileLock:
+    """Held for the whole of a decision: decisions on one machine come one after the other."""
+    folder = local_state()
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"decisions-{task}.lock")

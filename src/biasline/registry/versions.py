@@ -1,0 +1,137 @@
+"""Versions and aliases: one version per fingerprint, found before it is made, since MLflow would double it."""
+
+import hashlib
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from biasline.bases.pin import file_sha256, read_pin
+from biasline.errors import BiaslineError
+from biasline.layout import TaskPlace, home
+from biasline.tracking.record import Record
+from biasline.tracking.store import store_lock
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
+
+# What the packaged code imports.
+_REQUIREMENTS = ("accelerate", "mlflow", "pydantic", "safetensors", "torch", "transformers", "filelock")
+
+
+def model_name(task: str) -> str:
+    """Name of a task's registered model."""
+    return f"biasline-{task}"
+
+
+def find_version(client: "MlflowClient", task: str, fingerprint: str) -> "ModelVersion | None":
+    """The registered version of a fingerprint; None where there is none."""
+    for found in client.search_model_versions(f"name = '{model_name(task)}'"):
+        if found.tags.get("biasline.fingerprint") == fingerprint:
+            return found
+    return None
+
+
+def aliased(client: "MlflowClient", task: str, alias: str) -> "ModelVersion | None":
+    """The version that an alias of a task's model points at; None where it points at nothing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(model_name(task), alias)
+    except MlflowException:
+        return None
+
+
+def register_version(client: "MlflowClient", record: Record, run_id: str) -> "ModelVersion":
+    """The version of a record's model: packaged, logged to its run and registered unless that was done before.
+
+    Errors: `BiaslineError` where the base's pin is gone.
+    """
+    with store_lock():
+        found = find_version(client, record.task, record.fingerprint)
+        if found is not None:
+            return found
+        place = TaskPlace(record.task)
+        uri = _log_model(record, run_id)
+        name = model_name(record.task)
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name, description=f"Bias-only models of the task `{record.task}`.")
+        card = record.file(place.card)
+        tags = {
+            "biasline.fingerprint": record.fingerprint,
+            "biasline.delta_sha256": file_sha256(record.file(place.delta)),
+            "biasline.test_sha256": (record.read(place.metrics) or {}).get("test_sha256", ""),
+            "git.commit": record.lineage.get("git.commit", ""),
+        }
+        return client.create_model_version(
+            name,
+            uri,
+            run_id=run_id,
+            tags={key: value for key, value in tags.items() if value},
+            description=card.read_text(encoding="utf-8") if card.is_file() else None,
+        )
+
+
+def point(client: "MlflowClient", task: str, alias: str, version_number: str) -> None:
+    """Point an alias at a version, unless it does so already."""
+    now = aliased(client, task, alias)
+    if now is None or now.version != version_number:
+        client.set_registered_model_alias(model_name(task), alias, version_number)
+
+
+def _log_model(record: Record, run_id: str) -> str:
+    """Log the pyfunc to the run; returns where its files lie."""
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    place, task = TaskPlace(record.task), record.resolved()
+    pin_path = home() / task.base
+    if not pin_path.is_file():
+        pin_path = Path(task.base).resolve()
+    read_pin(pin_path)
+    signature = ModelSignature(
+        inputs=Schema([ColSpec("string", "instruction"), ColSpec("string", "input", required=False)]),
+        outputs=Schema([ColSpec("string")]),
+        params=ParamSchema([ParamSpec("max_new_tokens", "long", task.evaluate.max_new_tokens)]),
+    )
+    with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id, log_system_metrics=False):
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).with_name("model.py")),
+            artifacts={
+                "delta": str(record.file(place.delta)),
+                "pin": str(pin_path),
+                "task": str(record.file(place.resolved)),
+            },
+            model_config={"pin_path": str(pin_path)},
+            code_paths=[str(_code(Path(scratch)))],
+            signature=signature,
+            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS],
+            metadata={"biasline.fingerprint": record.fingerprint, "biasline.task": record.task},
+        )
+    return info.model_uri
+
+
+def _code(scratch: Path) -> Path:
+    """A copy of this package without what only the project needs."""
+    package = Path(__file__).parent.parent
+    target = scratch / package.name
+    shutil.copytree(package, target, ignore=shutil.ignore_patterns("__pycache__", "demo", "tracking", "cli*"))
+    return target
+
+
+def registered_note(record: Record) -> dict[str, str]:
+    """registered.json: name, fingerprint and hash of the delta; nothing that differs between two stores."""
+    delta = record.file(TaskPlace(record.task).delta)
+    if not delta.is_file():
+        raise BiaslineError(f"{delta}: not there", f"dvc repro --force train@{record.task}")
+    return {
+        "name": model_name(record.task),
+        "fingerprint": record.fingerprint,
+        "delta_sha256": hashlib.sha256(delta.read_bytes()).hexdigest(),
+    }

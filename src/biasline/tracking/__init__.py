@@ -1,0 +1,1 @@
+"""MLflow as a projection of the outs and the ledger: runs, lineage, sync. Only this room and `registry` know MLflow."""

@@ -1,0 +1,106 @@
+"""A run while it trains: metrics as they come, and an honest end whatever happens."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from biasline.errors import BiaslineError
+from biasline.tracking.publish import as_metrics, last_step, log_points, metric_names, open_run
+from biasline.tracking.record import Record
+from biasline.tracking.store import connect
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+_FLUSH_EVERY_S = 5.0
+
+
+class LiveRun:
+    """Reports training to the run of a record. The store being away is told once and never stops the training."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self._buffer: list[Metric] = []
+        self._flushed = time.monotonic()
+        self._client: MlflowClient | None = None
+        try:
+            self._client = connect()
+            self._run_id = open_run(self._client, record)
+            # A run that is trained again (its outs were lost) goes through the same steps: no doubles.
+            self._after = last_step(self._client, self._run_id)
+            self._client.update_run(self._run_id, status="RUNNING")
+        except Exception as error:
+            self._lose(error)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Buffer metrics of a step; written every few seconds."""
+        if self._client is None or step <= self._after:
+            return
+        self._buffer += as_metrics(metric_names(values), step, int(time.time() * 1000))
+        if time.monotonic() - self._flushed > _FLUSH_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._client is None:
+            return
+        try:
+            log_points(self._client, self._run_id, self._buffer)
+        except Exception as error:
+            self._lose(error)
+        self._buffer, self._flushed = [], time.monotonic()
+
+    def end(self, status: str) -> None:
+        """Set the run's end: FINISHED, FAILED or KILLED."""
+        self.flush()
+        if self._client is not None:
+            try:
+                self._client.set_terminated(self._run_id, status)
+            except Exception as error:
+                self._lose(error)
+
+    def _lose(self, error: Exception) -> None:
+        self._client = None
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        print(f"warning: not tracked live: {reason} → `biasline sync` catches up", file=sys.stderr)
+
+
+@contextmanager
+def ended_honestly(run: LiveRun) -> Iterator[None]:
+    """End the run as FINISHED, FAILED or KILLED, by how the block ends; SIGTERM counts as killed."""
+
+    def stop(*_: Any) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt):
+        run.end("KILLED")
+        raise
+    except BaseException:
+        run.end("FAILED")
+        raise
+    else:
+        run.end("FINISHED")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def publish_or_warn(record: Record) -> None:
+    """Publish a record; a store that is away is a warning, because the outs are what counts."""
+    from biasline.tracking.publish import publish
+
+    try:
+        publish(connect(), record)
+    except BiaslineError as error:
+        print(f"warning: not published: {error}", file=sys.stderr)
+    except Exception as error:
+        if os.environ.get("BIASLINE_DEBUG"):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        print(f"warning: not published: {reason} → `biasline sync` catches up", file=sys.stderr)

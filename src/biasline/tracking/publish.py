@@ -1,0 +1,254 @@
+"""From a record to its MLflow run: found by fingerprint, made where missing, completed where it lacks something."""
+
+import csv
+import hashlib
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from biasline.bases.pin import file_sha256
+from biasline.layout import TaskPlace
+from biasline.params import Task
+from biasline.tracking.record import Record
+from biasline.tracking.store import experiment_id, store_lock
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+_BATCH = 500
+_PUBLISHED = "biasline.published"
+
+
+def find_run(client: "MlflowClient", task: str, fingerprint: str) -> "Run | None":
+    """The run of a fingerprint; None where the store has none."""
+    runs = client.search_runs(
+        [experiment_id(client, task)],
+        filter_string=f"tags.`biasline.fingerprint` = '{fingerprint}'",
+        order_by=["attributes.start_time ASC"],
+        max_results=1,
+    )
+    return runs[0] if runs else None
+
+
+def open_run(client: "MlflowClient", record: Record) -> str:
+    """The id of a record's run, made where there is none."""
+    with store_lock():
+        found = find_run(client, record.task, record.fingerprint)
+        if found is not None:
+            return found.info.run_id
+        task = record.resolved()
+        experiment = record.lineage.get("dvc.experiment")
+        name = experiment or f"{task.train.method} {task.train.biases} lr {task.train.learning_rate:g}"
+        run = client.create_run(
+            experiment_id(client, record.task),
+            run_name=f"{name} · {record.fingerprint[:6]}",
+            tags={"biasline.fingerprint": record.fingerprint, "biasline.task": record.task},
+        )
+        return run.info.run_id
+
+
+def publish(client: "MlflowClient", record: Record) -> str:
+    """Bring a record's run up to what the record holds; does nothing where it is so already.
+
+    Returns: the run's id.
+    """
+    run_id = open_run(client, record)
+    run = client.get_run(run_id)
+    digest = _digest(record)
+    if run.data.tags.get(_PUBLISHED) == digest:
+        return run_id
+    task = record.resolved()
+    _log_params(client, run, _params(record, task))
+    _log_metrics(client, run, record)
+    _log_inputs(client, run, record, task)
+    with tempfile.TemporaryDirectory() as scratch:
+        for folder, path in _artifacts(record, Path(scratch)):
+            client.log_artifact(run_id, str(path), folder)
+    for name, value in _tags(record, task).items():
+        client.set_tag(run_id, name, value)
+    client.set_terminated(run_id, "FINISHED")
+    client.set_tag(run_id, _PUBLISHED, digest)
+    return run_id
+
+
+def history_rows(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
+    """(step, metrics) of a history.csv, under the names that live training uses."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            yield int(row.pop("step")), metric_names({name: float(value) for name, value in row.items() if value})
+
+
+def metric_names(values: dict[str, float]) -> dict[str, float]:
+    """A row of history under its MLflow names: `valid.loss`, and `train.…` for the rest."""
+    return {"valid.loss" if name == "valid_loss" else f"train.{name}": value for name, value in values.items()}
+
+
+def _digest(record: Record) -> str:
+    listed = [(path.relative_to(record.files).as_posix(), file_sha256(path)) for path in _files(record)]
+    return hashlib.sha256(repr((listed, record.observed)).encode()).hexdigest()[:16]
+
+
+def _files(record: Record) -> list[Path]:
+    return sorted(path for path in record.files.rglob("*") if path.is_file())
+
+
+def _params(record: Record, task: Task) -> dict[str, Any]:
+    """The parameters worth comparing runs by; the same names everywhere."""
+    report = record.read(TaskPlace(record.task).train_report) or {}
+    quality = record.read(TaskPlace(record.task).quality) or {}
+    train = task.train
+    return {
+        "kind": task.kind,
+        "base": task.base,
+        "base_parameters": report.get("base", {}).get("parameters"),
+        "data": task.data,
+        "data_rows": quality.get("rows"),
+        "train_rows": report.get("rows"),
+        "template": task.tokens.template,
+        "max_length": task.tokens.max_length,
+        "method": train.method,
+        "biases": train.biases,
+        "layers": train.layers or "all",
+        "trainable": report.get("trainable", {}).get("total"),
+        "trainable_share": report.get("trainable", {}).get("share"),
+        "learning_rate": train.learning_rate,
+        "schedule": train.schedule,
+        "warmup": train.warmup,
+        "epochs": train.epochs,
+        "min_steps": train.min_steps,
+        "steps": report.get("steps"),
+        "batch_size": train.batch_size,
+        "max_grad_norm": train.max_grad_norm,
+        "keep": train.keep,
+        "dtype": task.load.dtype,
+        "seed": train.seed,
+        "threads": train.threads,
+    }
+
+
+def _log_params(client: "MlflowClient", run: "Run", params: dict[str, Any]) -> None:
+    from mlflow.entities import Param
+
+    new = [Param(name, str(value)) for name, value in params.items() if value is not None]
+    client.log_batch(run.info.run_id, params=[param for param in new if param.key not in run.data.params])
+
+
+def _log_metrics(client: "MlflowClient", run: "Run", record: Record) -> None:
+    place = TaskPlace(record.task)
+    known = run.data.metrics
+    now = int(time.time() * 1000)
+    points: list[Metric] = []
+    history = record.file(place.history)
+    if history.is_file():
+        after = last_step(client, run.info.run_id) if "train.loss" in known else 0
+        for step, values in history_rows(history):
+            if step > after:
+                points += as_metrics(values, step, now)
+    report = record.read(place.train_report) or {}
+    final = {"train.kept_step": report.get("kept_step"), "valid.best_loss": report.get("valid_loss")}
+    quality = record.read(place.quality) or {}
+    final |= {"data.quarantine_rate": quality.get("quarantine_rate"), "data.rows": quality.get("rows")}
+    if record.file(place.delta).is_file():
+        final["model.bytes"] = record.file(place.delta).stat().st_size
+    metrics = record.read(place.metrics) or {}
+    for group in ("base", "tuned", "gain"):
+        final |= {f"{group}.{name}": value for name, value in metrics.get(group, {}).items()}
+    if metrics:
+        final["test.rows"] = metrics["rows"]
+    final |= record.observed
+    points += as_metrics({k: v for k, v in final.items() if v is not None and known.get(k) != v}, 0, now)
+    log_points(client, run.info.run_id, points)
+
+
+def last_step(client: "MlflowClient", run_id: str) -> int:
+    """The last step whose training loss the store has; 0 for none."""
+    return max((metric.step for metric in client.get_metric_history(run_id, "train.loss")), default=0)
+
+
+def as_metrics(values: dict[str, float], step: int, timestamp: int) -> "list[Metric]":
+    from mlflow.entities import Metric
+
+    return [Metric(name, float(value), timestamp, step) for name, value in values.items()]
+
+
+def log_points(client: "MlflowClient", run_id: str, points: "Sequence[Metric]") -> None:
+    """Log metrics in batches: one by one costs 20 ms each on SQLite."""
+    for start in range(0, len(points), _BATCH):
+        client.log_batch(run_id, metrics=points[start : start + _BATCH])
+
+
+def _log_inputs(client: "MlflowClient", run: "Run", record: Record, task: Task) -> None:
+    """The raw data as the run's input, with its digest."""
+    if run.inputs and run.inputs.dataset_inputs:
+        return
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    quality = record.read(TaskPlace(record.task).quality)
+    if not quality:
+        return
+    digest = quality["raw_sha256"][:16]
+    profile = f'{{"num_rows": {quality["rows"]}}}'
+    dataset = Dataset(Path(task.data).name, digest, "local", f'{{"uri": "{task.data}"}}', profile=profile)
+    client.log_inputs(run.info.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
+
+def _tags(record: Record, task: Task) -> dict[str, str]:
+    place = TaskPlace(record.task)
+    report, quality = record.read(place.train_report) or {}, record.read(place.quality) or {}
+    metrics = record.read(place.metrics) or {}
+    tags = dict(record.lineage)
+    tags["data.sha256"] = quality.get("raw_sha256", "")
+    tags["base.digest"] = report.get("base", {}).get("digest", "")
+    tags["params.sha256"] = hashlib.sha256(task.model_dump_json().encode()).hexdigest()
+    tags["test.sha256"] = metrics.get("test_sha256", "")
+    if record.file(place.delta).is_file():
+        tags["delta.sha256"] = file_sha256(record.file(place.delta))
+    if commit := tags.get("git.commit"):
+        tags["mlflow.source.git.commit"] = commit
+    tags["mlflow.note.content"] = _description(record, tags)
+    return {name: value for name, value in tags.items() if value}
+
+
+def _description(record: Record, tags: dict[str, str]) -> str:
+    card = record.file(TaskPlace(record.task).card)
+    dirty = tags.get("git.dirty") == "true"
+    commit = tags.get("git.commit", "")
+    lines = [f"Task `{record.task}`, fingerprint `{record.fingerprint}`.", ""]
+    if commit:
+        lines += [
+            "Made again by:" if not dirty else "Made from a tree with uncommitted changes on top of:",
+            "",
+            f"    git checkout {commit} && dvc repro register@{record.task}",
+            "",
+        ]
+    return "\n".join(lines) + (card.read_text(encoding="utf-8") if card.is_file() else "")
+
+
+def _artifacts(record: Record, scratch: Path) -> Iterator[tuple[str | None, Path]]:
+    """(folder in the run, file) of everything that is uploaded: the record's files, then the figures drawn of them."""
+    for path in _files(record):
+        folder = path.relative_to(record.files).parent.as_posix()
+        yield (None if folder == "." else folder), path
+    for name, figure in _figures(record):
+        path = scratch / f"{name}.png"
+        figure.savefig(path, dpi=120)
+        yield "figures", path
+
+
+def _figures(record: Record) -> Iterator[tuple[str, Any]]:
+    import polars as pl
+
+    from biasline.evaluation import figures
+
+    place = TaskPlace(record.task)
+    if record.file(place.history).is_file():
+        yield "loss", figures.loss_curve(pl.read_csv(record.file(place.history), infer_schema_length=None))
+    metrics = record.read(place.metrics)
+    if metrics:
+        slices = pl.read_csv(record.file(place.slices))
+        if slices.height:
+            yield "exact_match_by_slice", figures.metric_by_slice(slices, metrics)
+        yield "bias_change", figures.bias_change(pl.read_csv(record.file(place.bias_change)))

@@ -1,0 +1,75 @@
+"""The tracking store: SQLite at the home's root unless MLFLOW_TRACKING_URI says otherwise."""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from biasline.errors import BiaslineError
+from biasline.layout import home, local_state
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def tracking_uri() -> str:
+    """Where runs are kept: `MLFLOW_TRACKING_URI`, else `mlflow.db` at the home's root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def connect() -> "MlflowClient":
+    """A client of the store; a local store is made where there is none.
+
+    Errors: `BiaslineError` where the server does not answer.
+    """
+    # Before mlflow is imported: it reads these once.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    warnings.filterwarnings("ignore", module="mlflow")
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    uri = tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    client = mlflow.MlflowClient()
+    try:
+        # The first use of a fresh store migrates it; two at once would trip over each other.
+        with FileLock(_lock_path()):
+            client.search_experiments(max_results=1)
+    except MlflowException as error:
+        raise BiaslineError(
+            f"the tracking store {uri} does not answer: {str(error).splitlines()[0]}",
+            "start the server, or unset MLFLOW_TRACKING_URI for the local store; then `biasline sync`",
+        ) from None
+    return client
+
+
+def store_lock() -> FileLock:
+    """Held while looking up and creating: MLflow has no compare-and-swap."""
+    return FileLock(_lock_path("names"))
+
+
+def experiment_id(client: "MlflowClient", task: str) -> str:
+    """The MLflow experiment of a task, made where there is none."""
+    found = client.get_experiment_by_name(task)
+    if found is not None:
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+        return found.experiment_id
+    # An SQLite store without a location would put artifacts below the current folder.
+    local = tracking_uri().startswith("sqlite:")
+    location = (home() / "mlartifacts" / task).as_uri() if local else None
+    return client.create_experiment(task, artifact_location=location)
+
+
+def _lock_path(name: str = "store") -> Path:
+    folder = local_state()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}.lock"

@@ -1,0 +1,121 @@
+"""The train stage: token sets and base → delta, train.json and history.csv."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from biasline.bases.load import load_causal_lm
+from biasline.bases.pin import Pin, verified_folder
+from biasline.bitfit import BiasDelta, BiasTuning, tune_biases
+from biasline.errors import BiaslineError
+from biasline.jsonfile import dump_json
+from biasline.layout import TaskPlace, replacing, write_text
+from biasline.params import Task
+from biasline.tokens.sets import read_summary, read_token_set
+from biasline.training.batches import Plan
+from biasline.training.fingerprint import fingerprint
+from biasline.training.loop import History, Report, fit
+
+
+@dataclass(frozen=True)
+class Start:
+    """A training that is about to begin: what it is, for whoever reports on it."""
+
+    fingerprint: str
+    pin: Pin
+    trainable: dict[str, float]
+    steps: int
+
+
+def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> str:
+    """Run the stage; nothing is written unless all of it succeeds.
+
+    Args:
+        task: the resolved task.
+        place: where its files lie.
+        started: told what begins, once the base is loaded; gives the function that live metrics go to.
+
+    Returns: one line that tells what happened.
+    """
+    torch.set_num_threads(task.train.threads)
+    pin, folder = verified_folder(Path(task.base))
+    summary = read_summary(place)
+    if summary["tokenizer_sha256"] != pin.tokenizer_sha256:
+        raise BiaslineError(
+            f"{place.tokens}: made with the tokenizer of {summary['base']}, not with that of {pin.name}",
+            f"dvc repro train@{place.task}",
+        )
+    name = fingerprint(task, pin, place)
+    model = load_causal_lm(pin, folder, task.load)
+    tuning = tune_biases(model, task.train.biases, task.train.layers, task.train.pattern)
+    trainable = _trainable(tuning)
+    for note in tuning.selection.notes:
+        print(f"note: {note}")
+    print(
+        f"trainable: {trainable['total']:,} of {tuning.inventory.total:,} parameters ({trainable['share']:.4%}), "
+        f"biases {task.train.biases} of {pin.name}; fingerprint {name}",
+        flush=True,
+    )
+    token_sets = read_token_set(place, "train"), read_token_set(place, "valid")
+    pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
+    plan = Plan.of(len(token_sets[0]), task.train)
+    report = started(Start(name, pin, trainable, plan.total_steps))
+    history = fit(model, tuning, plan, *token_sets, pad, task.train, report)
+
+    delta = BiasDelta.of(
+        tuning,
+        base={"name": pin.name, "digest": pin.digest},
+        about={
+            "task": place.task,
+            "template": task.tokens.template,
+            "tokenizer_sha256": pin.tokenizer_sha256,
+            "fingerprint": name,
+        },
+    )
+    with replacing(place.model) as draft:
+        draft.mkdir()
+        delta.save(draft / place.delta.name)
+        told = _told(name, pin, task, tuning, history, len(token_sets[0]))
+        (draft / place.train_report.name).write_text(dump_json(told), encoding="utf-8")
+    write_text(place.history, _history_csv(history))
+    loss = f"{history.best_loss:.4f}" if history.best_loss is not None else "not measured"
+    size = place.delta.stat().st_size
+    return f"kept step {history.best_step} of {told['steps']} (validation loss {loss}); {place.delta}: {size:,} bytes"
+
+
+def _trainable(tuning: BiasTuning) -> dict[str, float]:
+    """Trained entries: biases and a new head apart, their sum, and its share of all parameters."""
+    biases, head = tuning.selection.count, 0
+    return {"biases": biases, "head": head, "total": biases + head, "share": (biases + head) / tuning.inventory.total}
+
+
+def _told(name: str, pin: Pin, task: Task, tuning: BiasTuning, history: History, rows: int) -> dict[str, object]:
+    roles: dict[str, int] = {}
+    for bias in tuning.selection.biases:
+        roles[bias.role] = roles.get(bias.role, 0) + bias.count
+    return {
+        "fingerprint": name,
+        "method": task.train.method,
+        "base": {"name": pin.name, "digest": pin.digest, "parameters": tuning.inventory.total},
+        "trainable": _trainable(tuning),
+        "roles": roles,
+        "notes": list(tuning.selection.notes),
+        "rows": rows,
+        "steps": history.rows[-1]["step"],
+        "epochs": history.rows[-1]["epoch"],
+        "supervised_tokens": history.supervised_tokens,
+        "kept_step": history.best_step,
+        "valid_loss": history.best_loss,
+        "train_loss": history.rows[-1]["loss"],
+    }
+
+
+def _history_csv(history: History) -> str:
+    """history.csv for `dvc plots`; an empty cell where nothing was measured."""
+    names = list(history.rows[0])
+    lines = [",".join(names)]
+    lines += [",".join("" if row[name] is None else json.dumps(row[name]) for name in names) for row in history.rows]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,26 @@
+"""evaluate: base and tuned model on the same test rows → metrics, predictions, plots, card."""
+
+from stages import run_stage
+
+
+def evaluate(name: str) -> str:
+    import time
+
+    from biasline.evaluation import evaluate as stage
+    from biasline.layout import TaskPlace
+    from biasline.params import read_task
+    from biasline.tracking.live import publish_or_warn
+    from biasline.tracking.record import record_of_workspace
+
+    place = TaskPlace(name)
+    start = time.monotonic()
+    told = stage.evaluate(read_task(place.resolved), place)
+    record = record_of_workspace(name)
+    assert record is not None, "evaluate has just read the model"
+    record.observe(**{"evaluate.seconds": round(time.monotonic() - start, 1)})
+    publish_or_warn(record)
+    return told
+
+
+if __name__ == "__main__":
+    run_stage(evaluate)

@@ -1,0 +1,21 @@
+"""resolve: the task's entry in params.yaml → task.json with every default merged."""
+
+from stages import run_stage
+
+
+def resolve(name: str) -> str:
+    from pathlib import Path
+
+    from biasline.jsonfile import dump_json
+    from biasline.layout import PARAMS, TaskPlace, write_text
+    from biasline.params import check_inputs, get_task, read_params
+
+    task = get_task(read_params(PARAMS), name, str(PARAMS))
+    check_inputs(name, task, Path())
+    place = TaskPlace(name)
+    write_text(place.resolved, dump_json(task.model_dump(mode="json")))
+    return f"{place.resolved} written"
+
+
+if __name__ == "__main__":
+    run_stage(resolve)
