@@ -187,9 +187,7 @@ def promote(
     else:
         print(verdict.as_markdown())
         word = "is champion now" if decision.promoted else "is refused; the champion stays"
-        print(
-            f"\nbiasline-{task} version {decision.version} ({decision.fingerprint}) {word}; see data/{task}/promotions.jsonl"
-        )
+        print(f"\nbiasline-{task} version {decision.version} ({decision.fingerprint}) {word}; `biasline history` tells")
     if not decision.promoted:
         raise SystemExit(1)
 

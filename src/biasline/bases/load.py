@@ -22,7 +22,9 @@ def load_causal_lm(pin: Pin, folder: Path, load: Load) -> Any:
     Errors: `BiaslineError` for pickled weights that params do not allow, and for what Transformers cannot load.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     if pin.has_bin and not load.allow_bin:
         raise BiaslineError(
             f"base {pin.name}: its weights are pickled (.bin)",

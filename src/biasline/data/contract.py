@@ -16,7 +16,7 @@ from biasline.errors import BiaslineError
 from biasline.params import Quality
 
 _PLACEHOLDERS = ("n/a", "na", "none", "null", "nil", "nan", "tbd", "todo", "-", "--", "---", "…", "...", "?")
-_PLACEHOLDERS += ("无", "没有", "空", "暂无", "暂无数据", "略", "未知", "<nooutput>", "<no output>", "[no output]")
+_PLACEHOLDERS += ("无", "暂无", "暂无数据", "略", "<nooutput>", "<no output>", "[no output]", "nooutput")
 # What marks the beginning of another record inside an output.
 _MERGED = r"(?m)^\s*(?:Human|Assistant)\s*[::]|###\s*(?:Instruction|Input|Response)|\"(?:instruction|output)\"\s*:"
 _CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u{fffe}\u{ffff}]"

@@ -1,7 +1,6 @@
 """The packaged model: a pyfunc that holds the delta and finds its base. MLflow runs this file when it loads one."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,10 @@ class BiaslineModel(PythonModel):
 
     Input rows have `instruction` and, if wanted, `input`; the answers come as a list of texts in their order.
     """
+
+    # The signature says what comes in. Type hints on `predict` would take its place, and without this MLflow asks for
+    # them each time it runs this file.
+    _skip_type_hint_validation = True
 
     def load_context(self, context: Any) -> None:
         """Find the base, hold it against its pin, apply the delta."""
@@ -35,7 +38,7 @@ class BiaslineModel(PythonModel):
         self.tokenizer = load_tokenizer(pin, folder)
         self.encoder = Encoder(self.tokenizer, self.task.tokens.max_length)
 
-    def predict(self, context: Any, model_input: Any, params: Mapping[str, Any] | None = None) -> list[str]:
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Answers to rows given as a DataFrame, a list of dicts, or a dict of columns."""
         from biasline.evaluation.generate import generate
         from biasline.tokens.template import render_prompt

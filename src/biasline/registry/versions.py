@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 
-# What the packaged code imports.
+# What the packaged model needs: libraries, and files and rooms of this package.
 _REQUIREMENTS = ("accelerate", "mlflow", "pydantic", "safetensors", "torch", "transformers", "filelock")
+_CODE = ("__init__.py", "errors.py", "layout.py", "params.py", "jsonfile.py")
+_CODE += ("bases", "bitfit", "tokens", "evaluation")
 
 
 def model_name(task: str) -> str:
@@ -88,14 +90,16 @@ def _log_model(record: Record, run_id: str) -> str:
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType
 
     place, task = TaskPlace(record.task), record.resolved()
     pin_path = home() / task.base
     if not pin_path.is_file():
         pin_path = Path(task.base).resolve()
     read_pin(pin_path)
+    # `input` is of any type: a column of None and NaN, as optional fields come, would break a string column.
     signature = ModelSignature(
-        inputs=Schema([ColSpec("string", "instruction"), ColSpec("string", "input", required=False)]),
+        inputs=Schema([ColSpec("string", "instruction"), ColSpec(AnyType(), "input", required=False)]),
         outputs=Schema([ColSpec("string")]),
         params=ParamSchema([ParamSpec("max_new_tokens", "long", task.evaluate.max_new_tokens)]),
     )
@@ -118,10 +122,16 @@ def _log_model(record: Record, run_id: str) -> str:
 
 
 def _code(scratch: Path) -> Path:
-    """A copy of this package without what only the project needs."""
+    """A copy of the part of this package that `model.py` imports."""
     package = Path(__file__).parent.parent
     target = scratch / package.name
-    shutil.copytree(package, target, ignore=shutil.ignore_patterns("__pycache__", "demo", "tracking", "cli*"))
+    target.mkdir()
+    for name in _CODE:
+        source = package / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target / name)
     return target
 
 
