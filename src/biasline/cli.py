@@ -43,13 +43,16 @@ def task_add(
 
 @task_app.command("check")
 def task_check(as_json: AsJson = False) -> None:
-    """Check params.yaml and the files that it names; nothing is run."""
+    """Check params.yaml, the data files that it names, and every base against its pin; nothing is run."""
+    from biasline.bases.pin import verified_folder
     from biasline.params import check_inputs, read_params
 
     root = _project()
     params = read_params(root / "params.yaml")
     for name, task in params.tasks.items():
         check_inputs(name, task, root)
+    for base in sorted({task.base for task in params.tasks.values()}):
+        verified_folder(root / base)
     rows = [{"task": name, "base": task.base, "data": task.data} for name, task in params.tasks.items()]
     _show(rows, as_json, lambda row: f"{row['task']}: {row['data']} on {row['base']}")
 

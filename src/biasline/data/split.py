@@ -6,7 +6,7 @@ import unicodedata
 import polars as pl
 
 from biasline.errors import BiaslineError
-from biasline.layout import SPLITS
+from biasline.layout import SPLITS, TaskPlace
 from biasline.params import Split
 
 
@@ -44,3 +44,8 @@ def split_examples(good: pl.DataFrame, split: Split) -> dict[str, pl.DataFrame]:
                 "add rows or raise the share",
             )
     return parts
+
+
+def read_split(place: TaskPlace, name: str) -> pl.DataFrame:
+    """A clean split as validate wrote it."""
+    return pl.read_parquet(place.split(name))

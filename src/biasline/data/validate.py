@@ -3,8 +3,6 @@
 import hashlib
 from pathlib import Path
 
-import polars as pl
-
 from biasline.data.contract import check_examples
 from biasline.data.report import quality_numbers, quality_page
 from biasline.data.sources import read_examples
@@ -38,8 +36,3 @@ def validate(task: Task, place: TaskPlace) -> str:
         + (f"; columns taken: {guessed}" if guessed else "")
         + f"; see {place.quality_page}"
     )
-
-
-def read_split(place: TaskPlace, name: str) -> pl.DataFrame:
-    """A clean split as validate wrote it."""
-    return pl.read_parquet(place.split(name))

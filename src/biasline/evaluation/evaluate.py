@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 import torch
 
-from biasline.bases.load import load_causal_lm
+from biasline.bases.load import best_device, load_causal_lm
 from biasline.bases.pin import load_tokenizer, verified_folder
 from biasline.bitfit import BiasDelta
-from biasline.data.validate import read_split
+from biasline.data.split import read_split
 from biasline.errors import BiaslineError
 from biasline.evaluation.card import model_card, samples_page
 from biasline.evaluation.generate import generate
@@ -43,18 +43,20 @@ def evaluate(task: Task, place: TaskPlace) -> str:
             "mend evaluate.slices in params.yaml",
         )
     pin, folder = verified_folder(Path(task.base))
-    model = load_causal_lm(pin, folder, task.load)
+    model = load_causal_lm(pin, folder, task.load).to(best_device())
     tokenizer = load_tokenizer(pin, folder)
     delta = BiasDelta.load(place.delta)
     prompts = Encoder(tokenizer, task.tokens.max_length).prompts(prompts_of(test, task.tokens.template))
 
+    token_set = read_token_set(place, "test")
+
     with progress("answers", 2 * test.height) as shown:
-        base = _score(model, tokenizer, prompts, test, task, place, shown, 0)
+        base = _score(model, tokenizer, prompts, test, token_set, task, shown, 0)
         change = _bias_change(delta, model)
         with delta.applied(model):
-            tuned = _score(model, tokenizer, prompts, test, task, place, shown, test.height)
+            tuned = _score(model, tokenizer, prompts, test, token_set, task, shown, test.height)
 
-    predictions = _predictions(test, base, tuned)
+    predictions = _predictions(test, list(token_set["row"]), base, tuned)
     table = slice_table(predictions, task.evaluate.slices)
     report = load_json(place.train_report, f"dvc repro train@{place.task}")
     metrics = _metrics(test, base, tuned, report["fingerprint"])
@@ -85,8 +87,8 @@ def _score(
     tokenizer: Any,
     prompts: list[list[int]],
     test: pl.DataFrame,
+    token_set: Any,
     task: Task,
-    place: TaskPlace,
     shown: Progress,
     offset: int,
 ) -> Scored:
@@ -102,17 +104,29 @@ def _score(
     pairs = zip(answers, test["output"].to_list(), strict=True)
     exact = np.array([answer == reference.strip() for answer, reference in pairs])
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    likelihood = score_likelihood(model, read_token_set(place, "test"), pad, settings.batch_size)
+    likelihood = score_likelihood(model, token_set, pad, settings.batch_size)
     return Scored(answers, exact, *likelihood)
 
 
-def _predictions(test: pl.DataFrame, base: Scored, tuned: Scored) -> pl.DataFrame:
+def _predictions(test: pl.DataFrame, rows: list[int], base: Scored, tuned: Scored) -> pl.DataFrame:
+    """Test rows with both models' answers; likelihoods are null where tokenization left a row out of `rows`."""
+    likelihood = pl.DataFrame(
+        {
+            "row": rows,
+            "tokens": tuned.tokens,
+            "base_nll": base.nll,
+            "tuned_nll": tuned.nll,
+            "base_hits": base.hits,
+            "tuned_hits": tuned.hits,
+        },
+        schema_overrides={"row": pl.Int64},
+    )
     return test.with_columns(
         pl.Series("base", base.answers, dtype=pl.String),
         pl.Series("tuned", tuned.answers, dtype=pl.String),
         pl.Series("base_exact", base.exact),
         pl.Series("tuned_exact", tuned.exact),
-    )
+    ).join(likelihood, on="row", how="left", maintain_order="left")
 
 
 def _metrics(test: pl.DataFrame, base: Scored, tuned: Scored, fingerprint: str) -> dict[str, Any]:

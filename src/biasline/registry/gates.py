@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from biasline.evaluation.statistics import CONFIDENCE, paired_interval
@@ -49,14 +50,19 @@ def judge(gates: Gates, metrics: dict[str, Any], predictions: pl.DataFrame) -> V
     value, base = metrics["tuned"][gates.metric], metrics["base"][gates.metric]
     found = [Gate("floor", value >= gates.floor, f"{value:.4f} ≥ {gates.floor:.4f}")]
     if gates.better_than_base:
-        if gates.metric == "exact_match":
-            tuned, plain = predictions["tuned_exact"].to_numpy(), predictions["base_exact"].to_numpy()
-            mean, low, high = paired_interval(tuned, plain)
-            told = (
-                f"base {base:.4f}, tuned {value:.4f}; difference {mean:+.4f}, {CONFIDENCE:.0%} paired interval "
-                f"[{low:+.4f}, {high:+.4f}] over {predictions.height} rows"
-            )
-            found.append(Gate("better than the untuned base", low > 0, told))
-        else:
-            found.append(Gate("better than the untuned base", value > base, f"base {base:.4f}, tuned {value:.4f}"))
+        tuned, plain = (_per_row(predictions, who, gates.metric) for who in ("tuned", "base"))
+        mean, low, high = paired_interval(tuned, plain)
+        told = (
+            f"base {base:.4f}, tuned {value:.4f}; difference {mean:+.4f}, {CONFIDENCE:.0%} paired interval "
+            f"[{low:+.4f}, {high:+.4f}] over {len(tuned)} rows"
+        )
+        found.append(Gate("better than the untuned base", low > 0, told))
     return Verdict(gates.metric, tuple(found))
+
+
+def _per_row(predictions: pl.DataFrame, who: str, metric: str) -> np.ndarray:
+    """A model's score on each row; rows that have none (left out by tokenization) are dropped for both models alike."""
+    if metric == "exact_match":
+        return predictions[f"{who}_exact"].to_numpy()
+    scored = predictions.filter(pl.col("tokens").is_not_null())
+    return (scored[f"{who}_hits"] / scored["tokens"]).to_numpy()

@@ -20,7 +20,7 @@ class BiaslineModel(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Find the base, hold it against its pin, apply the delta."""
-        from biasline.bases.load import load_causal_lm
+        from biasline.bases.load import best_device, load_causal_lm
         from biasline.bases.pin import Pin, load_tokenizer, locate, verify
         from biasline.bitfit import BiasDelta
         from biasline.params import read_task
@@ -33,7 +33,7 @@ class BiaslineModel(PythonModel):
         # The pin has left its folder: where that was on the machine that packaged it is a hint for that machine alone.
         folder = locate(pin, Path((context.model_config or {}).get("pin_path", "")))
         verify(pin, folder)
-        self.model = load_causal_lm(pin, folder, self.task.load)
+        self.model = load_causal_lm(pin, folder, self.task.load).to(best_device())
         delta.merge(self.model)
         self.tokenizer = load_tokenizer(pin, folder)
         self.encoder = Encoder(self.tokenizer, self.task.tokens.max_length)

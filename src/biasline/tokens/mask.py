@@ -44,7 +44,6 @@ class Encoder:
         start = tokenizer("").input_ids[:1]
         # Tokenizers that begin every sequence with BOS (LLaMA's) get it once, in front of the prompt.
         self.prefix: list[int] = start if start and start[0] == tokenizer.bos_token_id else []
-        tokenizer.backend_tokenizer.encode_special_tokens = True
 
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of prompts, each cut from the left to leave room for at least one response token and EOS."""
@@ -75,4 +74,6 @@ class Encoder:
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
             return []
-        return self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False).input_ids
+        return self.tokenizer(
+            list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False
+        ).input_ids

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from biasline.bases.pin import Pin, load_tokenizer, verified_folder
-from biasline.data.validate import read_split
+from biasline.data.split import read_split
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import SPLITS, TaskPlace, replacing, write_text

@@ -1,0 +1,52 @@
+# Every target needs nothing run before it: the environment is built on first use.
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test ui sweep demo-base demo-data
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+VENV := .venv
+READY := $(VENV)/.ready
+# Stages run as `python -m stages.x`: with this, that is the environment's Python.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
+PORT ?= 5000
+
+help:  ## this list
+	@echo "Biasline: bias-only fine-tuning as a pipeline. Targets:"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "One task alone: dvc repro register@TASK. Everything else: biasline --help (both in $(VENV)/bin)."
+
+setup: $(READY)  ## build .venv from requirements.lock (PYTHON=…, PIP_FLAGS=…)
+
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, $(PYTHON) is {v.major}.{v.minor}: make setup PYTHON=python3.12")'
+	@echo "building $(VENV): about 2 GB to download and unpack, some minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --constraint requirements.lock --editable '.[dev]'
+	@touch $(READY)
+
+repro: $(READY)  ## run all tasks: raw data → registered candidates
+	@biasline task check
+	dvc repro
+	@biasline sync
+	@echo "look: make ui    decide: biasline promote TASK --by NAME --reason TEXT"
+
+test: $(READY)  ## run all tests
+	pytest
+
+ui: $(READY)  ## compare runs in the browser, on this machine only (PORT=5000)
+	mlflow ui --host 127.0.0.1 --port $(PORT) --backend-store-uri $(MLFLOW_TRACKING_URI)
+
+sweep: $(READY)  ## four queued experiments on the demo task: two learning rates × two choices of biases
+	dvc exp run --queue -S 'tasks.instruct.train.learning_rate=3.0e-3,1.0e-2' \
+		-S 'tasks.instruct.train.biases=all,query+mlp_in' -S tasks.instruct.train.min_steps=200 -S tasks.instruct.train.epochs=1
+	dvc exp run --run-all
+	dvc exp show --only-changed --drop '.*sha256|data/.*|src/.*|stages/.*' --no-pager
+
+demo-base: $(READY)  ## pretrain the demo base anew (half an hour) and pin it
+	python -m biasline.demo base
+	biasline pin data/bases/tiny-bloom
+
+demo-data: $(READY)  ## write the demo task's raw data anew
+	python -m biasline.demo data

@@ -1,0 +1,144 @@
+"""What many tests share: the repository, real data where they are, a small model, a workspace of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+DEMO_BASE = ROOT / "data" / "bases" / "tiny-bloom"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture
+def shared() -> Path:
+    """Real data, models and tokenizers beside the checkout; absent in a fresh clone elsewhere."""
+    if not SHARED.is_dir():
+        pytest.skip("no ../shared with real data beside this checkout")
+    return SHARED
+
+
+@pytest.fixture
+def bloom():
+    """A random BLOOM of 2 layers, hidden 32, 4 heads, vocabulary 100; the same each time."""
+    import torch
+    from transformers import BloomConfig, BloomForCausalLM
+
+    torch.manual_seed(0)
+    config = BloomConfig(vocab_size=100, hidden_size=32, n_layer=2, n_head=4, pad_token_id=3)
+    model = BloomForCausalLM(config)
+    # Biases start at zero and norms at one; give each entry a value of its own, so that a slip shows.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn(parameter.shape) * 0.1)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def demo_tokenizer():
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(str(DEMO_BASE))
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch) -> Path:
+    """A project folder of its own: the demo base, 200 of the demo rows as the task `small`, an empty store."""
+    bases = tmp_path / "data" / "bases"
+    shutil.copytree(DEMO_BASE, bases / "tiny-bloom")
+    shutil.copy(DEMO_BASE.with_suffix(".json"), bases)
+    rows = (ROOT / "data" / "instruct" / "raw.jsonl").read_text(encoding="utf-8").splitlines()[:200]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    small = {"base": "data/bases/tiny-bloom.json", "data": "rows.jsonl"}
+    small["train"] = {"min_steps": 4, "epochs": 0.1, "batch_size": 8, "learning_rate": 1e-2}
+    small["evaluate"] = {"max_new_tokens": 4, "slices": ["skill"]}
+    (tmp_path / "params.yaml").write_text(json.dumps({"tasks": {"small": small}}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def trained(workspace):
+    """The workspace after validate, tokenize, train and evaluate of the task `small`: its task and place."""
+    from biasline.data.validate import validate
+    from biasline.evaluation.evaluate import evaluate
+    from biasline.layout import TaskPlace, write_text
+    from biasline.params import read_params
+    from biasline.tokens.sets import tokenize
+    from biasline.training.train import train
+
+    task, place = read_params(workspace / "params.yaml").tasks["small"], TaskPlace("small")
+    write_text(place.resolved, task.model_dump_json())
+    validate(task, place)
+    tokenize(task, place)
+    train(task, place, lambda start: lambda step, values: None)
+    evaluate(task, place)
+    return task, place
+
+
+class Project:
+    """A clone of this repository, as it stands in the working tree, in which commands are run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, command: str, *, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a shell command in the clone; its output is shown when the test fails."""
+        import sys
+
+        dropped = ("DVC_ROOT", "DVC_EXP_NAME", "DVC_STAGE", "MLFLOW_TRACKING_URI", "PYTHONPATH")
+        env = {key: value for key, value in os.environ.items() if key not in dropped}
+        env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+        env |= {"PYTHONPATH": str(self.folder / "src"), "NO_COLOR": "1", **environment}
+        done = subprocess.run(
+            command, shell=True, cwd=self.folder, env=env, capture_output=True, text=True, check=False
+        )
+        print(f"$ {command}\n{done.stdout}{done.stderr}")
+        if check:
+            assert done.returncode == 0, f"{command}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        text = (self.folder / path).read_text(encoding="utf-8")
+        assert old in text
+        (self.folder / path).write_text(text.replace(old, new), encoding="utf-8")
+
+    def commit(self, message: str = "change") -> None:
+        self.run(f"git add -A && git commit --quiet --allow-empty -m '{message}'")
+
+
+def clone(folder: Path) -> Project:
+    """Clone the repository's HEAD and lay uncommitted changes of the working tree over it, committed."""
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    listed = ["git", "ls-files", "-z", "--modified", "--others", "--exclude-standard"]
+    changed = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, changed):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    project = Project(folder)
+    project.run("git config user.name tests && git config user.email tests@example.invalid")
+    project.commit("the working tree")
+    return project
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    return clone(tmp_path / "clone")

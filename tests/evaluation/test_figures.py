@@ -1,0 +1,20 @@
+import polars as pl
+
+from biasline.evaluation import figures
+from biasline.evaluation.scoring import slice_table
+
+
+def test_figures_are_drawn_from_the_outs(tmp_path):
+    history = pl.DataFrame({"step": [10, 20], "loss": [2.0, 1.0], "valid_loss": [None, 1.1]})
+    predictions = pl.DataFrame({"skill": ["a", "b"], "base_exact": [False, False], "tuned_exact": [True, False]})
+    change = pl.DataFrame({"layer": [-1, 0, 0], "role": ["norm", "query", "mlp_in"], "change": [0.1, 0.2, 0.3]})
+    drawn = {
+        "loss": figures.loss_curve(history),
+        "slices": figures.metric_by_slice(slice_table(predictions, ("skill",)), {"tuned": {"exact_match": 0.5}}),
+        "change": figures.bias_change(change),
+    }
+    for name, figure in drawn.items():
+        figure.savefig(tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    assert [text.get_text() for text in drawn["change"].axes[0].get_xticklabels()] == ["query", "mlp_in", "norm"]
+    assert "a  (1)" in [text.get_text() for text in drawn["slices"].axes[0].get_yticklabels()]

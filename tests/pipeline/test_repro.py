@@ -1,0 +1,131 @@
+"""Whole runs in a temporary clone of this repository."""
+
+import json
+import re
+
+import pytest
+
+from tests.conftest import clone
+
+
+def read(project, path):
+    return json.loads((project.folder / path).read_text(encoding="utf-8"))
+
+
+def runs(project):
+    """Fingerprint → (MLflow run, registered version, aliases) of the clone's store."""
+    script = """
+import json
+from biasline.tracking.store import connect
+client = connect()
+experiment = client.get_experiment_by_name("instruct")
+found = client.search_runs([experiment.experiment_id]) if experiment else []
+versions = {v.run_id: v for v in client.search_model_versions("name = 'biasline-instruct'")}
+model = client.get_registered_model("biasline-instruct") if versions else None
+print(json.dumps([{
+    "fingerprint": run.data.tags["biasline.fingerprint"],
+    "status": run.info.status,
+    "experiment": run.data.tags.get("dvc.experiment"),
+    "rate": run.data.params["learning_rate"],
+    "metrics": run.data.metrics,
+    "files": sorted(item.path for item in client.list_artifacts(run.info.run_id)),
+    "aliases": [a for a, v in model.aliases.items() if v == versions[run.info.run_id].version] if model else [],
+} for run in found]))
+"""
+    return json.loads(project.run(f"python -c '{script}'".replace("'instruct'", '"instruct"')).stdout.splitlines()[-1])
+
+
+def test_the_main_job(project):
+    """Fresh clone → registered candidate → champion, on the committed lock; a second run does nothing."""
+    project.run("dvc repro && biasline sync")
+    metrics, report = (
+        read(project, "data/instruct/evaluation/metrics.json"),
+        read(project, "data/instruct/model/train.json"),
+    )
+    assert metrics["rows"] >= 300
+    assert metrics["base"]["exact_match"] <= 0.05
+    assert metrics["tuned"]["exact_match"] >= 0.90
+    assert report["trainable"]["share"] < 0.01
+    delta = project.folder / "data/instruct/model/delta.safetensors"
+    assert delta.stat().st_size <= 4 * report["trainable"]["total"] + 16 * 1024
+
+    # Nothing but what may differ in last digits on another CPU is changed, and a second run does nothing.
+    changed = project.run("git status --porcelain").stdout.split()
+    assert set(changed) - {"M"} <= {"dvc.lock", "data/instruct/evaluation/metrics.json"}
+    again = project.run("dvc repro").stdout
+    assert "Running stage" not in again
+    assert "up to date" in again
+
+    [run] = runs(project)
+    assert run["fingerprint"] == report["fingerprint"]
+    assert run["status"] == "FINISHED"
+    assert run["aliases"] == ["candidate"]
+    assert run["metrics"]["tuned.exact_match"] == metrics["tuned"]["exact_match"]
+    assert {"figures", "evaluation", "model", "preview.md", "quality.md"} <= set(run["files"])
+
+    assert "is champion now" in project.run("biasline promote instruct --by tests --reason 'it passed'").stdout
+    script = "import mlflow; model = mlflow.pyfunc.load_model('models:/biasline-instruct@champion')\n"
+    script += "print(model.predict([{'instruction': 'Add 2 and 3.'}]))"
+    store = f"sqlite:///{project.folder}/mlflow.db"
+    answer = project.run(f'cd / && python -c "{script}"', MLFLOW_TRACKING_URI=store)
+    assert answer.stdout.splitlines()[-1] == "['5']"
+
+    project.run("rm -r mlflow.db mlartifacts && biasline sync")
+    [rebuilt] = runs(project)
+    assert sorted(rebuilt.pop("aliases")) == ["candidate", "champion"]
+    run.pop("aliases")
+    assert rebuilt == run
+    quarantined = read(project, "data/instruct/quality.json")
+    assert 0.01 < quarantined["quarantine_rate"] < 0.03
+    assert len(quarantined["reasons"]) >= 8
+
+
+def test_two_clones_give_the_same_lock_and_delta(tmp_path):
+    locks, deltas = [], []
+    for name in ("one", "two"):
+        project = clone(tmp_path / name)
+        project.edit("params.yaml", "min_steps: 400", "min_steps: 6")
+        project.edit("params.yaml", "epochs: 3", "epochs: 0.05")
+        project.edit("params.yaml", "slices: [skill]", "slices: [skill]\n      max_new_tokens: 2")
+        project.run("dvc repro")
+        locks.append((project.folder / "dvc.lock").read_bytes())
+        deltas.append((project.folder / "data/instruct/model/delta.safetensors").read_bytes())
+    assert locks[0] == locks[1]
+    assert deltas[0] == deltas[1]
+
+
+def test_experiments_become_runs_and_move_no_alias(project):
+    """In the workspace, in a temporary folder, and queued: all in the one store, each with its files."""
+    project.edit("params.yaml", "min_steps: 400", "min_steps: 5")
+    project.edit("params.yaml", "epochs: 3", "epochs: 0.05")
+    project.edit("params.yaml", "slices: [skill]", "slices: [skill]\n      max_new_tokens: 2")
+    project.run("dvc repro")
+    project.commit("quick")
+    [first] = runs(project)
+    rate = "-S tasks.instruct.train.learning_rate"
+    project.run(f"dvc exp run {rate}=3e-3")
+    project.run("git checkout -q . && dvc checkout -q")
+    project.run(f"dvc exp run --temp {rate}=2e-3")
+    for value in ("4e-3", "5e-3", "6e-3", "7e-3"):
+        project.run(f"dvc exp run --queue {rate}={value}")
+    project.run("dvc exp run --run-all")
+    found = runs(project)
+    assert {float(run["rate"]) for run in found} == {1e-2, 3e-3, 2e-3, 4e-3, 5e-3, 6e-3, 7e-3}
+    assert all(run["status"] == "FINISHED" for run in found)
+    assert all({"figures", "evaluation", "model"} <= set(run["files"]) for run in found)
+    assert {run["fingerprint"]: run["aliases"] for run in found if run["aliases"]} == {
+        first["fingerprint"]: ["candidate"]
+    }
+    assert all(run["experiment"] for run in found if run["fingerprint"] != first["fingerprint"])
+    chosen = next(run for run in found if float(run["rate"]) == 5e-3)
+    project.run(f"biasline nominate instruct {chosen['experiment']} --by tests")
+    assert {run["fingerprint"] for run in runs(project) if "candidate" in run["aliases"]} == {chosen["fingerprint"]}
+
+
+@pytest.mark.parametrize("stage", ["validate", "tokenize"])
+def test_light_stages_load_no_torch(project, stage):
+    project.run("python -m stages.resolve instruct && python -m stages.validate instruct")
+    done = project.run(f"python -X importtime -m stages.{stage} instruct")
+    loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "polars" in loaded
+    assert not {name for name in loaded if re.match(r"torch(\.|$)", name)}

@@ -1,0 +1,30 @@
+import pytest
+
+from biasline.errors import BiaslineError
+from biasline.registry import ledger
+
+
+def test_lines_are_appended_and_read_back(tmp_path):
+    path = tmp_path / "a" / "promotions.jsonl"
+    ledger.append(path, ledger.PROMOTED, fingerprint="a", by="ann", reason="grün")
+    first = path.read_bytes()
+    ledger.append(path, ledger.REFUSED, fingerprint="b", by="bob", reason="")
+    ledger.append(path, ledger.PROMOTED, fingerprint="c", by="bob", reason="")
+    ledger.append(path, ledger.NOMINATED, fingerprint="d", by="bob", reason="")
+    assert path.read_bytes().startswith(first)
+    assert [entry["fingerprint"] for entry in ledger.entries(path)] == ["a", "b", "c", "d"]
+    assert ledger.champions(path) == ["a", "c"]
+    assert ledger.nominee(path) == "d"
+
+
+def test_no_ledger_is_no_decision(tmp_path):
+    assert list(ledger.entries(tmp_path / "none")) == []
+    assert ledger.nominee(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"fingerprint": "a"}', ""])
+def test_a_line_that_is_no_entry_is_named(tmp_path, line):
+    path = tmp_path / "promotions.jsonl"
+    path.write_text('{"decision": "promoted", "fingerprint": "a"}\n' + line + "\n")
+    with pytest.raises(BiaslineError, match="line 2 is no entry"):
+        list(ledger.entries(path))

@@ -1,0 +1,192 @@
+"""Versions, promotion, ledger and sync on a store of their own."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from biasline.errors import BiaslineError
+from biasline.params import Gates
+from biasline.registry import ledger
+from biasline.registry.promote import nominate, promote
+from biasline.registry.sync import register, sync
+from biasline.registry.versions import CANDIDATE, CHAMPION, PREVIOUS, aliased, find_version
+from biasline.tracking.record import Record, record_of_workspace
+from biasline.tracking.store import connect
+
+LENIENT = Gates(floor=0.0, better_than_base=False)
+
+
+@pytest.fixture
+def registered(trained):
+    client, record = connect(), record_of_workspace("small")
+    register(client, record)
+    return client, record
+
+
+def another(record: Record, fingerprint: str) -> Record:
+    """A further run: a copy of the record under another fingerprint."""
+    other = Record(record.task, fingerprint)
+    shutil.copytree(record.folder, other.folder)
+    for path in other.files.rglob("*.json"):
+        path.write_text(path.read_text().replace(record.fingerprint, fingerprint))
+    return other
+
+
+def decisions(trained):
+    return [entry["decision"] for entry in ledger.entries(trained[1].ledger)]
+
+
+def test_registering_twice_is_once(registered):
+    client, record = registered
+    assert register(client, record).version == find_version(client, "small", record.fingerprint).version
+    assert len(client.search_model_versions("name = 'biasline-small'")) == 1
+    assert aliased(client, "small", CANDIDATE).tags["biasline.fingerprint"] == record.fingerprint
+
+
+def test_an_experiment_moves_no_alias(registered, monkeypatch):
+    client, record = registered
+    monkeypatch.setenv("DVC_EXP_NAME", "tame-yak")
+    version = register(client, another(record, "e" * 16))
+    assert aliased(client, "small", CANDIDATE).version != version.version
+
+
+def test_a_candidate_that_passes_becomes_champion(registered, trained):
+    client, record = registered
+    decision = promote(client, "small", LENIENT, "ann", "because")
+    assert decision.promoted
+    assert aliased(client, "small", CHAMPION).version == decision.version
+    [entry] = ledger.entries(trained[1].ledger)
+    assert (entry["decision"], entry["by"], entry["reason"]) == ("promoted", "ann", "because")
+    assert entry["fingerprint"] == record.fingerprint
+    assert entry["verdict"]["passed"]
+    assert all(entry[name] for name in ("data_sha256", "base_digest", "test_sha256", "delta_sha256"))
+
+
+def test_promoting_the_champion_again_changes_nothing(registered, trained):
+    client, _ = registered
+    promote(client, "small", LENIENT, "ann", "")
+    before = trained[1].ledger.read_bytes()
+    decision = promote(client, "small", LENIENT, "bob", "")
+    assert (decision.promoted, decision.verdict) == (True, None)
+    assert trained[1].ledger.read_bytes() == before
+
+
+def test_a_refusal_is_recorded_and_moves_nothing(registered, trained):
+    client, _ = registered
+    decision = promote(client, "small", Gates(floor=1.0), "ann", "")
+    assert not decision.promoted
+    assert aliased(client, "small", CHAMPION) is None
+    assert decisions(trained) == ["refused"]
+    assert "FAILED" in decision.verdict.as_markdown()
+
+
+def test_without_a_candidate_the_way_out_is_told(workspace):
+    with pytest.raises(BiaslineError, match=r"biasline-small: no candidate to promote.*dvc repro register@small"):
+        promote(connect(), "small", LENIENT, "ann", "")
+
+
+def test_the_next_champion_leaves_the_old_as_previous(registered, trained):
+    client, record = registered
+    promote(client, "small", LENIENT, "ann", "")
+    register(client, another(record, "b" * 16))
+    promote(client, "small", LENIENT, "ann", "")
+    assert aliased(client, "small", CHAMPION).tags["biasline.fingerprint"] == "b" * 16
+    assert aliased(client, "small", PREVIOUS).tags["biasline.fingerprint"] == record.fingerprint
+
+
+def test_nominate_by_fingerprint_or_name(registered, trained, monkeypatch):
+    client, record = registered
+    monkeypatch.setenv("DVC_EXP_NAME", "tame-yak")
+    register(client, another(record, "c" * 16))
+    nominate(client, "small", "cccc", "ann", "better")
+    assert aliased(client, "small", CANDIDATE).tags["biasline.fingerprint"] == "c" * 16
+    nominate(client, "small", record.fingerprint[:8], "ann", "back")
+    assert aliased(client, "small", CANDIDATE).tags["biasline.fingerprint"] == record.fingerprint
+    assert decisions(trained) == ["nominated", "nominated"]
+    with pytest.raises(BiaslineError, match="no registered version of a run 'zz'"):
+        nominate(client, "small", "zz", "ann", "")
+
+
+PICTURE = """
+import json
+from biasline.registry.versions import aliased
+from biasline.tracking.store import connect
+client = connect()
+runs = {}
+for version in client.search_model_versions("name = 'biasline-small'"):
+    run = client.get_run(version.run_id)
+    runs[version.tags["biasline.fingerprint"]] = [run.data.params, run.data.metrics, version.description]
+aliases = {name: aliased(client, "small", name) for name in ("candidate", "champion", "previous")}
+aliases = {name: version and version.tags["biasline.fingerprint"] for name, version in aliases.items()}
+print(json.dumps([runs, aliases], sort_keys=True))
+"""
+SYNC = """
+from biasline.registry.sync import sync
+from biasline.tracking.store import connect
+print(sync(connect(), "small"))
+"""
+
+
+def fresh(script):
+    """Output of a script in a process of its own: this one's client would hold a wiped store open."""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1]
+
+
+def test_a_wiped_store_is_rebuilt_from_records_and_ledger(registered, workspace):
+    client, record = registered
+    promote(client, "small", LENIENT, "ann", "")
+    register(client, another(record, "d" * 16))
+    nominate(client, "small", "d" * 16, "ann", "")
+    before = fresh(PICTURE)
+    assert json.loads(before)[1] == {"candidate": "d" * 16, "champion": record.fingerprint, "previous": None}
+    (workspace / "mlflow.db").unlink()
+    shutil.rmtree(workspace / "mlartifacts")
+    assert "2 versions registered anew" in fresh(SYNC)
+    assert fresh(PICTURE) == before
+    assert "registered anew" not in fresh(SYNC)
+    assert fresh(PICTURE) == before
+
+
+def test_a_broken_ledger_is_told(registered, trained):
+    trained[1].ledger.write_text('{"decision": "promoted", "fingerprint": "x"}\nnot json\n')
+    with pytest.raises(BiaslineError, match=r"promotions\.jsonl: line 2 is no entry"):
+        sync(registered[0], "small")
+
+
+def test_the_packaged_model_answers_in_a_fresh_process_as_the_evaluation_did(registered, workspace, trained):
+    import polars as pl
+
+    client, _ = registered
+    predictions = pl.read_parquet(trained[1].predictions)
+    rows = predictions.select("instruction", "input").to_dicts()[:12]
+    script = """
+import json, sys
+import mlflow
+model = mlflow.pyfunc.load_model("models:/biasline-small@candidate")
+rows = json.load(sys.stdin)
+bare = [{"instruction": row["instruction"]} for row in rows if not row["input"]]
+print(json.dumps([model.predict(rows), model.predict(bare), model.predict([{**row, "input": None} for row in bare])]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        input=json.dumps(rows),
+        env={"PATH": "", "HOME": str(workspace), "MLFLOW_TRACKING_URI": f"sqlite:///{workspace / 'mlflow.db'}"},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers, bare, none = json.loads(done.stdout.splitlines()[-1])
+    assert answers == predictions["tuned"].to_list()[:12]
+    assert bare == none == [answer for row, answer in zip(rows, answers, strict=True) if not row["input"]]
+
+
+def test_the_package_carries_no_base_and_no_pickle(registered, workspace):
+    files = [path for path in (workspace / "mlartifacts").rglob("*") if path.is_file() and "/models/" in str(path)]
+    assert sum(path.stat().st_size for path in files) < 500_000
+    assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".bin", ".pt")]
+    assert len([path for path in files if path.suffix == ".safetensors"]) == 1

@@ -1,0 +1,83 @@
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+BIASLINE = str(Path(sys.executable).with_name("biasline"))
+
+
+def run(*arguments, stdin=""):
+    return subprocess.run([BIASLINE, *arguments], input=stdin, capture_output=True, text=True, check=False)
+
+
+def test_help_answers_within_a_second():
+    run("--help")
+    start = time.monotonic()
+    done = run("--help")
+    assert time.monotonic() - start < 1.0
+    assert done.returncode == 0
+    for command in ("pin", "inspect", "task", "predict", "sync", "nominate", "promote", "history"):
+        assert command in done.stdout
+        assert run(command, "--help").returncode == 0
+
+
+def test_wrong_use_is_exit_code_2(workspace):
+    assert run("no-such-command").returncode == 2
+    assert run("promote").returncode == 2
+
+
+def test_task_check_says_what_is_there(workspace):
+    done = run("task", "check", "--json")
+    assert json.loads(done.stdout) == [{"task": "small", "base": "data/bases/tiny-bloom.json", "data": "rows.jsonl"}]
+
+
+def test_task_check_finds_a_changed_base(workspace):
+    with open("data/bases/tiny-bloom/model.safetensors", "ab") as file:
+        file.write(b"x")
+    done = run("task", "check")
+    assert done.returncode == 1
+    assert "model.safetensors has changed since it was pinned" in done.stderr
+
+
+def test_task_add_writes_a_task_that_checks(workspace):
+    Path("params.yaml").write_text("tasks:\n  small: {base: data/bases/tiny-bloom.json, data: rows.jsonl}\n")
+    done = run("task", "add", "more", "--base", "data/bases/tiny-bloom.json", "--data", "rows.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert "tasks.more added" in done.stdout
+    assert "more: rows.jsonl" in run("task", "check").stdout
+
+
+def test_inspect_and_pin(workspace):
+    done = run("inspect", "data/bases/tiny-bloom.json", "--json")
+    assert json.loads(done.stdout)["roles"]["norm"] > 0
+    assert "key biases cannot act here" in run("inspect", "data/bases/tiny-bloom").stdout
+    assert "pinned so already" in run("pin", "data/bases/tiny-bloom").stdout
+    done = run("pin", "data/bases/tiny-bloom", "--out", "data/bases/other.json")
+    assert "other.json: bloom" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["promote", "small"], "biasline-small: no candidate to promote"),
+        (["promote", "smal"], "did you mean 'small'"),
+        (["nominate", "small", "abc"], "no registered version of a run 'abc'"),
+        (["predict", "small", "hi"], "biasline-small: no champion"),
+        (["pin", "./nowhere"], "no folder, and no hub id"),
+        (["inspect", "nowhere.json"], "no such pin"),
+    ],
+)
+def test_a_refusal_is_one_line_and_exit_code_1(workspace, arguments, told):
+    done = run(*arguments)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_history_of_nothing(workspace):
+    assert "nothing decided yet" in run("history", "small").stdout
+    assert json.loads(run("history", "small", "--json").stdout) == []

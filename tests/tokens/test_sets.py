@@ -1,0 +1,66 @@
+import json
+
+import pytest
+
+from biasline.data.validate import validate
+from biasline.errors import BiaslineError
+from biasline.layout import TaskPlace
+from biasline.params import read_params
+from biasline.tokens.mask import IGNORED
+from biasline.tokens.sets import read_summary, read_token_set, tokenize
+
+
+@pytest.fixture
+def small(workspace):
+    task, place = read_params(workspace / "params.yaml").tasks["small"], TaskPlace("small")
+    validate(task, place)
+    return task, place
+
+
+def test_token_sets_hold_every_clean_row(small):
+    task, place = small
+    tokenize(task, place)
+    counts = json.loads(place.quality.read_text())["splits"]
+    for split, rows in counts.items():
+        found = read_token_set(place, split)
+        assert len(found) == rows
+        for example in found:
+            assert len(example["input_ids"]) == len(example["labels"])
+            assert any(label != IGNORED for label in example["labels"])
+
+
+def test_bytes_are_the_same_each_time(small):
+    task, place = small
+
+    def outs():
+        tokenize(task, place)
+        return {path.as_posix(): path.read_bytes() for path in place.tokens.rglob("*") if path.is_file()}
+
+    assert outs() == outs()
+
+
+def test_the_preview_marks_what_is_supervised(small):
+    task, place = small
+    tokenize(task, place)
+    page = place.preview.read_text(encoding="utf-8")
+    assert "Assistant: ⟦" in page
+    assert "</s>⟧" in page
+    assert page.count("⟦") == page.count("⟧")
+
+
+def test_left_out_rows_are_counted_and_listed(small):
+    task, place = small
+    short = task.model_copy(update={"tokens": task.tokens.model_copy(update={"max_length": 8})})
+    assert "rows left out (response over max_length)" in tokenize(short, place)
+    assert read_summary(place)["splits"]["train"]["rejected_rows"]
+
+
+def test_a_changed_base_is_refused_and_old_outs_stay(small, workspace):
+    task, place = small
+    tokenize(task, place)
+    before = (place.tokens / "summary.json").read_bytes()
+    config = workspace / "data/bases/tiny-bloom/tokenizer_config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(BiaslineError, match=r"tokenizer_config\.json has changed since it was pinned"):
+        tokenize(task, place)
+    assert (place.tokens / "summary.json").read_bytes() == before

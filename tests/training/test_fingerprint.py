@@ -1,0 +1,47 @@
+import pytest
+
+from biasline.bases.pin import read_pin
+from biasline.data.validate import validate
+from biasline.layout import TaskPlace
+from biasline.params import read_params
+from biasline.tokens.sets import tokenize
+from biasline.training.fingerprint import fingerprint, folder_sha256
+
+
+@pytest.fixture
+def made(workspace):
+    task, place = read_params(workspace / "params.yaml").tasks["small"], TaskPlace("small")
+    validate(task, place)
+    tokenize(task, place)
+    return task, read_pin(workspace / task.base), place
+
+
+def changed(task, group, **values):
+    return task.model_copy(update={group: getattr(task, group).model_copy(update=values)})
+
+
+def test_it_names_what_training_depends_on(made):
+    task, pin, place = made
+    name = fingerprint(task, pin, place)
+    assert fingerprint(task, pin, place) == name
+    assert len(name) == 16
+    assert fingerprint(changed(task, "train", learning_rate=0.5), pin, place) != name
+    assert fingerprint(changed(task, "load", dtype="bfloat16"), pin, place) != name
+    assert fingerprint(task, pin.model_copy(update={"files": {"a": "b"}}), place) != name
+    assert fingerprint(changed(task, "evaluate", max_new_tokens=9), pin, place) == name
+
+
+def test_other_tokens_give_another_name(made):
+    task, pin, place = made
+    name = fingerprint(task, pin, place)
+    tokenize(changed(task, "tokens", max_length=24), place)
+    assert fingerprint(task, pin, place) != name
+
+
+def test_a_folder_hash_sees_names_and_contents(tmp_path):
+    (tmp_path / "a").write_text("1")
+    one = folder_sha256(tmp_path)
+    (tmp_path / "a").rename(tmp_path / "b")
+    two = folder_sha256(tmp_path)
+    (tmp_path / "b").write_text("2")
+    assert len({one, two, folder_sha256(tmp_path)}) == 3

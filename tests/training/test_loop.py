@@ -1,0 +1,95 @@
+import pytest
+import torch
+from datasets import Dataset
+
+from biasline.bitfit import BiasDelta, tune_biases
+from biasline.errors import BiaslineError
+from biasline.params import Train
+from biasline.tokens.mask import IGNORED
+from biasline.training.batches import Plan
+from biasline.training.loop import fit
+
+
+def token_set(rows=24, seed=0):
+    """Rows whose last three tokens repeat their first: something biases can learn a little of."""
+    generator = torch.Generator().manual_seed(seed)
+    columns = {"row": list(range(1, rows + 1)), "input_ids": [], "labels": []}
+    for number in range(rows):
+        prompt = torch.randint(4, 100, (3 + number % 5,), generator=generator).tolist()
+        answer = [10 + number % 3, 50, 2]
+        columns["input_ids"].append(prompt + answer)
+        columns["labels"].append([IGNORED] * len(prompt) + answer)
+    return Dataset.from_dict(columns)
+
+
+def run(model, report=lambda step, values: None, valid=None, **params):
+    settings = Train(**{"learning_rate": 1e-2, "batch_size": 8, "epochs": 1, "min_steps": 12, **params})
+    tuning = tune_biases(model, settings.biases)
+    rows = token_set()
+    valid = token_set(8, seed=1) if valid is None else valid
+    return tuning, fit(model, tuning, Plan.of(len(rows), settings), rows, valid, 3, settings, report)
+
+
+def test_the_loss_falls_and_weights_stay(bloom):
+    before = {name: value.clone() for name, value in bloom.state_dict().items()}
+    tuning, history = run(bloom, min_steps=60)
+    assert history.rows[-1]["loss"] < history.rows[0]["loss"] - 0.1
+    trained = {bias.name for bias in tuning.selection.biases}
+    for name, value in bloom.state_dict().items():
+        if name not in trained:
+            assert torch.equal(value, before[name]), name
+
+
+def test_two_runs_give_the_same_bytes(bloom, tmp_path):
+    state = {name: value.clone() for name, value in bloom.state_dict().items()}
+    files = []
+    for name in ("one", "two"):
+        bloom.load_state_dict(state)
+        tuning, _ = run(bloom)
+        BiasDelta.of(tuning).save(tmp_path / name)
+        files.append((tmp_path / name).read_bytes())
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("micro", [1, 3, 5])
+def test_micro_batches_equal_one_big_batch(bloom, micro):
+    """Prompts and answers of different lengths: the loss is divided by the tokens of the whole step."""
+    state = {name: value.clone() for name, value in bloom.state_dict().items()}
+    big, _ = run(bloom, min_steps=3)
+    bloom.load_state_dict(state)
+    small, _ = run(bloom, min_steps=3, micro_batch_size=micro)
+    assert torch.allclose(big.master, small.master, rtol=0, atol=1e-5)
+
+
+def test_a_partial_last_step_counts_by_its_own_tokens(bloom):
+    _, history = run(bloom, batch_size=7, min_steps=1, epochs=1, evaluate_every=1)
+    assert [row["step"] for row in history.rows] == [1, 2, 3, 4]
+    assert history.supervised_tokens == 24 * 3
+
+
+def test_the_best_step_is_kept(bloom):
+    _, history = run(bloom, min_steps=30, evaluate_every=5, learning_rate=0.5)
+    looks = {row["step"]: row["valid_loss"] for row in history.rows if row["valid_loss"] is not None}
+    assert history.best_loss == min(looks.values()) == looks[history.best_step]
+
+
+def test_without_validation_rows_the_last_step_is_kept(bloom):
+    _, history = run(bloom, valid=token_set(0))
+    assert (history.best_step, history.best_loss) == (12, None)
+    assert all(row["valid_loss"] is None for row in history.rows)
+
+
+def test_progress_is_reported_with_gradient_norms_per_role(bloom):
+    seen = []
+    run(bloom, report=lambda step, values: seen.append((step, values)))
+    assert [step for step, _ in seen] == [10, 12]
+    assert {"loss", "learning_rate", "grad_norm", "grad_norm.query", "grad_norm.mlp_in"} <= set(seen[0][1])
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_rows(bloom):
+    with torch.no_grad():
+        bloom.transformer.ln_f.weight.fill_(float("nan"))
+    tuning = tune_biases(bloom)
+    rows, params = token_set(), Train(batch_size=2, min_steps=1)
+    with pytest.raises(BiaslineError, match=r"step 1: the loss is nan on the rows \d+, \d+"):
+        fit(bloom, tuning, Plan.of(len(rows), params), rows, token_set(0), 3, params, lambda step, values: None)

@@ -1,0 +1,65 @@
+import pytest
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from biasline.errors import BiaslineError
+from biasline.tokens.mask import IGNORED
+from biasline.training.loss import check_against_plain, collate, supervised_logits, token_losses
+
+ROWS = [
+    {"row": 1, "input_ids": [5, 6, 7, 8, 9], "labels": [IGNORED, IGNORED, 7, 8, 9]},
+    {"row": 2, "input_ids": [10, 11, 12], "labels": [IGNORED, IGNORED, 12]},
+]
+
+
+def test_rows_are_padded_on_the_right():
+    batch = collate(ROWS, pad=3)
+    assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9], [10, 11, 12, 3, 3]]
+    assert batch.attention_mask.tolist() == [[1] * 5, [1, 1, 1, 0, 0]]
+    assert batch.labels[1].tolist() == [IGNORED, IGNORED, 12, IGNORED, IGNORED]
+    assert batch.rows == (1, 2)
+
+
+def test_logits_exist_at_supervised_positions_only(bloom):
+    logits, targets = supervised_logits(bloom, collate(ROWS, pad=3))
+    assert logits.shape == (4, 100)
+    assert targets.tolist() == [7, 8, 9, 12]
+
+
+def test_the_loss_is_the_plain_one(bloom):
+    batch = collate(ROWS, pad=3)
+    plain = bloom(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
+    assert token_losses(*supervised_logits(bloom, batch)).mean().item() == pytest.approx(plain.item(), rel=1e-6)
+
+
+def test_golden_loss(bloom):
+    """Holds the numerics still while the code moves; their mean is the plain loss above."""
+    losses = token_losses(*supervised_logits(bloom, collate(ROWS, pad=3)))
+    assert losses.tolist() == pytest.approx([4.46018505, 4.69000053, 4.5484918, 4.45240116], rel=1e-5)
+
+
+def test_padding_changes_nothing(bloom):
+    alone = token_losses(*supervised_logits(bloom, collate(ROWS[1:], pad=3)))
+    beside = token_losses(*supervised_logits(bloom, collate(ROWS, pad=3)))
+    assert alone.item() == pytest.approx(beside[-1].item(), rel=1e-5)
+
+
+def test_another_architecture_needs_no_code_of_its_own():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=32, num_attention_heads=4, num_hidden_layers=1, intermediate_size=64, vocab_size=50
+    )
+    check_against_plain(LlamaForCausalLM(config).eval(), collate(ROWS, pad=3))
+
+
+def test_a_head_that_mixes_positions_is_found(bloom):
+    class Mixing(nn.Linear):
+        def forward(self, hidden):
+            return super().forward(hidden + 3 * hidden.mean(dim=-2, keepdim=True))
+
+    head = Mixing(32, 100, bias=False)
+    head.weight = bloom.lm_head.weight
+    bloom.lm_head = head
+    with pytest.raises(BiaslineError, match="differ from the plain ones"):
+        check_against_plain(bloom, collate(ROWS, pad=3))

@@ -1,0 +1,61 @@
+import json
+
+import pytest
+
+from biasline.bases.load import load_causal_lm
+from biasline.bases.pin import verified_folder
+from biasline.bitfit import BiasDelta
+from biasline.errors import BiaslineError
+from biasline.params import Load
+from biasline.training.train import train
+
+
+def no_report(start):
+    return lambda step, values: None
+
+
+def test_the_report_says_what_was_trained(trained):
+    task, place = trained
+    report = json.loads(place.train_report.read_text())
+    assert report["trainable"]["head"] == 0
+    assert report["trainable"]["total"] == report["trainable"]["biases"] == sum(report["roles"].values())
+    assert report["trainable"]["share"] == report["trainable"]["total"] / report["base"]["parameters"] < 0.01
+    assert report["steps"] == 4
+    assert "key biases left out" in report["notes"][0]
+
+
+def test_the_delta_is_small_names_its_origin_and_fits_the_base(trained, workspace):
+    task, place = trained
+    report = json.loads(place.train_report.read_text())
+    assert place.delta.stat().st_size <= 4 * report["trainable"]["total"] + 16 * 1024
+    delta = BiasDelta.load(place.delta)
+    assert delta.manifest.about["fingerprint"] == report["fingerprint"]
+    assert delta.manifest.base["digest"] == report["base"]["digest"]
+    pin, folder = verified_folder(workspace / task.base)
+    with delta.applied(load_causal_lm(pin, folder, Load())):
+        pass
+
+
+def test_the_history_has_a_row_per_logged_step(trained):
+    lines = trained[1].history.read_text().splitlines()
+    assert lines[0] == "step,epoch,loss,learning_rate,grad_norm,valid_loss"
+    assert lines[1].startswith("4,")
+
+
+def test_training_again_gives_the_same_bytes(trained):
+    task, place = trained
+
+    def outs():
+        return [path.read_bytes() for path in (place.delta, place.train_report, place.history)]
+
+    before = outs()
+    train(task, place, no_report)
+    assert outs() == before
+
+
+def test_tokens_of_another_tokenizer_are_refused(trained):
+    task, place = trained
+    path = place.tokens / "summary.json"
+    path.write_text(path.read_text().replace('"tokenizer_sha256": "', '"tokenizer_sha256": "0'))
+    with pytest.raises(BiaslineError, match="made with the tokenizer of tiny-bloom"):
+        train(task, place, no_report)
