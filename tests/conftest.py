@@ -115,6 +115,12 @@ class Project:
             assert done.returncode == 0, f"{command}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
         return done
 
+    def python(self, script: str, *, cd: str = ".", **environment: str) -> str:
+        """Standard output of a Python script run in a process of its own."""
+        path = self.folder.parent / "script.py"
+        path.write_text(script, encoding="utf-8")
+        return self.run(f"cd {cd} && python {path}", **environment).stdout
+
     def edit(self, path: str, old: str, new: str) -> None:
         text = (self.folder / path).read_text(encoding="utf-8")
         assert old in text

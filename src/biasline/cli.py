@@ -109,29 +109,35 @@ def inspect(
 @app.command()
 def predict(
     task: TaskName,
-    instruction: Annotated[str | None, typer.Argument(help="What to ask; left out, lines are read from stdin.")] = None,
-    text: Annotated[str, typer.Option("--input", help="The example's input.")] = "",
+    text: Annotated[
+        str | None, typer.Argument(help="Instruction or text; left out, lines are read from stdin.")
+    ] = None,
+    second: Annotated[str, typer.Option("--input", help="The instruction's input, or a pair's second text.")] = "",
     alias: Annotated[str, typer.Option(help="Which version: champion, candidate, previous.")] = "champion",
     as_json: AsJson = False,
 ) -> None:
     """Ask a registered model."""
+    from biasline.data.kinds import KINDS
     from biasline.registry.versions import aliased, model_name
     from biasline.tracking.store import connect
 
-    client = connect()
+    client, columns = connect(), KINDS[_task(task).kind].prompt
     if aliased(client, task, alias) is None:
         raise BiaslineError(
             f"{model_name(task)}: no {alias}", f"`biasline promote {task}` makes one, or take --alias candidate"
         )
-    instructions = [instruction] if instruction is not None else [line.rstrip("\n") for line in sys.stdin]
-    rows = [{"instruction": line, "input": text} for line in instructions if line.strip()]
+    texts = [text] if text is not None else [line.rstrip("\n") for line in sys.stdin]
+    rows = [dict(zip(columns, (line, second), strict=True)) for line in texts if line.strip()]
     if not rows:
-        raise BiaslineError("nothing asked", "give an instruction, or lines on standard input")
+        raise BiaslineError("nothing asked", "give a text, or lines on standard input")
     import mlflow
 
-    answers = mlflow.pyfunc.load_model(f"models:/{model_name(task)}@{alias}").predict(rows)
-    told = [{**row, "output": answer} for row, answer in zip(rows, answers, strict=True)]
-    _show(told, as_json, lambda row: row["output"])
+    found = mlflow.pyfunc.load_model(f"models:/{model_name(task)}@{alias}").predict(rows)
+    told = [
+        {**row, **(answer if isinstance(answer, dict) else {"output": answer})}
+        for row, answer in zip(rows, found, strict=True)
+    ]
+    _show(told, as_json, lambda row: row["output"] if "output" in row else f"{row['label']}\t{row['probability']:.4f}")
 
 
 @app.command()
@@ -180,7 +186,7 @@ def promote(
     from biasline.registry.promote import promote as promote_candidate
     from biasline.tracking.store import connect
 
-    decision = promote_candidate(connect(), task, _task(task).gates, by or someone(), reason)
+    decision = promote_candidate(connect(), task, _task(task), by or someone(), reason)
     verdict = decision.verdict
     if as_json:
         told = {"version": decision.version, "fingerprint": decision.fingerprint, "promoted": decision.promoted}

@@ -33,6 +33,9 @@ class Source(Group):
     columns: dict[str, str] = Field(
         {}, description="our column name: the file's column name, where the names are not recognised"
     )
+    labels: tuple[str, ...] = Field(
+        (), description="label names in the order of their numbers; empty: those of the training rows, sorted"
+    )
 
 
 class Quality(Group):
@@ -90,6 +93,7 @@ class Train(Group):
     batch_size: int = Field(32, ge=1, description="rows per optimizer step, over all ranks and accumulation")
     micro_batch_size: int = Field(32, ge=1, description="rows per forward pass; lower it when memory runs out")
     warmup: Share = Field(0.06, description="share of the steps in which the rate climbs to its peak")
+    head_learning_rate: float = Field(1e-3, gt=0, description="peak for a new classification head, trained whole")
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="the rate after warm-up")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     evaluate_every: int = Field(100, ge=1, description="steps between looks at the validation loss")
@@ -108,7 +112,9 @@ class Evaluate(Group):
 class Gates(Group):
     """What a candidate must show before `biasline promote` makes it champion."""
 
-    metric: Literal["exact_match", "token_accuracy"] = Field("exact_match", description="the metric that decides")
+    metric: Literal["auto", "exact_match", "token_accuracy", "accuracy"] = Field(
+        "auto", description="the metric that decides; auto: exact_match, or accuracy for a classification"
+    )
     floor: float = Field(0.5, ge=0, le=1, description="the tuned model must reach this")
     better_than_base: bool = Field(True, description="the paired 95 % interval of tuned - base must lie above zero")
 
@@ -116,7 +122,9 @@ class Gates(Group):
 class Task(Group):
     """One data set on one base."""
 
-    kind: Literal["instruction"] = Field("instruction", description="what the rows are")
+    kind: Literal["instruction", "classification"] = Field(
+        "instruction", description="instruction: a prompt and its answer; classification: a text (or two) and its label"
+    )
     base: str = Field(min_length=1, description="the base's pin, written by `biasline pin`")
     data: str = Field(min_length=1, description="the raw data file")
     source: Source = Source()
@@ -127,6 +135,20 @@ class Task(Group):
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     gates: Gates = Gates()
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> "Task":
+        known = {"auto", "accuracy"} if self.kind == "classification" else {"auto", "exact_match", "token_accuracy"}
+        if self.gates.metric not in known:
+            raise ValueError(f"gates.metric {self.gates.metric!r} is none of a {self.kind}: {', '.join(sorted(known))}")
+        return self
+
+    @property
+    def metric(self) -> str:
+        """The metric that decides."""
+        if self.gates.metric != "auto":
+            return self.gates.metric
+        return "accuracy" if self.kind == "classification" else "exact_match"
 
 
 class Params(Group):

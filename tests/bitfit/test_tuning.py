@@ -60,11 +60,29 @@ def test_a_bias_without_a_part_in_the_loss_counts_as_zero(bloom):
     assert tuning.master.grad.abs().sum() == 0
 
 
-def test_norms_by_role_add_up(bloom):
+def test_gradient_norms_by_role_add_up(bloom):
     tuning = tune_biases(bloom, "all")
-    vector = torch.randn_like(tuning.master)
-    total = sum(norm**2 for norm in tuning.norms(vector).values()) ** 0.5
-    assert total == pytest.approx(vector.norm().item(), rel=1e-5)
+    tuning.master.grad.normal_()
+    total = sum(norm**2 for norm in tuning.gradient_norms().values()) ** 0.5
+    assert total == pytest.approx(tuning.master.grad.norm().item(), rel=1e-5)
+
+
+def test_a_new_head_is_trained_whole_and_counted_apart():
+    from transformers import BertConfig, BertForSequenceClassification
+
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 1, "intermediate_size": 64}
+    model = BertForSequenceClassification(BertConfig(**sizes, vocab_size=100, num_labels=3))
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    tuning = tune_biases(model, "value", head=("classifier.weight", "classifier.bias"))
+    assert tuning.head_count == 3 * 32 + 3
+    assert tuning.selection.count == 32
+    ids = torch.randint(4, 100, (4, 9))
+    model(input_ids=ids, labels=torch.tensor([0, 1, 2, 0])).loss.backward()
+    tuning.collect()
+    torch.optim.AdamW(tuning.masters, lr=1e-2, weight_decay=0.0).step()
+    tuning.write()
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert changed == {"classifier.weight", "classifier.bias", "bert.encoder.layer.0.attention.self.value.bias"}
 
 
 @settings(max_examples=50, deadline=None)

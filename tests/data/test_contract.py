@@ -3,6 +3,7 @@ import json
 import pytest
 
 from biasline.data.contract import RULES, check_examples
+from biasline.data.kinds import KINDS
 from biasline.data.sources import read_examples
 from biasline.errors import BiaslineError
 from biasline.params import Quality
@@ -11,10 +12,10 @@ GOOD = {"instruction": "Say it", "input": "", "output": "it"}
 LENIENT = Quality(max_quarantine=1.0)
 
 
-def check(tmp_path, rows, quality=LENIENT):
+def check(tmp_path, rows, quality=LENIENT, kind="instruction"):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(rows), encoding="utf-8")
-    return check_examples(read_examples(path, {})[0], quality)
+    return check_examples(read_examples(path, KINDS[kind], {})[0], kind, quality)
 
 
 @pytest.mark.parametrize(
@@ -108,3 +109,19 @@ def test_no_good_row_stops_the_run_whatever_is_allowed(tmp_path):
 
 def test_rule_names_are_unique():
     assert len({rule.name for rule in RULES}) == len(RULES)
+
+
+def test_texts_with_labels_have_rules_of_their_own(tmp_path):
+    rows = [
+        {"text": "fine", "label": 1},
+        {"text": "", "label": 0},
+        {"text": "fine too", "label": None},
+        {"text": "fine", "label": 1},
+        {"text": ["no"], "label": "x"},
+        {"text": "N/A", "label": "N/A"},
+    ]
+    checked = check(tmp_path, rows, kind="classification")
+    assert checked.broken == {"empty_text": 1, "empty_label": 1, "duplicate": 1, "not_text": 1}
+    assert checked.good["label"].to_list() == ["1", "N/A"]
+    with pytest.raises(BiaslineError, match="'empty_output' is no rule"):
+        check(tmp_path, rows, Quality(off=["empty_output"]), "classification")

@@ -3,6 +3,7 @@ import json
 import polars as pl
 import pytest
 
+from biasline.data.kinds import KINDS
 from biasline.data.sources import read_examples
 from biasline.errors import BiaslineError
 
@@ -13,7 +14,7 @@ ROWS = [
 
 
 def read(path, **columns):
-    frame, taken = read_examples(path, columns)
+    frame, taken = read_examples(path, KINDS["instruction"], columns)
     return frame.select("row", "instruction", "input", "output").rows(), taken
 
 
@@ -67,14 +68,18 @@ def test_columns_named_in_params_win(tmp_path):
 
 
 def test_further_columns_travel_along_as_text(tmp_path):
-    frame, _ = read_examples(put(tmp_path, json.dumps([ROWS[0] | {"n": 3, "tags": ["a"]}, ROWS[1]])), {})
+    frame, _ = read_examples(
+        put(tmp_path, json.dumps([ROWS[0] | {"n": 3, "tags": ["a"]}, ROWS[1]])), KINDS["instruction"], {}
+    )
     assert frame["skill"].to_list() == ["fruit", None]
     assert frame["n"].to_list() == ["3", None]
     assert frame["tags"].to_list() == ['["a"]', None]
 
 
 def test_values_that_are_no_text_are_marked_not_lost(tmp_path):
-    frame, _ = read_examples(put(tmp_path, json.dumps([{"instruction": "a", "output": 3}, {"instruction": None}])), {})
+    frame, _ = read_examples(
+        put(tmp_path, json.dumps([{"instruction": "a", "output": 3}, {"instruction": None}])), KINDS["instruction"], {}
+    )
     assert frame["output"].to_list() == ["3", None]
     assert frame["output__not_text"].to_list() == [True, False]
     assert frame["instruction"].to_list() == ["a", None]
@@ -124,3 +129,16 @@ def test_a_column_named_in_params_that_is_absent_is_told(tmp_path):
         read(path, instruction="frage")
     with pytest.raises(BiaslineError, match="'ausgabe' is none of our columns"):
         read(path, ausgabe="output")
+
+
+def classified(path):
+    frame, taken = read_examples(path, KINDS["classification"], {})
+    return frame.select("row", "text", "text_pair", "label").rows(), taken
+
+
+def test_texts_with_labels_by_their_usual_names(tmp_path):
+    rows, taken = classified(put(tmp_path, "sentence\tlabel\nso good\t1\nso bad\t0\n"))
+    assert rows == [(1, "so good", "", "1"), (2, "so bad", "", "0")]
+    assert taken == {"text": "sentence", "label": "label"}
+    pairs = [{"sentence1": "a", "sentence2": "b", "label": 1}, {"sentence1": "c", "sentence2": "d", "label": 0}]
+    assert classified(put(tmp_path, json.dumps(pairs)))[0] == [(1, "a", "b", "1"), (2, "c", "d", "0")]

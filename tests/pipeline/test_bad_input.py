@@ -25,7 +25,7 @@ def refused(project, command="dvc repro"):
     assert "Traceback" not in done.stdout + done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, done.stderr
-    assert " → " in lines[0]
+    assert " → " in lines[0] or "did you mean" in lines[0]
     left = (
         [path.name for path in (project.folder / "data/small").rglob(".*")]
         if (project.folder / "data/small").exists()

@@ -14,7 +14,10 @@ def read(project, path):
 
 def runs(project):
     """Fingerprint → (MLflow run, registered version, aliases) of the clone's store."""
-    script = """
+    return json.loads(project.python(RUNS).splitlines()[-1])
+
+
+RUNS = """
 import json
 from biasline.tracking.store import connect
 client = connect()
@@ -32,7 +35,12 @@ print(json.dumps([{
     "aliases": [a for a, v in model.aliases.items() if v == versions[run.info.run_id].version] if model else [],
 } for run in found]))
 """
-    return json.loads(project.run(f"python -c '{script}'".replace("'instruct'", '"instruct"')).stdout.splitlines()[-1])
+
+
+ASK = """
+import mlflow
+print(mlflow.pyfunc.load_model("models:/biasline-instruct@champion").predict([{"instruction": "Add 2 and 3."}]))
+"""
 
 
 def test_the_main_job(project):
@@ -64,11 +72,9 @@ def test_the_main_job(project):
     assert {"figures", "evaluation", "model", "preview.md", "quality.md"} <= set(run["files"])
 
     assert "is champion now" in project.run("biasline promote instruct --by tests --reason 'it passed'").stdout
-    script = "import mlflow; model = mlflow.pyfunc.load_model('models:/biasline-instruct@champion')\n"
-    script += "print(model.predict([{'instruction': 'Add 2 and 3.'}]))"
     store = f"sqlite:///{project.folder}/mlflow.db"
-    answer = project.run(f'cd / && python -c "{script}"', MLFLOW_TRACKING_URI=store)
-    assert answer.stdout.splitlines()[-1] == "['5']"
+    answer = project.python(ASK, MLFLOW_TRACKING_URI=store, cd="/")
+    assert answer.splitlines()[-1] == "['5']"
 
     project.run("rm -r mlflow.db mlartifacts && biasline sync")
     [rebuilt] = runs(project)

@@ -19,22 +19,25 @@ def names(verdict):
 
 
 def test_floor_and_base_are_two_gates():
-    assert names(judge(Gates(floor=0.5), *candidate(0, 90))) == {"floor": True, "better than the untuned base": True}
-    assert names(judge(Gates(floor=0.95), *candidate(0, 90)))["floor"] is False
+    assert names(judge(Gates(floor=0.5), "exact_match", *candidate(0, 90))) == {
+        "floor": True,
+        "better than the untuned base": True,
+    }
+    assert names(judge(Gates(floor=0.95), "exact_match", *candidate(0, 90)))["floor"] is False
 
 
 def test_better_than_the_base_must_be_more_than_chance():
-    assert not judge(Gates(floor=0.5), *candidate(60, 61)).passed
-    assert not judge(Gates(floor=0.5), *candidate(90, 60)).passed
-    assert judge(Gates(floor=0.5), *candidate(60, 75)).passed
+    assert not judge(Gates(floor=0.5), "exact_match", *candidate(60, 61)).passed
+    assert not judge(Gates(floor=0.5), "exact_match", *candidate(90, 60)).passed
+    assert judge(Gates(floor=0.5), "exact_match", *candidate(60, 75)).passed
 
 
 def test_the_base_gate_can_be_switched_off():
-    assert judge(Gates(floor=0.5, better_than_base=False), *candidate(90, 60)).passed
+    assert judge(Gates(floor=0.5, better_than_base=False), "exact_match", *candidate(90, 60)).passed
 
 
 def test_a_verdict_shows_its_numbers():
-    page = judge(Gates(floor=0.95), *candidate(10, 90)).as_markdown()
+    page = judge(Gates(floor=0.95), "exact_match", *candidate(10, 90)).as_markdown()
     assert "| floor | FAILED | 0.9000 ≥ 0.9500 |" in page
     assert "base 0.1000, tuned 0.9000; difference +0.8000" in page
 
@@ -42,7 +45,7 @@ def test_a_verdict_shows_its_numbers():
 def test_token_accuracy_is_compared_row_by_row_where_it_is_known():
     frame = pl.DataFrame({"tokens": [4, 2, None], "base_hits": [1, 0, None], "tuned_hits": [4, 1, None]})
     metrics = {"base": {"token_accuracy": 0.2}, "tuned": {"token_accuracy": 0.8}}
-    verdict = judge(Gates(metric="token_accuracy", floor=0.5), metrics, frame)
+    verdict = judge(Gates(floor=0.5), "token_accuracy", metrics, frame)
     assert verdict.passed
     assert "difference +0.6250" in verdict.gates[1].told
     assert "over 2 rows" in verdict.gates[1].told

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from biasline.errors import BiaslineError
-from biasline.params import Gates
+from biasline.params import Task
 from biasline.registry import ledger
 from biasline.registry.promote import nominate, promote
 from biasline.registry.sync import register, sync
@@ -16,7 +16,7 @@ from biasline.registry.versions import CANDIDATE, CHAMPION, PREVIOUS, aliased, f
 from biasline.tracking.record import Record, record_of_workspace
 from biasline.tracking.store import connect
 
-LENIENT = Gates(floor=0.0, better_than_base=False)
+LENIENT = Task(base="b", data="d", gates={"floor": 0.0, "better_than_base": False})
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_promoting_the_champion_again_changes_nothing(registered, trained):
 
 def test_a_refusal_is_recorded_and_moves_nothing(registered, trained):
     client, _ = registered
-    decision = promote(client, "small", Gates(floor=1.0), "ann", "")
+    decision = promote(client, "small", Task(base="b", data="d", gates={"floor": 1.0}), "ann", "")
     assert not decision.promoted
     assert aliased(client, "small", CHAMPION) is None
     assert decisions(trained) == ["refused"]

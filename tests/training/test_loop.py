@@ -7,7 +7,8 @@ from biasline.errors import BiaslineError
 from biasline.params import Train
 from biasline.tokens.mask import IGNORED
 from biasline.training.batches import Plan
-from biasline.training.loop import fit
+from biasline.training.loop import Sets, fit
+from biasline.training.loss import ResponseTokens
 
 
 def token_set(rows=24, seed=0):
@@ -27,7 +28,9 @@ def run(model, report=lambda step, values: None, valid=None, **params):
     tuning = tune_biases(model, settings.biases)
     rows = token_set()
     valid = token_set(8, seed=1) if valid is None else valid
-    return tuning, fit(model, tuning, Plan.of(len(rows), settings), rows, valid, 3, settings, report)
+    return tuning, fit(
+        model, tuning, Plan.of(len(rows), settings), Sets(rows, valid, ResponseTokens(), 3), settings, report
+    )
 
 
 def test_the_loss_falls_and_weights_stay(bloom):
@@ -64,7 +67,7 @@ def test_micro_batches_equal_one_big_batch(bloom, micro):
 def test_a_partial_last_step_counts_by_its_own_tokens(bloom):
     _, history = run(bloom, batch_size=7, min_steps=1, epochs=1, evaluate_every=1)
     assert [row["step"] for row in history.rows] == [1, 2, 3, 4]
-    assert history.supervised_tokens == 24 * 3
+    assert history.targets == 24 * 3
 
 
 def test_the_best_step_is_kept(bloom):
@@ -92,4 +95,5 @@ def test_a_loss_that_is_not_finite_stops_with_the_rows(bloom):
     tuning = tune_biases(bloom)
     rows, params = token_set(), Train(batch_size=2, min_steps=1)
     with pytest.raises(BiaslineError, match=r"step 1: the loss is nan on the rows \d+, \d+"):
-        fit(bloom, tuning, Plan.of(len(rows), params), rows, token_set(0), 3, params, lambda step, values: None)
+        sets = Sets(rows, token_set(0), ResponseTokens(), 3)
+        fit(bloom, tuning, Plan.of(len(rows), params), sets, params, lambda step, values: None)

@@ -5,7 +5,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from biasline.errors import BiaslineError
 from biasline.tokens.mask import IGNORED
-from biasline.training.loss import check_against_plain, collate, supervised_logits, token_losses
+from biasline.training.loss import ClassLabels, ResponseTokens, check_against_plain, supervised_logits, target_losses
 
 ROWS = [
     {"row": 1, "input_ids": [5, 6, 7, 8, 9], "labels": [IGNORED, IGNORED, 7, 8, 9]},
@@ -14,34 +14,34 @@ ROWS = [
 
 
 def test_rows_are_padded_on_the_right():
-    batch = collate(ROWS, pad=3)
-    assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9], [10, 11, 12, 3, 3]]
-    assert batch.attention_mask.tolist() == [[1] * 5, [1, 1, 1, 0, 0]]
+    batch = ResponseTokens().collate(ROWS, 3)
+    assert batch.inputs["input_ids"].tolist() == [[5, 6, 7, 8, 9], [10, 11, 12, 3, 3]]
+    assert batch.inputs["attention_mask"].tolist() == [[1] * 5, [1, 1, 1, 0, 0]]
     assert batch.labels[1].tolist() == [IGNORED, IGNORED, 12, IGNORED, IGNORED]
     assert batch.rows == (1, 2)
 
 
 def test_logits_exist_at_supervised_positions_only(bloom):
-    logits, targets = supervised_logits(bloom, collate(ROWS, pad=3))
+    logits, targets = supervised_logits(bloom, ResponseTokens().collate(ROWS, 3))
     assert logits.shape == (4, 100)
     assert targets.tolist() == [7, 8, 9, 12]
 
 
 def test_the_loss_is_the_plain_one(bloom):
-    batch = collate(ROWS, pad=3)
-    plain = bloom(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
-    assert token_losses(*supervised_logits(bloom, batch)).mean().item() == pytest.approx(plain.item(), rel=1e-6)
+    batch = ResponseTokens().collate(ROWS, 3)
+    plain = bloom(**batch.inputs, labels=batch.labels).loss
+    assert target_losses(*supervised_logits(bloom, batch)).mean().item() == pytest.approx(plain.item(), rel=1e-6)
 
 
 def test_golden_loss(bloom):
     """Holds the numerics still while the code moves; their mean is the plain loss above."""
-    losses = token_losses(*supervised_logits(bloom, collate(ROWS, pad=3)))
+    losses = target_losses(*supervised_logits(bloom, ResponseTokens().collate(ROWS, 3)))
     assert losses.tolist() == pytest.approx([4.46018505, 4.69000053, 4.5484918, 4.45240116], rel=1e-5)
 
 
 def test_padding_changes_nothing(bloom):
-    alone = token_losses(*supervised_logits(bloom, collate(ROWS[1:], pad=3)))
-    beside = token_losses(*supervised_logits(bloom, collate(ROWS, pad=3)))
+    alone = target_losses(*supervised_logits(bloom, ResponseTokens().collate(ROWS[1:], 3)))
+    beside = target_losses(*supervised_logits(bloom, ResponseTokens().collate(ROWS, 3)))
     assert alone.item() == pytest.approx(beside[-1].item(), rel=1e-5)
 
 
@@ -50,7 +50,7 @@ def test_another_architecture_needs_no_code_of_its_own():
     config = LlamaConfig(
         hidden_size=32, num_attention_heads=4, num_hidden_layers=1, intermediate_size=64, vocab_size=50
     )
-    check_against_plain(LlamaForCausalLM(config).eval(), collate(ROWS, pad=3))
+    check_against_plain(LlamaForCausalLM(config).eval(), ResponseTokens().collate(ROWS, 3))
 
 
 def test_a_head_that_mixes_positions_is_found(bloom):
@@ -62,4 +62,15 @@ def test_a_head_that_mixes_positions_is_found(bloom):
     head.weight = bloom.lm_head.weight
     bloom.lm_head = head
     with pytest.raises(BiaslineError, match="differ from the plain ones"):
-        check_against_plain(bloom, collate(ROWS, pad=3))
+        check_against_plain(bloom, ResponseTokens().collate(ROWS, 3))
+
+
+def test_class_labels_keep_token_types_and_pad_them():
+    rows = [
+        {"row": 1, "input_ids": [5, 6, 7], "token_type_ids": [0, 1, 1], "labels": 1},
+        {"row": 2, "input_ids": [8], "token_type_ids": [0], "labels": 0},
+    ]
+    batch = ClassLabels().collate(rows, 9)
+    assert batch.inputs["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert batch.inputs["token_type_ids"].tolist() == [[0, 1, 1], [0, 0, 0]]
+    assert batch.labels.tolist() == [1, 0]

@@ -1,6 +1,7 @@
 """Loading a checked base, frozen, with an explicit dtype."""
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,50 @@ def load_causal_lm(pin: Pin, folder: Path, load: Load) -> Any:
     Errors: `BiaslineError` for pickled weights that params do not allow, and for what Transformers cannot load.
     """
     from transformers import AutoModelForCausalLM
+
+    model, missing = _load(AutoModelForCausalLM, pin, folder, load)
+    if missing:
+        # Transformers would fill them at random, and here they would stay so.
+        raise BiaslineError(
+            f"base {pin.name}: no weights for {missing[0]}, which {type(model).__name__} needs",
+            "take a base that was trained as a causal language model",
+        )
+    return model
+
+
+def load_classifier(pin: Pin, folder: Path, load: Load, labels: Sequence[str], seed: int) -> tuple[Any, list[str]]:
+    """The base with a classification head.
+
+    Args:
+        labels: label names in the order of their numbers.
+        seed: of a new head's first values.
+
+    Returns: the model, frozen, and the names of the parameters that are new: the head's, and a pooler's where the base
+    was trained without one.
+
+    Errors: as `load_causal_lm`; and where more than a head is missing.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(seed)
+    names = dict(enumerate(labels))
+    model, missing = _load(
+        AutoModelForSequenceClassification,
+        pin,
+        folder,
+        load,
+        num_labels=len(labels),
+        id2label=names,
+        label2id={name: number for number, name in names.items()},
+    )
+    inner = [name for name in missing if name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name]
+    if inner:
+        raise BiaslineError(f"base {pin.name}: no weights for {inner[0]}", "take a base that has all of its layers")
+    return model, missing
+
+
+def _load(model_class: Any, pin: Pin, folder: Path, load: Load, **more: Any) -> tuple[Any, list[str]]:
+    """A model, frozen, and the names of the parameters that its files do not have, in model order."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -36,8 +81,10 @@ def load_causal_lm(pin: Pin, folder: Path, load: Load) -> Any:
             f"base {pin.name}: its weights are pickled (.bin)",
             "set load.allow_bin: true for the task to read them with weights_only=True",
         )
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # what is missing is dealt with here
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = model_class.from_pretrained(
             str(folder),
             output_loading_info=True,
             dtype=getattr(torch, load.dtype),
@@ -45,14 +92,15 @@ def load_causal_lm(pin: Pin, folder: Path, load: Load) -> Any:
             weights_only=True,
             local_files_only=True,
             trust_remote_code=load.trust_remote_code,
+            **more,
         )
     except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         raise BiaslineError(f"base {pin.name}: {shown(folder)} does not load: {str(error).splitlines()[0]}") from None
-    if info["missing_keys"]:
-        # Transformers would fill them at random, and here they would stay so.
-        raise BiaslineError(
-            f"base {pin.name}: no weights for {sorted(info['missing_keys'])[0]}, which {type(model).__name__} needs",
-            "take a base that was trained as a causal language model",
-        )
+    finally:
+        logging.set_verbosity(before)
+    if model.config.pad_token_id is None:
+        # A classifier finds a row's last token by it; any token does, since the rows are masked.
+        model.config.pad_token_id = model.config.eos_token_id if isinstance(model.config.eos_token_id, int) else 0
     model.requires_grad_(False)
-    return model.eval()
+    missing = set(info["missing_keys"])
+    return model.eval(), [name for name, _ in model.named_parameters() if name in missing]

@@ -5,7 +5,7 @@ Stored are the trained values, not differences: `b + (t - b)` is not `t` in floa
 
 import json
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +36,8 @@ class Manifest(BaseModel):
     selection: dict[str, str]  # roles, layers, pattern as asked
     base_values: dict[str, str]  # tensor → hash of the base's own values there
     values: dict[str, str]  # tensor → hash of the trained values
+    head: list[str] = []  # tensors of a new head, stored whole; the base has no values of its own there
+    labels: list[str] = []  # label names in the order of a classification head's outputs
     about: dict[str, str] = {}  # template, tokenizer, data, fingerprint: whatever names the origin
 
 
@@ -57,12 +59,14 @@ class BiasDelta:
         tuning: BiasTuning,
         base: Mapping[str, str] | None = None,
         about: Mapping[str, str] | None = None,
+        labels: Sequence[str] = (),
     ) -> "BiasDelta":
         """The delta of a finished training.
 
         Args:
             base: `name` and `digest` of the base's pin, where there is one.
             about: whatever names the origin: template, tokenizer, data, fingerprint.
+            labels: label names in the order of the head's outputs, for a classification.
         """
         tensors = tuning.values()
         manifest = Manifest(
@@ -71,6 +75,8 @@ class BiasDelta:
             selection=tuning.selection.asked,
             base_values=tuning.base_values,
             values={key: value_hash(values) for key, values in tensors.items()},
+            head=[entry.key for entry in tuning.head],
+            labels=list(labels),
             about=dict(about or {}),
         )
         return cls(tensors, manifest)
@@ -109,6 +115,7 @@ class BiasDelta:
         except ValidationError as error:
             raise BiaslineError(f"{shown(path)}: bad manifest: {error.errors()[0]['msg']}") from None
         _refuse_difference(shown(path), "tensor", set(manifest.values), set(tensors))
+        _refuse_difference(shown(path), "hash of", set(tensors), {*manifest.base_values, *manifest.head})
         for key, values in tensors.items():
             if values.dtype != torch.float32 or value_hash(values) != manifest.values[key]:
                 raise BiaslineError(
@@ -128,7 +135,7 @@ class BiasDelta:
         places = self._places(model)
         originals = {key: bias.read(parameters[bias.name]) for key, bias in places.items()}
         for key, values in originals.items():
-            if value_hash(values) != self.manifest.base_values[key]:
+            if key not in self.manifest.head and value_hash(values) != self.manifest.base_values[key]:
                 raise BiaslineError(
                     f"tensor {key}: this model's values are not those of the base that the delta was trained on",
                     f"load the base {self.manifest.base.get('name', '')} named in the delta's manifest",
@@ -161,16 +168,21 @@ class BiasDelta:
         del _originals[model]
 
     def change(self, model: nn.Module) -> list[tuple[Bias, torch.Tensor]]:
-        """Trained minus base values per bias, flat fp32; `model` must be the plain base."""
+        """Trained minus base values per bias (not of a new head), flat fp32; `model` must be the plain base."""
         parameters = dict(model.named_parameters(remove_duplicate=False))
         return [
             (bias, self.tensors[key] - bias.read(parameters[bias.name]).float().cpu())
             for key, bias in self._places(model).items()
+            if key not in self.manifest.head
         ]
 
     def _places(self, model: nn.Module) -> dict[str, Bias]:
         inventory = inspect_biases(model)
         known = inventory.named()
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        for name in self.manifest.head:
+            if name in parameters:
+                known[name] = Bias(name, "head", None, tuple(parameters[name].shape))
         whole = {bias.name for bias in inventory.biases}
         places = {}
         for key, values in self.tensors.items():

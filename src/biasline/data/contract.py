@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import pandera.polars as pa
 import polars as pl
 
-from biasline.data.sources import NOT_TEXT_SUFFIX, TEXT_COLUMNS
+from biasline.data.kinds import KINDS, Kind
+from biasline.data.sources import NOT_TEXT_SUFFIX
 from biasline.errors import BiaslineError
 from biasline.params import Quality
 
@@ -32,24 +33,19 @@ class Rule:
     Attributes:
         name: stands in the quarantine and in `quality.off`.
         told: what is wrong with a row that breaks it, for people.
-        good: from the thresholds to an expression that is true for good rows (null counts as broken).
+        good: from the kind of example and the thresholds to an expression that is true for good rows (null counts as
+            broken).
+        kinds: names of the kinds that it holds for.
     """
 
     name: str
     told: str
-    good: Callable[[Quality], pl.Expr]
+    good: Callable[[Kind, Quality], pl.Expr]
+    kinds: tuple[str, ...] = tuple(KINDS)
 
 
 def _text(name: str) -> pl.Expr:
     return pl.col(name).fill_null("")
-
-
-def _all_text(test: Callable[[pl.Expr], pl.Expr]) -> pl.Expr:
-    return pl.all_horizontal(test(_text(name)) for name in TEXT_COLUMNS)
-
-
-def _squeezed(name: str) -> pl.Expr:
-    return _text(name).str.replace_all(r"\s+", " ").str.strip_chars()
 
 
 def _bare(name: str) -> pl.Expr:
@@ -57,11 +53,35 @@ def _bare(name: str) -> pl.Expr:
     return _text(name).str.to_lowercase().str.strip_chars().str.strip_chars(".。!")
 
 
-def _prompt_length() -> pl.Expr:
-    return _text("instruction").str.len_chars() + _text("input").str.len_chars()
+def _squeezed(name: str) -> pl.Expr:
+    return _text(name).str.replace_all(r"\s+", " ").str.strip_chars()
 
 
-def _no_loop() -> pl.Expr:
+def _filled(name: str) -> pl.Expr:
+    return _text(name).str.strip_chars().str.len_chars() > 0
+
+
+def _length(kind: Kind) -> pl.Expr:
+    return pl.sum_horizontal(_text(name).str.len_chars() for name in kind.prompt)
+
+
+def _free_of(pattern: str) -> Callable[[Kind, Quality], pl.Expr]:
+    return lambda kind, _: pl.all_horizontal(~_text(name).str.contains(pattern) for name in kind.columns)
+
+
+def _all_text(kind: Kind, _: Quality) -> pl.Expr:
+    # A label may be a number: it names a class all the same.
+    columns = kind.columns if kind.answer == "output" else kind.prompt
+    return ~pl.any_horizontal(pl.col(name + NOT_TEXT_SUFFIX) for name in columns)
+
+
+def _no_copy(kind: Kind, _: Quality) -> pl.Expr:
+    # Short ones are left alone: "Repeat: yes" is a fair row.
+    differs = pl.all_horizontal(_squeezed("output") != _squeezed(name) for name in kind.prompt)
+    return (_squeezed("output").str.len_chars() < 10) | differs
+
+
+def _no_loop(_: Kind, __: Quality) -> pl.Expr:
     """A tenth of the words at least are distinct in an output of 20 or more, an eighth of 40 or more Han characters."""
 
     def varied(piece: str, from_count: int, times: int) -> pl.Expr:
@@ -71,56 +91,51 @@ def _no_loop() -> pl.Expr:
     return varied(r"[\p{L}\p{N}]+", 20, 10) & varied(r"\p{Han}", 40, 8)
 
 
+def _long_enough(_: Kind, quality: Quality) -> pl.Expr:
+    length = _text("output").str.strip_chars().str.len_chars()
+    return (length >= quality.min_output_chars) | (length == 0)
+
+
+_INSTRUCTION, _CLASSIFICATION = ("instruction",), ("classification",)
+
 RULES: tuple[Rule, ...] = (
-    Rule(
-        "not_text",
-        "a field is not text",
-        lambda _: ~pl.any_horizontal(pl.col(name + NOT_TEXT_SUFFIX) for name in TEXT_COLUMNS),
-    ),
-    Rule("empty_instruction", "no instruction", lambda _: _text("instruction").str.strip_chars().str.len_chars() > 0),
-    Rule("empty_output", "no output", lambda _: _text("output").str.strip_chars().str.len_chars() > 0),
+    Rule("not_text", "a field is not text", _all_text),
+    Rule("empty_instruction", "no instruction", lambda *_: _filled("instruction"), _INSTRUCTION),
+    Rule("empty_output", "no output", lambda *_: _filled("output"), _INSTRUCTION),
+    Rule("empty_text", "no text", lambda *_: _filled("text"), _CLASSIFICATION),
+    Rule("empty_label", "no label", lambda *_: _filled("label"), _CLASSIFICATION),
     Rule(
         "placeholder_output",
         "the output is a placeholder",
-        lambda _: ~_bare("output").is_in(_PLACEHOLDERS),
+        lambda *_: ~_bare("output").is_in(_PLACEHOLDERS),
+        _INSTRUCTION,
     ),
-    Rule(
-        "short_output",
-        "the output is shorter than min_output_chars",
-        lambda quality: (
-            (_text("output").str.strip_chars().str.len_chars() >= quality.min_output_chars)
-            | (_text("output").str.strip_chars().str.len_chars() == 0)
-        ),
-    ),
+    Rule("short_output", "the output is shorter than min_output_chars", _long_enough, _INSTRUCTION),
     Rule(
         "long_output",
         "the output is longer than max_output_chars",
-        lambda quality: _text("output").str.len_chars() <= quality.max_output_chars,
+        lambda _, quality: _text("output").str.len_chars() <= quality.max_output_chars,
+        _INSTRUCTION,
     ),
     Rule(
         "long_prompt",
-        "instruction and input are longer than max_prompt_chars",
-        lambda quality: _prompt_length() <= quality.max_prompt_chars,
+        "what the model is given is longer than max_prompt_chars",
+        lambda kind, quality: _length(kind) <= quality.max_prompt_chars,
     ),
-    Rule("merged_record", "another record begins inside the output", lambda _: ~_text("output").str.contains(_MERGED)),
-    Rule("control_characters", "control characters", lambda _: _all_text(lambda text: ~text.str.contains(_CONTROL))),
-    Rule("mojibake", "wrongly decoded characters", lambda _: _all_text(lambda text: ~text.str.contains(_MOJIBAKE))),
-    Rule("url_only_input", "the input is a bare link", lambda _: ~_text("input").str.contains(_URL_ONLY)),
     Rule(
-        "copied_output",
-        "the output repeats the prompt",
-        # Short ones are left alone: "Repeat: yes" is a fair row.
-        lambda _: (
-            (_squeezed("output").str.len_chars() < 10)
-            | ((_squeezed("output") != _squeezed("input")) & (_squeezed("output") != _squeezed("instruction")))
-        ),
+        "merged_record",
+        "another record begins inside the output",
+        lambda *_: ~_text("output").str.contains(_MERGED),
+        _INSTRUCTION,
     ),
-    Rule("repeated_loop", "the output goes round in a loop", lambda _: _no_loop()),
+    Rule("control_characters", "control characters", _free_of(_CONTROL)),
+    Rule("mojibake", "wrongly decoded characters", _free_of(_MOJIBAKE)),
     Rule(
-        "duplicate",
-        "an exact copy of an earlier row",
-        lambda _: pl.struct(TEXT_COLUMNS).is_first_distinct(),
+        "url_only_input", "the input is a bare link", lambda *_: ~_text("input").str.contains(_URL_ONLY), _INSTRUCTION
     ),
+    Rule("copied_output", "the output repeats the prompt", _no_copy, _INSTRUCTION),
+    Rule("repeated_loop", "the output goes round in a loop", _no_loop, _INSTRUCTION),
+    Rule("duplicate", "an exact copy of an earlier row", lambda kind, _: pl.struct(kind.columns).is_first_distinct()),
 )
 
 
@@ -139,16 +154,18 @@ class Checked:
     broken: dict[str, int]
 
 
-def check_examples(frame: pl.DataFrame, quality: Quality) -> Checked:
-    """Part a frame (see `sources.read_examples`) into good rows and quarantine.
+def check_examples(frame: pl.DataFrame, kind: str, quality: Quality) -> Checked:
+    """Part a frame (see `sources.read_examples`) of a kind into good rows and quarantine.
 
     Errors: `BiaslineError` where `quality.off` names no rule, or the rate of broken rows passes
     `quality.max_quarantine`.
     """
-    names = [rule.name for rule in RULES]
+    names = [rule.name for rule in RULES if kind in rule.kinds]
     if unknown := [name for name in quality.off if name not in names]:
         raise BiaslineError(f"quality.off: {unknown[0]!r} is no rule; expected some of {', '.join(names)}")
-    failures = _failures(frame, [rule for rule in RULES if rule.name not in quality.off], quality)
+    failures = _failures(
+        frame, [rule for rule in RULES if rule.name in {*names} - {*quality.off}], KINDS[kind], quality
+    )
 
     reasons: dict[int, list[str]] = {}
     for name, index in failures:
@@ -158,7 +175,7 @@ def check_examples(frame: pl.DataFrame, quality: Quality) -> Checked:
     listed = pl.Series("reasons", [sorted(reasons[index], key=names.index) for index in bad], dtype=pl.List(pl.String))
     quarantine = frame.select(keep)[bad].insert_column(1, listed)
     is_bad = pl.Series([index in reasons for index in range(frame.height)])
-    good = frame.select(keep).filter(~is_bad).with_columns(pl.col("input").fill_null(""))
+    good = frame.select(keep).filter(~is_bad).with_columns(pl.col(KINDS[kind].columns).fill_null(""))
     broken = {name: sum(1 for failed, _ in failures if failed == name) for name in names}
     broken = {name: count for name, count in broken.items() if count}
 
@@ -175,13 +192,15 @@ def check_examples(frame: pl.DataFrame, quality: Quality) -> Checked:
     return Checked(good, quarantine, broken)
 
 
-def _failures(frame: pl.DataFrame, rules: list[Rule], quality: Quality) -> list[tuple[str, int]]:
+def _failures(frame: pl.DataFrame, rules: list[Rule], kind: Kind, quality: Quality) -> list[tuple[str, int]]:
     """(rule, index) of every failure, from one lazy Pandera validation of the eager frame."""
     checks = [
-        pa.Check(lambda data, rule=rule: data.lazyframe.select(rule.good(quality)), name=rule.name, error=rule.told)
+        pa.Check(
+            lambda data, rule=rule: data.lazyframe.select(rule.good(kind, quality)), name=rule.name, error=rule.told
+        )
         for rule in rules
     ]
-    columns = {name: pa.Column(pl.String, nullable=True) for name in TEXT_COLUMNS}
+    columns = {name: pa.Column(pl.String, nullable=True) for name in kind.columns}
     schema = pa.DataFrameSchema({"row": pa.Column(pl.Int64), **columns}, checks=checks)
     try:
         with warnings.catch_warnings():

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from biasline.data.contract import RULES, Checked
-from biasline.data.sources import TEXT_COLUMNS
+from biasline.data.kinds import Kind
 from biasline.layout import SPLITS
 
 _SHOWN_ROWS = 30
@@ -27,7 +27,7 @@ def quality_numbers(checked: Checked, splits: dict[str, pl.DataFrame], raw_sha25
     }
 
 
-def quality_page(data: Path, taken: dict[str, str], numbers: dict[str, Any], checked: Checked) -> str:
+def quality_page(data: Path, kind: Kind, taken: dict[str, str], numbers: dict[str, Any], checked: Checked) -> str:
     """quality.md: what was read, what was refused and why, with the rows themselves."""
     told = {rule.name: rule.told for rule in RULES}
     columns = ", ".join(f"`{theirs}` as {ours}" for ours, theirs in taken.items())
@@ -55,9 +55,9 @@ def quality_page(data: Path, taken: dict[str, str], numbers: dict[str, Any], che
         lines.append(f"| {name} | {told[name]} | {count:,} | {_bar(count, most)} |")
     shown = checked.quarantine.head(_SHOWN_ROWS)
     lines += ["", f"The first {shown.height} of them (all are in `clean/quarantine.parquet`):", ""]
-    lines += ["| row | reasons | " + " | ".join(TEXT_COLUMNS) + " |", "|---:|---|" + "---|" * len(TEXT_COLUMNS)]
+    lines += ["| row | reasons | " + " | ".join(kind.columns) + " |", "|---:|---|" + "---|" * len(kind.columns)]
     for row in shown.iter_rows(named=True):
-        cells = " | ".join(_cell(row[name]) for name in TEXT_COLUMNS)
+        cells = " | ".join(_cell(row[name]) for name in kind.columns)
         lines.append(f"| {row['row']} | {', '.join(row['reasons'])} | {cells} |")
     return "\n".join([*lines, ""])
 

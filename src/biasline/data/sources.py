@@ -14,30 +14,24 @@ from typing import Any
 
 import polars as pl
 
+from biasline.data.kinds import Kind
 from biasline.errors import BiaslineError, shown
 
-# Our column → names that files use for it, best first.
-ALIASES: dict[str, tuple[str, ...]] = {
-    "instruction": ("instruction", "prompt", "question", "query", "human", "user"),
-    "input": ("input", "context", "passage"),
-    "output": ("output", "response", "answer", "std_answer", "completion", "target", "assistant", "reply"),
-}
-REQUIRED = ("instruction", "output")
-# The columns of a frame of examples that are ours; all others are metadata.
-TEXT_COLUMNS = ("instruction", "input", "output")
+# A Boolean companion of each of our columns: whether the file had something else than text there.
 NOT_TEXT_SUFFIX = "__not_text"
 
 
-def read_examples(path: Path, columns: Mapping[str, str]) -> tuple[pl.DataFrame, dict[str, str]]:
+def read_examples(path: Path, kind: Kind, columns: Mapping[str, str]) -> tuple[pl.DataFrame, dict[str, str]]:
     """Read a JSON array, JSON Lines, CSV, TSV or Parquet file.
 
     Args:
         path: the file.
-        columns: our column → the file's column, where the guess by `ALIASES` would fail.
+        kind: which columns are ours.
+        columns: our column → the file's column, where the guess by the kind's aliases would fail.
 
     Returns:
-        The frame (`row`, `instruction`, `input`, `output`, each text column with a Boolean companion
-        `<name>__not_text`, then the metadata columns as text), and which file column was taken for which of ours.
+        The frame (`row`, the kind's columns as text, each with a Boolean companion `<name>__not_text`, then the
+        metadata columns as text), and which file column was taken for which of ours.
 
     Errors: `BiaslineError` for a missing, empty or broken file (with line and column), a file that is not UTF-8 (with
     the byte's place), and for columns that are absent.
@@ -45,9 +39,9 @@ def read_examples(path: Path, columns: Mapping[str, str]) -> tuple[pl.DataFrame,
     records, names = _read_records(path)
     if not records:
         raise BiaslineError(f"{shown(path)}: no rows in it", "a task needs at least a few hundred examples")
-    taken = _take_columns(path, names, columns)
+    taken = _take_columns(path, names, kind, columns)
     data: dict[str, Any] = {"row": list(range(1, len(records) + 1))}
-    for ours in TEXT_COLUMNS:
+    for ours in kind.columns:
         values = [record.get(taken[ours]) if ours in taken else "" for record in records]
         data[ours] = [_as_text(value) for value in values]
         data[ours + NOT_TEXT_SUFFIX] = [value is not None and not isinstance(value, str) for value in values]
@@ -155,11 +149,11 @@ def _with_names(records: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], li
     return records, list(names)
 
 
-def _take_columns(path: Path, names: list[str], columns: Mapping[str, str]) -> dict[str, str]:
+def _take_columns(path: Path, names: list[str], kind: Kind, columns: Mapping[str, str]) -> dict[str, str]:
     for ours, theirs in columns.items():
-        if ours not in ALIASES:
+        if ours not in kind.aliases:
             raise BiaslineError(
-                f"source.columns: {ours!r} is none of our columns; expected {', '.join(ALIASES)}",
+                f"source.columns: {ours!r} is none of our columns; expected {', '.join(kind.aliases)}",
                 "write it as `our column: the file's column`",
             )
         if theirs not in names:
@@ -169,12 +163,12 @@ def _take_columns(path: Path, names: list[str], columns: Mapping[str, str]) -> d
             )
     taken = dict(columns)
     lowered = {name.lower(): name for name in reversed(names)}
-    for ours, aliases in ALIASES.items():
+    for ours, aliases in kind.aliases.items():
         if ours not in taken:
             found = next((lowered[alias] for alias in aliases if alias in lowered), None)
             if found is not None and found not in taken.values():
                 taken[ours] = found
-    for ours in REQUIRED:
+    for ours in kind.required:
         if ours not in taken:
             raise BiaslineError(
                 f"{shown(path)}: no column for {ours!r}; it has: {', '.join(names)}",

@@ -5,17 +5,18 @@ import unicodedata
 
 import polars as pl
 
+from biasline.data.kinds import Kind
 from biasline.errors import BiaslineError
 from biasline.layout import SPLITS, TaskPlace
 from biasline.params import Split
 
 
-def content_key(instruction: str, text: str) -> str:
-    """What makes two prompts the same: instruction and input, width, case and white space folded.
+def content_key(*texts: str) -> str:
+    """What makes two prompts the same: their texts, with width, case and white space folded.
 
-    The output has no part in it, so that two answers to one question never stand on both sides of a split.
+    The answer has no part in it, so that two answers to one question never stand on both sides of a split.
     """
-    folded = unicodedata.normalize("NFKC", f"{instruction}\n{text}").casefold()
+    folded = unicodedata.normalize("NFKC", "\n".join(texts)).casefold()
     return " ".join(folded.split())
 
 
@@ -28,12 +29,12 @@ def split_of(key: str, split: Split) -> str:
     return "valid" if position < split.test + split.valid else "train"
 
 
-def split_examples(good: pl.DataFrame, split: Split) -> dict[str, pl.DataFrame]:
+def split_examples(good: pl.DataFrame, kind: Kind, split: Split) -> dict[str, pl.DataFrame]:
     """Deal good rows to the three splits, keeping their order.
 
     Errors: `BiaslineError` where the training split, or a split that params give a share, would be empty.
     """
-    keys = map(content_key, good["instruction"].to_list(), good["input"].to_list())
+    keys = map(content_key, *(good[name].to_list() for name in kind.prompt))
     placed = pl.Series([split_of(key, split) for key in keys], dtype=pl.String)
     parts = {name: good.filter(placed == name) for name in SPLITS}
     shares = {"train": 1.0, "valid": split.valid, "test": split.test}

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from biasline.data.contract import check_examples
+from biasline.data.kinds import KINDS
 from biasline.data.report import quality_numbers, quality_page
 from biasline.data.sources import read_examples
 from biasline.data.split import split_examples
@@ -17,10 +18,10 @@ def validate(task: Task, place: TaskPlace) -> str:
 
     Returns: one line that tells what happened.
     """
-    data = Path(task.data)
-    frame, taken = read_examples(data, task.source.columns)
-    checked = check_examples(frame, task.quality)
-    splits = split_examples(checked.good, task.split)
+    data, kind = Path(task.data), KINDS[task.kind]
+    frame, taken = read_examples(data, kind, task.source.columns)
+    checked = check_examples(frame, task.kind, task.quality)
+    splits = split_examples(checked.good, kind, task.split)
     numbers = quality_numbers(checked, splits, hashlib.sha256(data.read_bytes()).hexdigest())
 
     with replacing(place.clean) as draft:
@@ -28,7 +29,7 @@ def validate(task: Task, place: TaskPlace) -> str:
         for name, part in {**splits, "quarantine": checked.quarantine}.items():
             part.write_parquet(draft / place.split(name).name)
     write_text(place.quality, dump_json(numbers))
-    write_text(place.quality_page, quality_page(data, taken, numbers, checked))
+    write_text(place.quality_page, quality_page(data, kind, taken, numbers, checked))
     parts = ", ".join(f"{name} {count:,}" for name, count in numbers["splits"].items())
     guessed = ", ".join(f"{ours} from {theirs!r}" for ours, theirs in taken.items() if ours != theirs)
     return (

@@ -5,6 +5,7 @@ from typing import Any
 import polars as pl
 
 from biasline.bitfit import Manifest
+from biasline.data.kinds import Kind
 from biasline.params import Task
 
 
@@ -20,19 +21,19 @@ def model_card(
     """The model card: data, base, biases, numbers with intervals, limits, how to load."""
     trainable, base, tuned = report["trainable"], metrics["base"], metrics["tuned"]
     roles = ", ".join(f"{role} {count:,}" for role, count in report["roles"].items())
+    counted = f", and a new head of {trainable['head']:,} beside them" if trainable["head"] else ""
+    made = (
+        f"template `{task.tokens.template}`" if task.kind == "instruction" else f"labels {', '.join(manifest.labels)}"
+    )
+    example = '{"instruction": "…", "input": ""}' if task.kind == "instruction" else '{"text": "…"}'
     lines = [
         f"# biasline-{name}",
         "",
-        f"A bias-only delta of `{report['base']['name']}` for the task `{name}`: {trainable['total']:,} of "
-        f"{report['base']['parameters']:,} parameters trained ({trainable['share']:.4%}), every weight frozen.",
+        f"A bias-only delta of `{report['base']['name']}` for the task `{name}`: {trainable['biases']:,} of "
+        f"{report['base']['parameters']:,} parameters trained ({trainable['share']:.4%}){counted}; every weight of the "
+        "base frozen.",
         "",
-        "| | exact match | 95 % interval | response perplexity | token accuracy |",
-        "|---|---:|---|---:|---:|",
-        *(
-            f"| {who} | {values['exact_match']:.3f} | {values['exact_match_low']:.3f} … "
-            f"{values['exact_match_high']:.3f} | {values['response_perplexity']:.3f} | {values['token_accuracy']:.3f} |"
-            for who, values in (("untuned base", base), ("tuned", tuned))
-        ),
+        *_table(base, tuned, "untuned base" if task.kind == "instruction" else "majority class"),
         "",
         f"On {metrics['rows']} held-out rows (test set {metrics['test_sha256'][:12]}).",
         "",
@@ -45,7 +46,7 @@ def model_card(
         "## Training",
         "",
         f"Biases `{task.train.biases}` ({roles}); learning rate {task.train.learning_rate:g}, {report['steps']} steps "
-        f"of {task.train.batch_size} rows, step {report['kept_step']} kept; template `{task.tokens.template}`. "
+        f"of {task.train.batch_size} rows, step {report['kept_step']} kept; {made}. "
         f"Fingerprint `{report['fingerprint']}`, base pin {report['base']['digest'][:12]}.",
     ]
     lines += [f"Note: {note}." for note in report["notes"]]
@@ -69,7 +70,7 @@ def model_card(
         "import mlflow",
         "",
         f'model = mlflow.pyfunc.load_model("models:/biasline-{name}@champion")',
-        'model.predict([{"instruction": "…", "input": ""}])',
+        f"model.predict([{example}])",
         "```",
         "",
         f"Trained values per tensor: {len(manifest.values)} tensors, format {manifest.format_version}.",
@@ -78,13 +79,27 @@ def model_card(
     return "\n".join(lines)
 
 
-def samples_page(predictions: pl.DataFrame, count: int) -> str:
+def _table(base: dict[str, float], tuned: dict[str, float], who: str) -> list[str]:
+    """The metrics of both models side by side; an interval stands behind the value that it is of."""
+    names = [name for name in tuned if not name.endswith(("_low", "_high"))]
+    lines = ["| | " + " | ".join(name.replace("_", " ") for name in names) + " |", "|---|" + "---|" * len(names)]
+    for label, values in ((who, base), ("tuned", tuned)):
+        cells = []
+        for name in names:
+            low, high = values.get(f"{name}_low"), values.get(f"{name}_high")
+            interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
+            cells.append(f"{values[name]:.3f}{interval}")
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return [*lines, "", "Brackets: 95 % interval."]
+
+
+def samples_page(predictions: pl.DataFrame, kind: Kind, count: int) -> str:
     """samples.md: the first test rows with the answers of both models."""
     lines = ["# Samples", "", "| row | prompt | reference | base | tuned |", "|---:|---|---|---|---|"]
     for row in predictions.head(count).iter_rows(named=True):
-        prompt = " / ".join(part for part in (row["instruction"], row["input"]) if part)
+        prompt = " / ".join(row[name] for name in kind.prompt if row[name])
         mark = " ✓" if row["tuned_exact"] else " ✗"
-        cells = [prompt, row["output"], row["base"], row["tuned"]]
+        cells = [prompt, row[kind.answer], row["base"], row["tuned"]]
         lines.append(f"| {row['row']} | " + " | ".join(_cell(cell) for cell in cells) + mark + " |")
     return "\n".join([*lines, ""])
 

@@ -1,7 +1,8 @@
-"""The evaluate stage: untuned base and tuned model on the same test rows → metrics, predictions, slices, pages."""
+"""The evaluate stage: base and tuned model on the same test rows → metrics, predictions, slices, pages."""
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +10,39 @@ import numpy as np
 import polars as pl
 import torch
 
-from biasline.bases.load import best_device, load_causal_lm
-from biasline.bases.pin import load_tokenizer, verified_folder
+from biasline.bases.load import best_device, load_causal_lm, load_classifier
+from biasline.bases.pin import Pin, load_tokenizer, verified_folder
 from biasline.bitfit import BiasDelta
+from biasline.data.kinds import KINDS
 from biasline.data.split import read_split
 from biasline.errors import BiaslineError
 from biasline.evaluation.card import model_card, samples_page
+from biasline.evaluation.classify import class_metrics, predictions, probabilities
 from biasline.evaluation.generate import generate
-from biasline.evaluation.scoring import Scored, score_likelihood, slice_table
+from biasline.evaluation.scoring import Scored, answered, score_likelihood, slice_table
 from biasline.evaluation.statistics import paired_interval
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace, write_text
 from biasline.params import Task
-from biasline.progress import Progress, progress
+from biasline.progress import progress
 from biasline.tokens.mask import Encoder
 from biasline.tokens.sets import prompts_of, read_token_set
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Base and tuned model on the test rows.
+
+    Attributes:
+        base, tuned: metrics of each, under the same names.
+        predictions: the test rows with both answers (`base`, `tuned`) and whether they are right (`…_exact`).
+        change: how far training moved the biases, see `_bias_change`.
+    """
+
+    base: dict[str, float]
+    tuned: dict[str, float]
+    predictions: pl.DataFrame
+    change: pl.DataFrame
 
 
 def evaluate(task: Task, place: TaskPlace) -> str:
@@ -43,102 +62,96 @@ def evaluate(task: Task, place: TaskPlace) -> str:
             "mend evaluate.slices in params.yaml",
         )
     pin, folder = verified_folder(Path(task.base))
-    model = load_causal_lm(pin, folder, task.load).to(best_device())
-    tokenizer = load_tokenizer(pin, folder)
     delta = BiasDelta.load(place.delta)
-    prompts = Encoder(tokenizer, task.tokens.max_length).prompts(prompts_of(test, task.tokens.template))
+    compare = _compare_labels if task.kind == "classification" else _compare_answers
+    found = compare(task, place, pin, folder, delta, test)
 
-    token_set = read_token_set(place, "test")
-
-    with progress("answers", 2 * test.height) as shown:
-        base = _score(model, tokenizer, prompts, test, token_set, task, shown, 0)
-        change = _bias_change(delta, model)
-        with delta.applied(model):
-            tuned = _score(model, tokenizer, prompts, test, token_set, task, shown, test.height)
-
-    predictions = _predictions(test, list(token_set["row"]), base, tuned)
-    table = slice_table(predictions, task.evaluate.slices)
     report = load_json(place.train_report, f"dvc repro train@{place.task}")
-    metrics = _metrics(test, base, tuned, report["fingerprint"])
     quality = load_json(place.quality, f"dvc repro validate@{place.task}")
-
+    table = slice_table(found.predictions, task.evaluate.slices)
+    metrics = _metrics(test, task, report["fingerprint"], found)
     place.evaluation.mkdir(parents=True, exist_ok=True)
-    predictions.write_parquet(place.predictions)
+    found.predictions.write_parquet(place.predictions)
     table.write_csv(place.slices, float_precision=6)
-    change.write_csv(place.bias_change, float_precision=8)
-    write_text(place.samples, samples_page(predictions, task.evaluate.samples))
+    found.change.write_csv(place.bias_change, float_precision=8)
+    write_text(place.samples, samples_page(found.predictions, KINDS[task.kind], task.evaluate.samples))
     write_text(place.card, model_card(place.task, task, metrics, report, quality, table, delta.manifest))
     write_text(place.metrics, dump_json(metrics))
+    tuned, name = found.tuned, "accuracy" if task.kind == "classification" else "exact_match"
     return (
-        f"exact match on {metrics['rows']} held-out rows: base {metrics['base']['exact_match']:.3f}, tuned "
-        f"{metrics['tuned']['exact_match']:.3f} [{metrics['tuned']['exact_match_low']:.3f}, "
-        f"{metrics['tuned']['exact_match_high']:.3f}]; see {place.card}"
+        f"{name.replace('_', ' ')} on {test.height} held-out rows: base {found.base[name]:.3f}, tuned "
+        f"{tuned[name]:.3f} [{tuned[f'{name}_low']:.3f}, {tuned[f'{name}_high']:.3f}]; see {place.card}"
     )
 
 
-def rows_sha256(test: pl.DataFrame) -> str:
+def rows_sha256(test: pl.DataFrame, task: Task) -> str:
     """Hash of the test rows' texts in their order: numbers compare only where it is equal."""
-    rows = test.select("instruction", "input", "output").rows()
+    rows = test.select(KINDS[task.kind].columns).rows()
     return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
 
 
-def _score(
-    model: Any,
-    tokenizer: Any,
-    prompts: list[list[int]],
-    test: pl.DataFrame,
-    token_set: Any,
-    task: Task,
-    shown: Progress,
-    offset: int,
-) -> Scored:
+def _compare_answers(
+    task: Task, place: TaskPlace, pin: Pin, folder: Path, delta: BiasDelta, test: pl.DataFrame
+) -> _Compared:
+    """Generated answers of the untuned base and the tuned model."""
+    model = load_causal_lm(pin, folder, task.load).to(best_device())
+    tokenizer = load_tokenizer(pin, folder)
+    prompts = Encoder(tokenizer, task.tokens.max_length).prompts(prompts_of(test, task.tokens.template))
+    references, token_set = test["output"].to_list(), read_token_set(place, "test")
     settings = task.evaluate
-    answers = generate(
-        model,
-        tokenizer,
-        prompts,
-        settings.max_new_tokens,
-        settings.batch_size,
-        lambda done: shown.at(offset + done, "tuned" if offset else "base"),
-    )
-    pairs = zip(answers, test["output"].to_list(), strict=True)
-    exact = np.array([answer == reference.strip() for answer, reference in pairs])
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    likelihood = score_likelihood(model, token_set, pad, settings.batch_size)
-    return Scored(answers, exact, *likelihood)
+
+    with progress("answers", 2 * test.height) as shown:
+
+        def scored(who: str, offset: int) -> Scored:
+            answers = generate(
+                model,
+                tokenizer,
+                prompts,
+                settings.max_new_tokens,
+                settings.batch_size,
+                lambda done: shown.at(offset + done, who),
+            )
+            exact = np.array([answer == text.strip() for answer, text in zip(answers, references, strict=True)])
+            likelihood = score_likelihood(model, token_set, model.config.pad_token_id, settings.batch_size)
+            return Scored(answers, exact, *likelihood)
+
+        base = scored("base", 0)
+        change = _bias_change(delta, model)
+        with delta.applied(model):
+            tuned = scored("tuned", test.height)
+    return _Compared(base.metrics(), tuned.metrics(), answered(test, list(token_set["row"]), base, tuned), change)
 
 
-def _predictions(test: pl.DataFrame, rows: list[int], base: Scored, tuned: Scored) -> pl.DataFrame:
-    """Test rows with both models' answers; likelihoods are null where tokenization left a row out of `rows`."""
-    likelihood = pl.DataFrame(
-        {
-            "row": rows,
-            "tokens": tuned.tokens,
-            "base_nll": base.nll,
-            "tuned_nll": tuned.nll,
-            "base_hits": base.hits,
-            "tuned_hits": tuned.hits,
-        },
-        schema_overrides={"row": pl.Int64},
-    )
-    return test.with_columns(
-        pl.Series("base", base.answers, dtype=pl.String),
-        pl.Series("tuned", tuned.answers, dtype=pl.String),
-        pl.Series("base_exact", base.exact),
-        pl.Series("tuned_exact", tuned.exact),
-    ).join(likelihood, on="row", how="left", maintain_order="left")
+def _compare_labels(
+    task: Task, place: TaskPlace, pin: Pin, folder: Path, delta: BiasDelta, test: pl.DataFrame
+) -> _Compared:
+    """Labels of the majority class (an untrained head knows nothing better) and of the tuned model."""
+    labels = delta.manifest.labels
+    model, _ = load_classifier(pin, folder, task.load, labels, task.train.seed)
+    model.to(best_device())
+    change = _bias_change(delta, model)
+    delta.merge(model)
+    rows = read_token_set(place, "test").to_list()
+    found = probabilities(model, rows, model.config.pad_token_id, task.evaluate.batch_size)
+    train = read_split(place, "train")["label"]
+    majority = max(labels, key=lambda label: (int((train == label).sum()), label))
+    table = predictions(test, labels, found, majority)
+    reference = test["label"].to_list()
+    base, tuned = (class_metrics(reference, table[who].to_list()) for who in ("base", "tuned"))
+    return _Compared(base, tuned, table, change)
 
 
-def _metrics(test: pl.DataFrame, base: Scored, tuned: Scored, fingerprint: str) -> dict[str, Any]:
-    mean, low, high = paired_interval(tuned.exact, base.exact)
-    gain = {"exact_match": mean, "exact_match_low": low, "exact_match_high": high}
+def _metrics(test: pl.DataFrame, task: Task, fingerprint: str, found: _Compared) -> dict[str, Any]:
+    exact = (found.predictions[f"{who}_exact"].to_numpy() for who in ("tuned", "base"))
+    name = "accuracy" if task.kind == "classification" else "exact_match"
+    gain = zip((name, f"{name}_low", f"{name}_high"), paired_interval(*exact), strict=True)
     return {
         "fingerprint": fingerprint,
         "rows": test.height,
-        "test_sha256": rows_sha256(test),
-        "base": base.metrics(),
-        "tuned": tuned.metrics(),
-        "gain": {name: round(value, 6) for name, value in gain.items()},
+        "test_sha256": rows_sha256(test, task),
+        "base": found.base,
+        "tuned": found.tuned,
+        "gain": {key: round(value, 6) for key, value in gain},
     }
 
 

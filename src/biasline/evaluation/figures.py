@@ -23,16 +23,17 @@ def loss_curve(history: pl.DataFrame) -> Any:
 
 
 def metric_by_slice(slices: pl.DataFrame, overall: dict[str, Any]) -> Any:
-    """Exact match of base and tuned model per slice, the tuned one with its interval."""
+    """Share of right answers of base and tuned model per slice, the tuned one with its interval."""
+    metric = "accuracy" if "accuracy" in overall["tuned"] else "exact_match"
     figure, axes = _new(8, 1.2 + 0.34 * max(slices.height, 1))
     places = list(range(slices.height))
     names = [f"{value}  ({rows})" for value, rows in zip(slices["value"], slices["rows"], strict=True)]
     below = (slices["tuned"] - slices["tuned_low"]).to_list()
     above = (slices["tuned_high"] - slices["tuned"]).to_list()
     axes.errorbar(slices["tuned"], places, xerr=[below, above], fmt="o", color=_BLUE, capsize=3, label="tuned, 95 %")
-    axes.plot(slices["base"], places, "D", color=_ORANGE, label="untuned base")
-    axes.axvline(overall["tuned"]["exact_match"], color=_GREEN, linestyle="--", label="tuned, all rows")
-    axes.set(xlim=(-0.03, 1.03), xlabel="exact match", title="Exact match by slice (rows)")
+    axes.plot(slices["base"], places, "D", color=_ORANGE, label="base")
+    axes.axvline(overall["tuned"][metric], color=_GREEN, linestyle="--", label="tuned, all rows")
+    axes.set(xlim=(-0.03, 1.03), xlabel=metric.replace("_", " "), title="By slice (rows)")
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.legend(loc="lower left", fontsize="small")

@@ -10,7 +10,7 @@ import torch
 
 from biasline.evaluation.statistics import wilson_interval
 from biasline.tokens.mask import IGNORED
-from biasline.training.loss import collate, supervised_logits, token_losses
+from biasline.training.loss import ResponseTokens, supervised_logits, target_losses
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,13 @@ def score_likelihood(
     order = sorted(range(count), key=lambda index: (len(columns["input_ids"][index]), index))
     for start in range(0, count, batch_size):
         chosen = order[start : start + batch_size]
-        batch = collate([{name: values[index] for name, values in columns.items()} for index in chosen], pad)
+        batch = ResponseTokens().collate(
+            [{name: values[index] for name, values in columns.items()} for index in chosen], pad
+        )
         batch = batch.to(model.device)
         with torch.inference_mode():
             logits, targets = supervised_logits(model, batch)
-            losses, right = token_losses(logits, targets).cpu(), (logits.argmax(-1) == targets).cpu()
+            losses, right = target_losses(logits, targets).cpu(), (logits.argmax(-1) == targets).cpu()
         # The supervised tokens come row by row; counts per row cut them apart again.
         counts = (batch.labels[:, 1:] != IGNORED).sum(1).tolist()
         for index, row_losses, row_right in zip(chosen, losses.split(counts), right.split(counts), strict=True):
@@ -69,8 +71,29 @@ def score_likelihood(
     return nll, tokens, hits
 
 
+def answered(test: pl.DataFrame, rows: list[int], base: Scored, tuned: Scored) -> pl.DataFrame:
+    """Test rows with both models' answers; likelihoods are null where tokenization left a row out of `rows`."""
+    likelihood = pl.DataFrame(
+        {
+            "row": rows,
+            "tokens": tuned.tokens,
+            "base_nll": base.nll,
+            "tuned_nll": tuned.nll,
+            "base_hits": base.hits,
+            "tuned_hits": tuned.hits,
+        },
+        schema_overrides={"row": pl.Int64},
+    )
+    return test.with_columns(
+        pl.Series("base", base.answers, dtype=pl.String),
+        pl.Series("tuned", tuned.answers, dtype=pl.String),
+        pl.Series("base_exact", base.exact),
+        pl.Series("tuned_exact", tuned.exact),
+    ).join(likelihood, on="row", how="left", maintain_order="left")
+
+
 def slice_table(frame: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:
-    """Exact match of both models per value of each slice column, with intervals for the tuned one.
+    """Share of right answers of both models per value of each slice column, with intervals for the tuned one.
 
     Args:
         frame: predictions with `base_exact` and `tuned_exact`.

@@ -39,30 +39,31 @@ class Verdict:
         return "\n".join(lines)
 
 
-def judge(gates: Gates, metrics: dict[str, Any], predictions: pl.DataFrame) -> Verdict:
+def judge(gates: Gates, metric: str, metrics: dict[str, Any], predictions: pl.DataFrame) -> Verdict:
     """Hold a candidate against the gates.
 
     Args:
         gates: the task's thresholds.
+        metric: the metric that decides, see `Task.metric`.
         metrics: its metrics.json.
         predictions: its test rows with `base_exact` and `tuned_exact`.
     """
-    value, base = metrics["tuned"][gates.metric], metrics["base"][gates.metric]
+    value, base = metrics["tuned"][metric], metrics["base"][metric]
     found = [Gate("floor", value >= gates.floor, f"{value:.4f} ≥ {gates.floor:.4f}")]
     if gates.better_than_base:
-        tuned, plain = (_per_row(predictions, who, gates.metric) for who in ("tuned", "base"))
+        tuned, plain = (_per_row(predictions, who, metric) for who in ("tuned", "base"))
         mean, low, high = paired_interval(tuned, plain)
         told = (
             f"base {base:.4f}, tuned {value:.4f}; difference {mean:+.4f}, {CONFIDENCE:.0%} paired interval "
             f"[{low:+.4f}, {high:+.4f}] over {len(tuned)} rows"
         )
         found.append(Gate("better than the untuned base", low > 0, told))
-    return Verdict(gates.metric, tuple(found))
+    return Verdict(metric, tuple(found))
 
 
 def _per_row(predictions: pl.DataFrame, who: str, metric: str) -> np.ndarray:
     """A model's score on each row; rows that have none (left out by tokenization) are dropped for both models alike."""
-    if metric == "exact_match":
+    if metric != "token_accuracy":
         return predictions[f"{who}_exact"].to_numpy()
     scored = predictions.filter(pl.col("tokens").is_not_null())
     return (scored[f"{who}_hits"] / scored["tokens"]).to_numpy()

@@ -11,7 +11,7 @@ from filelock import FileLock
 from biasline.errors import BiaslineError
 from biasline.jsonfile import load_json
 from biasline.layout import TaskPlace, local_state
-from biasline.params import Gates
+from biasline.params import Task
 from biasline.registry import ledger
 from biasline.registry.gates import Verdict, judge
 from biasline.registry.versions import CANDIDATE, CHAMPION, PREVIOUS, aliased, find_version, model_name, point
@@ -39,7 +39,7 @@ class Decision:
     promoted: bool
 
 
-def promote(client: "MlflowClient", task: str, gates: Gates, by: str, reason: str) -> Decision:
+def promote(client: "MlflowClient", task: str, params: Task, by: str, reason: str) -> Decision:
     """Judge the candidate of a task and, where every gate passes, make it champion. Either way the ledger tells.
 
     The ledger's line comes first and the aliases after it: a crash in between leaves a decision that
@@ -60,7 +60,7 @@ def promote(client: "MlflowClient", task: str, gates: Gates, by: str, reason: st
         if champion is not None and champion.version == candidate.version:
             return Decision(candidate.version, fingerprint, None, True)
         metrics, predictions = _evaluation(client, candidate)
-        verdict = judge(gates, metrics, predictions)
+        verdict = judge(params.gates, params.metric, metrics, predictions)
         run = client.get_run(candidate.run_id)
         ledger.append(
             TaskPlace(task).ledger,

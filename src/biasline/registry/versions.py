@@ -8,21 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from biasline.bases.pin import file_sha256, read_pin
+from biasline.data.kinds import KINDS
 from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace, home
+from biasline.params import Task
 from biasline.tracking.record import Record
 from biasline.tracking.store import store_lock
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models import ModelSignature
 
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 
 # What the packaged model needs: libraries, and files and rooms of this package.
-_REQUIREMENTS = ("accelerate", "mlflow", "pydantic", "safetensors", "torch", "transformers", "filelock")
+_REQUIREMENTS = ("accelerate", "mlflow", "numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "transformers")
 _CODE = ("__init__.py", "errors.py", "layout.py", "params.py", "jsonfile.py")
-_CODE += ("bases", "bitfit", "tokens", "evaluation")
+_CODE += ("bases", "bitfit", "data", "tokens", "training", "evaluation", "progress.py")
 
 
 def model_name(task: str) -> str:
@@ -88,21 +91,12 @@ def point(client: "MlflowClient", task: str, alias: str, version_number: str) ->
 def _log_model(record: Record, run_id: str) -> str:
     """Log the pyfunc to the run; returns where its files lie."""
     import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import AnyType
 
     place, task = TaskPlace(record.task), record.resolved()
     pin_path = home() / task.base
     if not pin_path.is_file():
         pin_path = Path(task.base).resolve()
     read_pin(pin_path)
-    # `input` is of any type: a column of None and NaN, as optional fields come, would break a string column.
-    signature = ModelSignature(
-        inputs=Schema([ColSpec("string", "instruction"), ColSpec(AnyType(), "input", required=False)]),
-        outputs=Schema([ColSpec("string")]),
-        params=ParamSchema([ParamSpec("max_new_tokens", "long", task.evaluate.max_new_tokens)]),
-    )
     with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id, log_system_metrics=False):
         info = mlflow.pyfunc.log_model(
             name="model",
@@ -114,11 +108,28 @@ def _log_model(record: Record, run_id: str) -> str:
             },
             model_config={"pin_path": str(pin_path)},
             code_paths=[str(_code(Path(scratch)))],
-            signature=signature,
+            signature=_signature(task),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS],
             metadata={"biasline.fingerprint": record.fingerprint, "biasline.task": record.task},
         )
     return info.model_uri
+
+
+def _signature(task: Task) -> "ModelSignature":
+    """What the packaged model takes and gives; generation settings are its parameters.
+
+    The second text is of any type: a column of None and NaN, as optional fields come, would break a string column.
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    first, second = KINDS[task.kind].prompt
+    inputs = Schema([ColSpec("string", first), ColSpec(AnyType(), second, required=False)])
+    if task.kind == "classification":
+        return ModelSignature(inputs, Schema([ColSpec("string", "label"), ColSpec("double", "probability")]))
+    params = ParamSchema([ParamSpec("max_new_tokens", "long", task.evaluate.max_new_tokens)])
+    return ModelSignature(inputs, Schema([ColSpec("string")]), params)
 
 
 def _code(scratch: Path) -> Path:

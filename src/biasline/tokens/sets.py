@@ -1,6 +1,7 @@
 """The tokenize stage: clean splits → memory-mapped token sets and a preview that shows the mask."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,47 +13,89 @@ from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import SPLITS, TaskPlace, replacing, write_text
 from biasline.params import Task
-from biasline.tokens.mask import IGNORED, Encoded, Encoder
+from biasline.tokens.mask import IGNORED, Encoder
 from biasline.tokens.template import render_prompt
+from biasline.tokens.texts import TextEncoder, label_names, label_numbers
 
 SUMMARY = "summary.json"
 _PREVIEWED = 12
 
 
+@dataclass(frozen=True)
+class _TokenSet:
+    """One split in tokens.
+
+    Attributes:
+        columns: `row`, `input_ids`, `labels` (per token, or one class number a row) and further inputs of the model.
+        rejected: numbers of the rows that were left out.
+    """
+
+    columns: dict[str, list[Any]]
+    rejected: list[int]
+
+
 def tokenize(task: Task, place: TaskPlace) -> str:
     """Run the stage; nothing is written unless all of it succeeds.
 
-    Errors: `BiaslineError` where a split keeps no row.
+    Errors: `BiaslineError` where a split keeps no row, or its labels are not those of training.
     """
     pin, folder = verified_folder(Path(task.base))
-    encoder = Encoder(load_tokenizer(pin, folder), task.tokens.max_length, task.tokens.long_response)
-    sets: dict[str, tuple[list[int], list[Encoded]]] = {}
-    rejected: dict[str, list[int]] = {}
-    for name in SPLITS:
-        frame = read_split(place, name)
-        encoded = encoder.examples(prompts_of(frame, task.tokens.template), frame["output"].to_list())
-        rows = frame["row"].to_list()
-        kept = [(row, example) for row, example in zip(rows, encoded, strict=True) if example is not None]
-        rejected[name] = [row for row, example in zip(rows, encoded, strict=True) if example is None]
-        if rows and not kept:
+    tokenizer = load_tokenizer(pin, folder)
+    frames = {name: read_split(place, name) for name in SPLITS}
+    labels: list[str] = []
+    if task.kind == "classification":
+        labels = label_names(task.source.labels, frames["train"]["label"].to_list())
+        encoder = TextEncoder(tokenizer, task.tokens.max_length)
+        sets = {name: _texts(encoder, frame, labels, name) for name, frame in frames.items()}
+    else:
+        responses = Encoder(tokenizer, task.tokens.max_length, task.tokens.long_response)
+        sets = {name: _responses(responses, frame, task) for name, frame in frames.items()}
+    for name, found in sets.items():
+        if found.rejected and not found.columns["row"]:
             raise BiaslineError(
                 f"tokens.max_length {task.tokens.max_length}: no response of the {name} split fits",
                 "raise it, or set tokens.long_response: truncate",
             )
-        sets[name] = ([row for row, _ in kept], [example for _, example in kept])
 
-    summary = _summary(pin, task, sets, rejected)
+    summary = _summary(pin, task, labels, sets)
     with replacing(place.tokens) as draft:
         draft.mkdir()
-        for name, (rows, examples) in sets.items():
-            _save(draft / name, rows, examples)
+        for name, found in sets.items():
+            _save(draft / name, found.columns)
         (draft / SUMMARY).write_text(dump_json(summary), encoding="utf-8")
-    write_text(place.preview, _preview(encoder, summary, sets["train"]))
+    write_text(place.preview, _preview(tokenizer, summary, sets["train"].columns))
     counts = ", ".join(f"{name} {numbers['rows']:,}" for name, numbers in summary["splits"].items())
-    left_out = sum(map(len, rejected.values()))
+    left_out = sum(len(found.rejected) for found in sets.values())
     told = f", {left_out} rows left out (response over max_length)" if left_out else ""
-    supervised = summary["splits"]["train"]["supervised_tokens"] / summary["splits"]["train"]["tokens"]
-    return f"{counts}{told}; {supervised:.0%} of the training tokens are supervised; see {place.preview}"
+    train = summary["splits"]["train"]
+    what = (
+        f"{len(labels)} labels: {', '.join(labels)}"
+        if labels
+        else f"{train['supervised_tokens'] / train['tokens']:.0%} of the training tokens are supervised"
+    )
+    return f"{counts}{told}; {what}; see {place.preview}"
+
+
+def _responses(encoder: Encoder, frame: pl.DataFrame, task: Task) -> _TokenSet:
+    encoded = encoder.examples(prompts_of(frame, task.tokens.template), frame["output"].to_list())
+    pairs = list(zip(frame["row"].to_list(), encoded, strict=True))
+    kept = [(row, example) for row, example in pairs if example is not None]
+    columns = {
+        "row": [row for row, _ in kept],
+        "input_ids": [example.input_ids for _, example in kept],
+        "labels": [example.labels for _, example in kept],
+    }
+    return _TokenSet(columns, [row for row, example in pairs if example is None])
+
+
+def _texts(encoder: TextEncoder, frame: pl.DataFrame, labels: list[str], split: str) -> _TokenSet:
+    rows = frame["row"].to_list()
+    encoded = encoder.texts(frame["text"].to_list(), frame["text_pair"].to_list())
+    inputs = [text.inputs(encoder.tokenizer) for text in encoded]
+    columns = {name: [row[name] for row in inputs] for name in (inputs[0] if inputs else {"input_ids": []})}
+    return _TokenSet(
+        {"row": rows, **columns, "labels": label_numbers(labels, frame["label"].to_list(), rows, split)}, []
+    )
 
 
 def prompts_of(frame: pl.DataFrame, template: str) -> list[str]:
@@ -62,7 +105,7 @@ def prompts_of(frame: pl.DataFrame, template: str) -> list[str]:
 
 
 def read_token_set(place: TaskPlace, split: str) -> Any:
-    """A token set, memory-mapped: a `datasets.Dataset` with columns `row`, `input_ids`, `labels`."""
+    """A token set, memory-mapped: a `datasets.Dataset` with columns `row`, `input_ids`, `labels`, …"""
     import datasets
 
     if not (place.tokens / split).is_dir():
@@ -75,74 +118,68 @@ def read_summary(place: TaskPlace) -> Mapping[str, Any]:
     return load_json(place.tokens / SUMMARY, f"dvc repro tokenize@{place.task}")
 
 
-def _save(folder: Path, rows: list[int], examples: list[Encoded]) -> None:
+def _save(folder: Path, columns: dict[str, list[Any]]) -> None:
     import datasets
 
     datasets.disable_progress_bars()
-    ids = datasets.List(datasets.Value("int32"))
-    features = datasets.Features({"row": datasets.Value("int32"), "input_ids": ids, "labels": ids})
-    columns = {
-        "row": rows,
-        "input_ids": [example.input_ids for example in examples],
-        "labels": [example.labels for example in examples],
-    }
+    number, ids = datasets.Value("int32"), datasets.List(datasets.Value("int32"))
+    # One number a row for `row` and for a class, a list for all else; an empty split looks like any other.
+    one = {"row"} if columns["labels"] and isinstance(columns["labels"][0], list) else {"row", "labels"}
+    features = datasets.Features({name: number if name in one else ids for name in columns})
     datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(folder))
 
 
-def _summary(
-    pin: Pin,
-    task: Task,
-    sets: Mapping[str, tuple[list[int], list[Encoded]]],
-    rejected: Mapping[str, list[int]],
-) -> dict[str, Any]:
+def _summary(pin: Pin, task: Task, labels: list[str], sets: Mapping[str, _TokenSet]) -> dict[str, Any]:
     splits = {}
-    for name, (rows, examples) in sets.items():
-        lengths = sorted(len(example.input_ids) for example in examples)
+    for name, found in sets.items():
+        lengths = sorted(map(len, found.columns["input_ids"]))
         splits[name] = {
-            "rows": len(rows),
-            "rejected_rows": rejected[name],
+            "rows": len(lengths),
+            "rejected_rows": found.rejected,
             "tokens": sum(lengths),
-            "supervised_tokens": sum(label != IGNORED for example in examples for label in example.labels),
             "longest": lengths[-1] if lengths else 0,
             "median": lengths[len(lengths) // 2] if lengths else 0,
         }
-    return {
-        "base": pin.name,
-        "tokenizer_sha256": pin.tokenizer_sha256,
-        "template": task.tokens.template,
-        "max_length": task.tokens.max_length,
-        "splits": splits,
-    }
+        if not labels:
+            supervised = (label != IGNORED for row in found.columns["labels"] for label in row)
+            splits[name]["supervised_tokens"] = sum(supervised)
+    summary = {"base": pin.name, "tokenizer_sha256": pin.tokenizer_sha256, "max_length": task.tokens.max_length}
+    summary |= {"labels": labels} if labels else {"template": task.tokens.template}
+    return {**summary, "splits": splits}
 
 
-def _preview(encoder: Encoder, summary: Mapping[str, Any], train: tuple[list[int], list[Encoded]]) -> str:
+def _preview(tokenizer: Any, summary: Mapping[str, Any], train: Mapping[str, list[Any]]) -> str:
+    labels = summary.get("labels")
+    made = f"labels {', '.join(labels)}" if labels else f"template `{summary['template']}`"
     lines = [
         "# Tokens",
         "",
-        f"Base `{summary['base']}`, template `{summary['template']}`, at most {summary['max_length']} tokens a row.",
+        f"Base `{summary['base']}`, {made}, at most {summary['max_length']} tokens a row.",
         "",
         "| split | rows | left out | tokens | supervised | median length | longest |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, numbers in summary["splits"].items():
-        share = numbers["supervised_tokens"] / numbers["tokens"] if numbers["tokens"] else 0.0
+        share = f"{numbers['supervised_tokens'] / max(numbers['tokens'], 1):.1%}" if not labels else "label"
         lines.append(
-            f"| {name} | {numbers['rows']:,} | {len(numbers['rejected_rows']):,} | {numbers['tokens']:,} | {share:.1%} "
+            f"| {name} | {numbers['rows']:,} | {len(numbers['rejected_rows']):,} | {numbers['tokens']:,} | {share} "
             f"| {numbers['median']} | {numbers['longest']} |"
         )
-    lines += ["", "Training rows as the model sees them; the loss is taken between ⟦ and ⟧ only.", ""]
-    for row, example in list(zip(*train, strict=True))[:_PREVIEWED]:
-        lines += [f"Row {row}, {len(example.input_ids)} tokens:", "", "````text", _marked(encoder, example), "````", ""]
+    what = "their label behind an arrow" if labels else "the loss is taken between ⟦ and ⟧ only"
+    lines += ["", f"Training rows as the model sees them; {what}.", ""]
+    for row, ids, target in list(zip(train["row"], train["input_ids"], train["labels"], strict=True))[:_PREVIEWED]:
+        shown = f"{tokenizer.decode(ids)} → {labels[target]}" if labels else _marked(tokenizer, ids, target)
+        lines += [f"Row {row}, {len(ids)} tokens:", "", "````text", shown, "````", ""]
     return "\n".join(lines)
 
 
-def _marked(encoder: Encoder, example: Encoded) -> str:
+def _marked(tokenizer: Any, input_ids: list[int], labels: list[int]) -> str:
     """The decoded example with every supervised run of tokens between ⟦ and ⟧."""
     parts: list[tuple[bool, list[int]]] = []
-    for token, label in zip(example.input_ids, example.labels, strict=True):
+    for token, label in zip(input_ids, labels, strict=True):
         supervised = label != IGNORED
         if not parts or parts[-1][0] != supervised:
             parts.append((supervised, []))
         parts[-1][1].append(token)
-    decoded = [(supervised, encoder.tokenizer.decode(tokens)) for supervised, tokens in parts]
+    decoded = [(supervised, tokenizer.decode(tokens)) for supervised, tokens in parts]
     return "".join(f"⟦{text}⟧" if supervised else text for supervised, text in decoded)

@@ -107,12 +107,13 @@ def _params(record: Record, task: Task) -> dict[str, Any]:
         "data": task.data,
         "data_rows": quality.get("rows"),
         "train_rows": report.get("rows"),
-        "template": task.tokens.template,
+        "template": task.tokens.template if task.kind == "instruction" else None,
         "max_length": task.tokens.max_length,
         "method": train.method,
         "biases": train.biases,
         "layers": train.layers or "all",
         "trainable": report.get("trainable", {}).get("total"),
+        "head": report.get("trainable", {}).get("head") or None,
         "trainable_share": report.get("trainable", {}).get("share"),
         "learning_rate": train.learning_rate,
         "schedule": train.schedule,
@@ -250,5 +251,5 @@ def _figures(record: Record) -> Iterator[tuple[str, Any]]:
     if metrics:
         slices = pl.read_csv(record.file(place.slices))
         if slices.height:
-            yield "exact_match_by_slice", figures.metric_by_slice(slices, metrics)
+            yield "metric_by_slice", figures.metric_by_slice(slices, metrics)
         yield "bias_change", figures.bias_change(pl.read_csv(record.file(place.bias_change)))

@@ -1,14 +1,14 @@
-"""The loss, with logits at supervised positions only.
+"""The loss: what it is taken over, and how its logits are made.
 
-Seven tenths of an instruction data set's tokens at most are supervised, and a vocabulary is wide: logits for the rest
-are work for nothing. A pre-hook on the output embedding keeps only the hidden states that predict a supervised token,
-whatever the architecture does before it.
+For instructions, logits exist at supervised positions only. Seven tenths of an instruction data set's tokens at most
+are supervised, and a vocabulary is wide: logits for the rest are work for nothing. A pre-hook on the output embedding
+keeps only the hidden states that predict a supervised token, whatever the architecture does before it.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -23,32 +23,90 @@ class Batch:
     """Right-padded rows.
 
     Attributes:
-        input_ids, attention_mask, labels: int64, (rows, length); labels are `IGNORED` where nothing is supervised.
+        inputs: the model's inputs, int64, (rows, length): `input_ids`, `attention_mask`, and `token_type_ids` where the
+            token set has them.
+        labels: int64; (rows, length) with `IGNORED` where nothing is supervised, or (rows,) class numbers.
         rows: the rows' numbers in the raw file.
     """
 
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
+    inputs: dict[str, torch.Tensor]
     labels: torch.Tensor
     rows: tuple[int, ...]
 
     def to(self, device: torch.device) -> "Batch":
-        tensors = (self.input_ids, self.attention_mask, self.labels)
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors), self.rows)
+        inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
+        return Batch(inputs, self.labels.to(device, non_blocking=True), self.rows)
 
 
-def collate(examples: list[dict[str, Any]], pad: int) -> Batch:
-    """Pad examples (`row`, `input_ids`, `labels`) on the right to the longest of them."""
-    length = max(len(example["input_ids"]) for example in examples)
-    input_ids = torch.full((len(examples), length), pad, dtype=torch.int64)
-    labels = torch.full((len(examples), length), IGNORED, dtype=torch.int64)
-    attention_mask = torch.zeros((len(examples), length), dtype=torch.int64)
+class Objective(Protocol):
+    """What the loss is taken over."""
+
+    def collate(self, examples: list[dict[str, Any]], pad: int) -> Batch:
+        """Pad examples of a token set on the right to the longest of them."""
+
+    def targets(self, columns: dict[str, list[Any]]) -> int:
+        """How many targets some rows, given as columns, have."""
+
+    def logits(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """(targets, classes) logits and (targets,) int64 of a batch."""
+
+    def check(self, model: nn.Module, batch: Batch) -> None:
+        """Hold the way logits are made against the plain one, once, on the first batch."""
+
+
+class ResponseTokens:
+    """The tokens of the response, end-of-sequence included; classes are the vocabulary."""
+
+    def collate(self, examples: list[dict[str, Any]], pad: int) -> Batch:
+        inputs = padded(examples, pad)
+        labels = torch.full_like(inputs["input_ids"], IGNORED)
+        for index, example in enumerate(examples):
+            labels[index, : len(example["labels"])] = torch.tensor(example["labels"])
+        return Batch(inputs, labels, tuple(example["row"] for example in examples))
+
+    def targets(self, columns: dict[str, list[Any]]) -> int:
+        return sum(label != IGNORED for labels in columns["labels"] for label in labels)
+
+    def logits(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return supervised_logits(model, batch)
+
+    def check(self, model: nn.Module, batch: Batch) -> None:
+        check_against_plain(model, batch)
+
+
+class ClassLabels:
+    """The label of each row; classes are the label names."""
+
+    def collate(self, examples: list[dict[str, Any]], pad: int) -> Batch:
+        labels = torch.tensor([example["labels"] for example in examples], dtype=torch.int64)
+        return Batch(padded(examples, pad), labels, tuple(example["row"] for example in examples))
+
+    def targets(self, columns: dict[str, list[Any]]) -> int:
+        return len(columns["labels"])
+
+    def logits(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return model(**batch.inputs).logits, batch.labels
+
+    def check(self, model: nn.Module, batch: Batch) -> None:
+        """Nothing is cut short here."""
+
+
+def padded(examples: list[dict[str, Any]], pad: int) -> dict[str, torch.Tensor]:
+    """A model's inputs from rows of `input_ids` (and `token_type_ids`), padded on the right, with their mask."""
+    shape = (len(examples), max(len(example["input_ids"]) for example in examples))
+    inputs = {
+        "input_ids": torch.full(shape, pad, dtype=torch.int64),
+        "attention_mask": torch.zeros(shape, dtype=torch.int64),
+    }
+    if "token_type_ids" in examples[0]:
+        inputs["token_type_ids"] = torch.zeros(shape, dtype=torch.int64)
+    given = [name for name in inputs if name in examples[0]]
     for index, example in enumerate(examples):
         size = len(example["input_ids"])
-        input_ids[index, :size] = torch.tensor(example["input_ids"])
-        labels[index, :size] = torch.tensor(example["labels"])
-        attention_mask[index, :size] = 1
-    return Batch(input_ids, attention_mask, labels, tuple(example["row"] for example in examples))
+        inputs["attention_mask"][index, :size] = 1
+        for name in given:
+            inputs[name][index, :size] = torch.tensor(example[name])
+    return inputs
 
 
 def supervised_logits(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,12 +118,12 @@ def supervised_logits(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, tor
     targets = batch.labels[:, 1:]
     chosen = targets != IGNORED
     with _only(model, chosen):
-        output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+        output = model(**batch.inputs, use_cache=False)
     return output.logits, targets[chosen]
 
 
-def token_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood of each target, (supervised tokens,), fp32."""
+def target_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of each target, (targets,), fp32."""
     return functional.cross_entropy(logits.float(), targets, reduction="none")
 
 
@@ -78,11 +136,11 @@ def check_against_plain(model: nn.Module, batch: Batch) -> None:
     model.eval()
     with torch.no_grad():
         short, targets = supervised_logits(model, batch)
-        plain = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
+        plain = model(**batch.inputs, use_cache=False).logits
     model.train(training)
     plain = plain[:, :-1][batch.labels[:, 1:] != IGNORED]
     tolerance = 1e-4 if short.dtype == torch.float32 else 5e-2
-    losses, expected = token_losses(short, targets), token_losses(plain, targets)
+    losses, expected = target_losses(short, targets), target_losses(plain, targets)
     if not torch.allclose(losses, expected, rtol=tolerance, atol=tolerance, equal_nan=True):
         raise BiaslineError(
             f"{type(model).__name__}: logits at supervised positions differ from the plain ones "

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from biasline.bases.load import load_causal_lm
+from biasline.bases.load import load_causal_lm, load_classifier
 from biasline.bases.pin import Pin, verified_folder
 from biasline.bitfit import BiasDelta, BiasTuning, tune_biases
 from biasline.errors import BiaslineError
@@ -17,7 +18,8 @@ from biasline.params import Task
 from biasline.tokens.sets import read_summary, read_token_set
 from biasline.training.batches import Plan
 from biasline.training.fingerprint import fingerprint
-from biasline.training.loop import History, Report, fit
+from biasline.training.loop import History, Report, Sets, fit
+from biasline.training.loss import ClassLabels, ResponseTokens
 
 
 @dataclass(frozen=True)
@@ -49,36 +51,43 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
             f"dvc repro train@{place.task}",
         )
     name = fingerprint(task, pin, place)
-    model = load_causal_lm(pin, folder, task.load)
-    tuning = tune_biases(model, task.train.biases, task.train.layers, task.train.pattern)
+    labels = summary.get("labels", [])
+    model, head = _load(task, pin, folder, labels)
+    tuning = tune_biases(model, task.train.biases, task.train.layers, task.train.pattern, head)
     trainable = _trainable(tuning)
     for note in tuning.selection.notes:
         print(f"note: {note}")
+    counted = f" and {trainable['head']:,} of a new head" if head else ""
     print(
-        f"trainable: {trainable['total']:,} of {tuning.inventory.total:,} parameters ({trainable['share']:.4%}), "
-        f"biases {task.train.biases} of {pin.name}; fingerprint {name}",
+        f"trainable: {trainable['biases']:,} biases ({trainable['share']:.4%} of {tuning.inventory.total:,} parameters)"
+        f"{counted}, biases {task.train.biases} of {pin.name}; fingerprint {name}",
         flush=True,
     )
-    token_sets = read_token_set(place, "train"), read_token_set(place, "valid")
-    pad = model.config.pad_token_id if model.config.pad_token_id is not None else 0
-    plan = Plan.of(len(token_sets[0]), task.train)
+    sets = Sets(
+        read_token_set(place, "train"),
+        read_token_set(place, "valid"),
+        ClassLabels() if labels else ResponseTokens(),
+        model.config.pad_token_id,
+    )
+    plan = Plan.of(len(sets.train), task.train)
     report = started(Start(name, pin, trainable, plan.total_steps))
-    history = fit(model, tuning, plan, *token_sets, pad, task.train, report)
+    history = fit(model, tuning, plan, sets, task.train, report)
 
     delta = BiasDelta.of(
         tuning,
         base={"name": pin.name, "digest": pin.digest},
         about={
             "task": place.task,
-            "template": task.tokens.template,
+            **({} if labels else {"template": task.tokens.template}),
             "tokenizer_sha256": pin.tokenizer_sha256,
             "fingerprint": name,
         },
+        labels=labels,
     )
     with replacing(place.model) as draft:
         draft.mkdir()
         delta.save(draft / place.delta.name)
-        told = _told(name, pin, task, tuning, history, len(token_sets[0]))
+        told = _told(name, pin, task, tuning, history, len(sets.train))
         (draft / place.train_report.name).write_text(dump_json(told), encoding="utf-8")
     write_text(place.history, _history_csv(history))
     loss = f"{history.best_loss:.4f}" if history.best_loss is not None else "not measured"
@@ -87,9 +96,19 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
 
 
 def _trainable(tuning: BiasTuning) -> dict[str, float]:
-    """Trained entries: biases and a new head apart, their sum, and its share of all parameters."""
-    biases, head = tuning.selection.count, 0
-    return {"biases": biases, "head": head, "total": biases + head, "share": (biases + head) / tuning.inventory.total}
+    """Trained entries: biases and a new head apart, their sum, and the biases' share of all parameters.
+
+    The head is not in the share: a figure that mixes the two, or hides the head, tells nothing.
+    """
+    biases, head = tuning.selection.count, tuning.head_count
+    return {"biases": biases, "head": head, "total": biases + head, "share": biases / tuning.inventory.total}
+
+
+def _load(task: Task, pin: Pin, folder: Path, labels: list[str]) -> tuple[nn.Module, list[str]]:
+    """The base, and the names of the parameters that are new."""
+    if labels:
+        return load_classifier(pin, folder, task.load, labels, task.train.seed)
+    return load_causal_lm(pin, folder, task.load), []
 
 
 def _told(name: str, pin: Pin, task: Task, tuning: BiasTuning, history: History, rows: int) -> dict[str, object]:
@@ -106,7 +125,7 @@ def _told(name: str, pin: Pin, task: Task, tuning: BiasTuning, history: History,
         "rows": rows,
         "steps": history.rows[-1]["step"],
         "epochs": history.rows[-1]["epoch"],
-        "supervised_tokens": history.supervised_tokens,
+        "targets": history.targets,
         "kept_step": history.best_step,
         "valid_loss": history.best_loss,
         "train_loss": history.rows[-1]["loss"],
