@@ -12,6 +12,17 @@ def read(project, path):
     return json.loads((project.folder / path).read_text(encoding="utf-8"))
 
 
+def quick(project):
+    """Leave the instruct task alone in params.yaml, and little for it to do."""
+    text = (project.folder / "params.yaml").read_text(encoding="utf-8")
+    text = text[: text.index("  # The same frozen base")]
+    for old, new in (("min_steps: 400", "min_steps: 5"), ("epochs: 3", "epochs: 0.05")):
+        assert old in text
+        text = text.replace(old, new)
+    (project.folder / "params.yaml").write_text(text + "      max_new_tokens: 2\n", encoding="utf-8")
+    project.commit("quick")
+
+
 def runs(project):
     """Fingerprint → (MLflow run, registered version, aliases) of the clone's store."""
     return json.loads(project.python(RUNS).splitlines()[-1])
@@ -59,7 +70,8 @@ def test_the_main_job(project):
 
     # Nothing but what may differ in last digits on another CPU is changed, and a second run does nothing.
     changed = project.run("git status --porcelain").stdout.split()
-    assert set(changed) - {"M"} <= {"dvc.lock", "data/instruct/evaluation/metrics.json"}
+    committed = {"dvc.lock", *(f"data/{task}/evaluation/metrics.json" for task in ("instruct", "sentiment"))}
+    assert set(changed) - {"M"} <= committed
     again = project.run("dvc repro").stdout
     assert "Running stage" not in again
     assert "up to date" in again
@@ -81,6 +93,9 @@ def test_the_main_job(project):
     assert sorted(rebuilt.pop("aliases")) == ["candidate", "champion"]
     run.pop("aliases")
     assert rebuilt == run
+    sentiment = read(project, "data/sentiment/evaluation/metrics.json")
+    assert sentiment["tuned"]["accuracy"] >= 0.9 > sentiment["base"]["accuracy"]
+    assert read(project, "data/sentiment/model/train.json")["trainable"]["head"] == 2 * 160
     quarantined = read(project, "data/instruct/quality.json")
     assert 0.01 < quarantined["quarantine_rate"] < 0.03
     assert len(quarantined["reasons"]) >= 8
@@ -90,9 +105,7 @@ def test_two_clones_give_the_same_lock_and_delta(tmp_path):
     locks, deltas = [], []
     for name in ("one", "two"):
         project = clone(tmp_path / name)
-        project.edit("params.yaml", "min_steps: 400", "min_steps: 6")
-        project.edit("params.yaml", "epochs: 3", "epochs: 0.05")
-        project.edit("params.yaml", "slices: [skill]", "slices: [skill]\n      max_new_tokens: 2")
+        quick(project)
         project.run("dvc repro")
         locks.append((project.folder / "dvc.lock").read_bytes())
         deltas.append((project.folder / "data/instruct/model/delta.safetensors").read_bytes())
@@ -102,9 +115,7 @@ def test_two_clones_give_the_same_lock_and_delta(tmp_path):
 
 def test_experiments_become_runs_and_move_no_alias(project):
     """In the workspace, in a temporary folder, and queued: all in the one store, each with its files."""
-    project.edit("params.yaml", "min_steps: 400", "min_steps: 5")
-    project.edit("params.yaml", "epochs: 3", "epochs: 0.05")
-    project.edit("params.yaml", "slices: [skill]", "slices: [skill]\n      max_new_tokens: 2")
+    quick(project)
     project.run("dvc repro")
     project.commit("quick")
     [first] = runs(project)

@@ -169,7 +169,9 @@ import mlflow
 model = mlflow.pyfunc.load_model("models:/biasline-small@candidate")
 rows = json.load(sys.stdin)
 bare = [{"instruction": row["instruction"]} for row in rows if not row["input"]]
-print(json.dumps([model.predict(rows), model.predict(bare), model.predict([{**row, "input": None} for row in bare])]))
+import biasline
+none = [{**row, "input": None} for row in bare]
+print(json.dumps([model.predict(rows), model.predict(bare), model.predict(none), biasline.__file__]))
 """
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -180,7 +182,8 @@ print(json.dumps([model.predict(rows), model.predict(bare), model.predict([{**ro
         text=True,
         check=True,
     )
-    answers, bare, none = json.loads(done.stdout.splitlines()[-1])
+    answers, bare, none, code = json.loads(done.stdout.splitlines()[-1])
+    assert str(workspace / "mlartifacts") in code  # it ran the code that it was packaged with
     assert answers == predictions["tuned"].to_list()[:12]
     assert bare == none == [answer for row, answer in zip(rows, answers, strict=True) if not row["input"]]
 

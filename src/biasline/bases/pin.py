@@ -181,6 +181,12 @@ def load_tokenizer(pin: Pin, folder: Path) -> Any:
     return PreTrainedTokenizerFast.from_pretrained(str(folder))
 
 
+def wants_token_types(folder: Path) -> bool:
+    """Whether the base tells the two texts of a pair apart by token types (BERT does, RoBERTa does not)."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return int(config.get("type_vocab_size") or 0) > 1
+
+
 def _own_place(pin: Pin, pin_path: Path | None) -> Path | None:
     source = pin.source
     if source.kind == "folder" and pin_path is not None:

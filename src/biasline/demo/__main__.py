@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -19,8 +19,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     base.add_argument("--minutes", type=float, help="stop by the clock instead; not reproducible")
     base.set_defaults(run=_base)
 
-    data = commands.add_parser("data", help="write the instruction data; a second")
-    data.add_argument("--out", type=Path, default=Path("data/instruct/raw.jsonl"), help="file to write")
+    data = commands.add_parser("data", help="write the raw data of both demo tasks; a second")
+    data.add_argument("--out", type=Path, default=Path("data"), help="folder to write to")
     data.set_defaults(run=_data)
 
     arguments = parser.parse_args(argv)
@@ -43,12 +43,17 @@ def _base(arguments: argparse.Namespace) -> None:
 
 
 def _data(arguments: argparse.Namespace) -> None:
-    from biasline.demo.instruct import make_rows
+    from biasline.demo import instruct, sentiment
 
-    data = make_rows()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(data.to_jsonl(), encoding="utf-8", newline="\n")
-    print(f"{arguments.out}: {len(data.rows):,} rows, {sum(data.broken.values())} of them broken on purpose")
+    instructions, reviews = instruct.make_rows(), sentiment.make_rows()
+    _write(arguments.out / "instruct" / "raw.jsonl", instructions.to_jsonl(), instructions.broken)
+    _write(arguments.out / "sentiment" / "raw.tsv", reviews.to_tsv(), reviews.broken)
+
+
+def _write(path: Path, text: str, broken: Mapping[str, int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="\n")
+    print(f"{path}: {len(text.splitlines()):,} lines, {sum(broken.values())} of them broken on purpose")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class BiaslineModel(PythonModel):
     def load_context(self, context: Any) -> None:
         """Find the base, hold it against its pin, apply the delta."""
         from biasline.bases.load import best_device, load_causal_lm, load_classifier
-        from biasline.bases.pin import Pin, load_tokenizer, locate, verify
+        from biasline.bases.pin import Pin, load_tokenizer, locate, verify, wants_token_types
         from biasline.bitfit import BiasDelta
         from biasline.params import read_task
 
@@ -42,7 +42,7 @@ class BiaslineModel(PythonModel):
             model = load_causal_lm(pin, folder, self.task.load)
         delta.merge(model)
         self.model = model.to(best_device())
-        self.tokenizer = load_tokenizer(pin, folder)
+        self.tokenizer, self.token_types = load_tokenizer(pin, folder), wants_token_types(folder)
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Answers to rows given as a DataFrame, a list of dicts, or a dict of columns."""
@@ -66,9 +66,8 @@ class BiaslineModel(PythonModel):
         from biasline.evaluation.classify import probabilities
         from biasline.tokens.texts import TextEncoder
 
-        encoder = TextEncoder(self.tokenizer, self.task.tokens.max_length)
-        encoded = encoder.texts([text for text, _ in rows], [pair for _, pair in rows])
-        inputs = [text.inputs(self.tokenizer) for text in encoded]
+        encoder = TextEncoder(self.tokenizer, self.task.tokens.max_length, self.token_types)
+        inputs = encoder.texts([text for text, _ in rows], [pair for _, pair in rows])
         found = probabilities(self.model, inputs, self.model.config.pad_token_id, self.task.evaluate.batch_size)
         return [{"label": self.labels[row.argmax()], "probability": float(row.max())} for row in found]
 

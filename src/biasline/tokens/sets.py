@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from biasline.bases.pin import Pin, load_tokenizer, verified_folder
+from biasline.bases.pin import Pin, load_tokenizer, verified_folder, wants_token_types
 from biasline.data.split import read_split
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json, load_json
@@ -45,7 +45,7 @@ def tokenize(task: Task, place: TaskPlace) -> str:
     labels: list[str] = []
     if task.kind == "classification":
         labels = label_names(task.source.labels, frames["train"]["label"].to_list())
-        encoder = TextEncoder(tokenizer, task.tokens.max_length)
+        encoder = TextEncoder(tokenizer, task.tokens.max_length, wants_token_types(folder))
         sets = {name: _texts(encoder, frame, labels, name) for name, frame in frames.items()}
     else:
         responses = Encoder(tokenizer, task.tokens.max_length, task.tokens.long_response)
@@ -90,8 +90,7 @@ def _responses(encoder: Encoder, frame: pl.DataFrame, task: Task) -> _TokenSet:
 
 def _texts(encoder: TextEncoder, frame: pl.DataFrame, labels: list[str], split: str) -> _TokenSet:
     rows = frame["row"].to_list()
-    encoded = encoder.texts(frame["text"].to_list(), frame["text_pair"].to_list())
-    inputs = [text.inputs(encoder.tokenizer) for text in encoded]
+    inputs = encoder.texts(frame["text"].to_list(), frame["text_pair"].to_list())
     columns = {name: [row[name] for row in inputs] for name in (inputs[0] if inputs else {"input_ids": []})}
     return _TokenSet(
         {"row": rows, **columns, "labels": label_numbers(labels, frame["label"].to_list(), rows, split)}, []

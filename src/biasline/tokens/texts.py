@@ -1,24 +1,9 @@
 """Texts with labels in tokens: a text, or a pair, as the tokenizer itself puts them together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from biasline.errors import BiaslineError
-
-
-@dataclass(frozen=True)
-class EncodedText:
-    """One text (or pair) in tokens; `token_type_ids` say which of a pair a token is of, where the base wants that."""
-
-    input_ids: list[int]
-    token_type_ids: list[int]
-
-    def inputs(self, tokenizer: Any) -> dict[str, list[int]]:
-        """What the base's model takes."""
-        if "token_type_ids" in tokenizer.model_input_names:
-            return {"input_ids": self.input_ids, "token_type_ids": self.token_type_ids}
-        return {"input_ids": self.input_ids}
 
 
 class TextEncoder:
@@ -30,17 +15,24 @@ class TextEncoder:
     Args:
         tokenizer: a fast Transformers tokenizer.
         max_length: longest sequence in tokens; longer texts lose their end, the longer one of a pair first.
+        token_types: whether the base wants to be told which text of a pair a token is of. A fast tokenizer that was
+            loaded from its files alone does not know that; the base's config does.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int) -> None:
+    def __init__(self, tokenizer: Any, max_length: int, token_types: bool) -> None:
         self.tokenizer = tokenizer
+        self.token_types = token_types
         self.max_length = max_length
         self.ending = [] if tokenizer("").input_ids else [tokenizer.eos_token_id]
         if self.ending == [None]:
             raise BiaslineError("the base's tokenizer has no special token to read a text's class at", "set eos_token")
 
-    def texts(self, texts: Sequence[str], pairs: Sequence[str]) -> list[EncodedText]:
-        """Token ids of texts; `pairs` holds the second texts, all empty where there are none."""
+    def texts(self, texts: Sequence[str], pairs: Sequence[str]) -> list[dict[str, list[int]]]:
+        """The model's inputs of texts: `input_ids` and, where wanted, `token_type_ids`.
+
+        Args:
+            pairs: the second texts; all empty where there are none.
+        """
         if not texts:
             return []
         found = self.tokenizer(
@@ -52,10 +44,13 @@ class TextEncoder:
             return_attention_mask=False,
             return_token_type_ids=True,
         )
-        return [
-            EncodedText(ids + self.ending, [*types, *types[-1:]] if self.ending else types)
-            for ids, types in zip(found.input_ids, found.token_type_ids, strict=True)
-        ]
+        rows = []
+        for ids, types in zip(found.input_ids, found.token_type_ids, strict=True):
+            row = {"input_ids": ids + self.ending}
+            if self.token_types:
+                row["token_type_ids"] = types + types[-1:] * len(self.ending)
+            rows.append(row)
+        return rows
 
 
 def label_names(asked: Sequence[str], train: Sequence[str]) -> list[str]:
