@@ -48,6 +48,11 @@ def test_task_add_writes_a_task_that_checks(workspace):
     assert done.returncode == 0, done.stderr
     assert "tasks.more added" in done.stdout
     assert "more: rows.jsonl" in run("task", "check").stdout
+    arguments = ["task", "add", "labels", "--base", "data/bases/tiny-bloom.json", "--data", "rows.jsonl"]
+    assert run(*arguments, "--kind", "classification").returncode == 0
+    assert "kind: classification" in Path("params.yaml").read_text()
+    assert "there already: a classification" in run(*arguments).stderr
+    assert run(*arguments, "--kind", "regression").returncode == 2
 
 
 def test_inspect_and_pin(workspace):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,14 @@ app = typer.Typer(
 task_app = typer.Typer(help="Tasks in params.yaml.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(task_app, name="task")
 
+
+class TaskKind(StrEnum):
+    """The kinds that `Task.kind` knows."""
+
+    instruction = "instruction"
+    classification = "classification"
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="The task's name in params.yaml.")]
 By = Annotated[str, typer.Option("--by", help="Who decides; your login name if left out.")]
@@ -34,11 +43,12 @@ def task_add(
     name: Annotated[str, typer.Argument(help="Small letters, digits, _ and -.")],
     base: Annotated[str, typer.Option(help="The base's pin.")],
     data: Annotated[str, typer.Option(help="The raw data file.")],
+    kind: Annotated[TaskKind, typer.Option(help="Prompts with answers, or texts with labels.")] = TaskKind.instruction,
 ) -> None:
     """Add a task to params.yaml, every default spelled out with its meaning."""
     from biasline.paramsfile import add_task
 
-    print(add_task(_project() / "params.yaml", name, base, data))
+    print(add_task(_project() / "params.yaml", name, base, data, kind.value))
 
 
 @task_app.command("check")

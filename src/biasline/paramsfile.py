@@ -13,7 +13,7 @@ from biasline.layout import write_text
 from biasline.params import TASK_NAME, Group, Task, check_inputs, read_params
 
 
-def add_task(path: Path, name: str, base: str, data: str) -> str:
+def add_task(path: Path, name: str, base: str, data: str, kind: str = "instruction") -> str:
     """Add a task with every default spelled out; comments and order of the file stay as they are.
 
     Returns: one line that tells what happened; adding a task that stands there so already changes nothing.
@@ -25,18 +25,18 @@ def add_task(path: Path, name: str, base: str, data: str) -> str:
     params = read_params(path)
     if name in params.tasks:
         there = params.tasks[name]
-        if (there.base, there.data) == (base, data):
+        if (there.base, there.data, there.kind) == (base, data, kind):
             return f"{shown(path)}: tasks.{name} is there already"
         raise BiaslineError(
-            f"{shown(path)}: tasks.{name} is there already, with base {there.base} and data {there.data}",
+            f"{shown(path)}: tasks.{name} is there already: a {there.kind} on {there.base} with {there.data}",
             "take another name, or edit it",
         )
-    check_inputs(name, Task(base=base, data=data), path.parent)
+    check_inputs(name, Task(base=base, data=data, kind=kind), path.parent)
 
     yaml = YAML()
     yaml.width = 4096
     document = yaml.load(path)
-    document["tasks"][name] = _spelled_out(Task, {"base": base, "data": data})
+    document["tasks"][name] = _spelled_out(Task, {"base": base, "data": data, "kind": kind})
     text = io.StringIO()
     yaml.dump(document, text)
     write_text(path, text.getvalue())
