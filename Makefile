@@ -11,6 +11,9 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 PORT ?= 5000
+# Columns of `dvc exp show` that say nothing about a sweep: files, hashes, defaults, intervals.
+UNSWEPT := Created|Executor|.*(sha256|fingerprint|_low|_high)|(data|src|stages|sentiment)/?.*|.*(base|gain|rows|splits|reasons|quarantine).*
+UNSWEPT := $(UNSWEPT)|(kind|source|quality|split|tokens|load|train|evaluate)(\..*)?
 
 help:  ## this list
 	@echo "Biasline: bias-only fine-tuning as a pipeline. Targets:"
@@ -40,9 +43,10 @@ ui: $(READY)  ## compare runs in the browser, on this machine only (PORT=5000)
 
 sweep: $(READY)  ## four queued experiments on the demo task: two learning rates × two choices of biases
 	dvc exp run --queue -S 'tasks.instruct.train.learning_rate=3.0e-3,1.0e-2' \
-		-S 'tasks.instruct.train.biases=all,query+mlp_in' -S tasks.instruct.train.min_steps=200 -S tasks.instruct.train.epochs=1
+		-S 'tasks.instruct.train.biases=all,query+mlp_in' -S tasks.instruct.train.min_steps=200 \
+		-S tasks.instruct.train.epochs=1 register@instruct
 	dvc exp run --run-all
-	dvc exp show --only-changed --drop '.*sha256|data/.*|src/.*|stages/.*' --no-pager
+	dvc exp show --md --only-changed --hide-workspace --drop '$(UNSWEPT)'
 
 demo-base: $(READY)  ## pretrain the demo base anew (half an hour) and pin it
 	python -m biasline.demo base
