@@ -1,6 +1,6 @@
 # Every target needs nothing run before it: the environment is built on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test ui sweep demo-base demo-data
+.PHONY: help setup repro test test-slow ui sweep demo-base demo-data
 
 PYTHON ?= python3
 PIP_FLAGS ?=
@@ -35,8 +35,11 @@ repro: $(READY)  ## run all tasks: raw data → registered candidates
 	@biasline sync
 	@echo "look: make ui    decide: biasline promote TASK --by NAME --reason TEXT"
 
-test: $(READY)  ## run all tests
+test: $(READY)  ## run all tests but the slow ones
 	pytest
+
+test-slow: $(READY)  ## run the slow ones: many whole runs
+	pytest -m slow
 
 ui: $(READY)  ## compare runs in the browser, on this machine only (PORT=5000)
 	mlflow ui --host 127.0.0.1 --port $(PORT) --backend-store-uri $(MLFLOW_TRACKING_URI)

@@ -139,6 +139,8 @@ def clone(folder: Path) -> Project:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
+    for ledger in (folder / "data").glob("*/promotions.jsonl"):
+        ledger.unlink()  # decisions about this checkout's models say nothing about the clone's
     project = Project(folder)
     project.run("git config user.name tests && git config user.email tests@example.invalid")
     project.commit("the working tree")

@@ -69,7 +69,7 @@ def test_inspect_and_pin(workspace):
     [
         (["promote", "small"], "biasline-small: no candidate to promote"),
         (["promote", "smal"], "did you mean 'small'"),
-        (["nominate", "small", "abc"], "no registered version of a run 'abc'"),
+        (["nominate", "small", "abcd"], "no registered version of a run 'abcd'"),
         (["predict", "small", "hi"], "biasline-small: no champion"),
         (["pin", "./nowhere"], "no folder, and no hub id"),
         (["inspect", "nowhere.json"], "no such pin"),

@@ -45,6 +45,12 @@ def test_numbers_are_read_as_numbers(tmp_path, text):
         ("tasks: {a: {base: b, data: d, split: {valid: 0.6, test: 0.5}}}", ["tasks.a.split", "below 1", "1.1"]),
         ("tasks: {A b: {base: b, data: d}}", ["tasks.A b", "small letters"]),
         ("tasks: [a]", ["tasks", "refused"]),
+        ("tasks: 5", ["tasks", "5", "refused"]),
+        ("tasks: &t {a: *t}", ["tasks"]),
+        ("tasks: {bases: {base: b, data: d}}", ["tasks.bases", "another name"]),
+        ("tasks: {a: {base: b, data: d, train: {epochs: true}}}", ["tasks.a.train", "epochs: true is no number"]),
+        ("tasks: {a: {base: b, data: d, split: {test: 0}}}", ["tasks.a.split.test", "greater than 0"]),
+        ("tasks: {a: {base: b, data: d, kind: classification, gates: {metric: exact_match}}}", ["accuracy"]),
         ("just text", ["expected a mapping"]),
         ("tasks: {a: {base: b, base: c}}", ["not valid YAML", "base"]),
         ("tasks: {a: [", ["not valid YAML"]),
@@ -58,6 +64,12 @@ def test_errors_name_key_value_and_what_was_expected(tmp_path, text, told):
     assert "\n" not in message
     for part in told:
         assert part in message
+
+
+def test_numbers_where_names_stand_are_names(tmp_path):
+    path = write(tmp_path, "tasks: {a: {base: b, data: d, train: {layers: 2}, source: {labels: [0, 1]}}}")
+    task = read_params(path).tasks["a"]
+    assert (task.train.layers, task.source.labels) == ("2", ("0", "1"))
 
 
 def test_all_errors_are_told_at_once(tmp_path):

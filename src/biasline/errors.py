@@ -28,6 +28,13 @@ def exit_on_error(run: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    except Exception as error:
+        # The tracking server's word, from whichever call; mlflow itself is not imported for this.
+        if not type(error).__module__.startswith("mlflow."):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        print(f"error: the tracking store: {reason[:300]} → `biasline sync` once it answers", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def shown(path: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from biasline.errors import BiaslineError, shown
+from biasline.jsonfile import load_json
 
 TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
@@ -23,7 +24,18 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 class Group(BaseModel):
     """A group of parameters: frozen, unknown keys refused, defaults documented on each field."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_number_is_yes_or_no(cls, values: Any) -> Any:
+        """YAML's `true` would pass as the number 1."""
+        if isinstance(values, Mapping):
+            for name, value in values.items():
+                field = cls.model_fields.get(name)
+                if isinstance(value, bool) and field is not None and field.annotation in (int, float):
+                    raise ValueError(f"{name}: {str(value).lower()} is no number")
+        return values
 
 
 GroupT = TypeVar("GroupT", bound=Group)
@@ -50,7 +62,7 @@ class Quality(Group):
 
 class Split(Group):
     valid: Share = Field(0.1, description="share of rows for validation, by content hash")
-    test: Share = Field(0.1, description="share of rows for the test, by content hash")
+    test: float = Field(0.1, gt=0.0, lt=1.0, description="share of rows for the test, by content hash")
     seed: int = Field(0, description="another seed deals the rows anew; keep it, or results do not compare")
 
     @model_validator(mode="after")
@@ -87,13 +99,15 @@ class Train(Group):
     )
     layers: str = Field("", description="only these layers, as '0-3' or '2,5,7-'; empty: every layer")
     pattern: str = Field("", description="only biases whose parameter name matches this regular expression")
-    learning_rate: float = Field(1e-3, gt=0, description="peak; biases want 10 to 100 times a full-tuning rate")
+    learning_rate: float = Field(1e-3, gt=0, le=100, description="peak; biases want 10 to 100 times a full-tuning rate")
     epochs: float = Field(3.0, gt=0, description="passes over the training rows")
     min_steps: int = Field(400, ge=1, description="at least so many steps: a few epochs of few rows under-train biases")
     batch_size: int = Field(32, ge=1, description="rows per optimizer step, over all ranks and accumulation")
     micro_batch_size: int = Field(32, ge=1, description="rows per forward pass; lower it when memory runs out")
     warmup: Share = Field(0.06, description="share of the steps in which the rate climbs to its peak")
-    head_learning_rate: float = Field(1e-3, gt=0, description="peak for a new classification head, trained whole")
+    head_learning_rate: float = Field(
+        1e-3, gt=0, le=100, description="peak for a new classification head, trained whole"
+    )
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="the rate after warm-up")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     evaluate_every: int = Field(100, ge=1, description="steps between looks at the validation loss")
@@ -161,7 +175,10 @@ def read_params(path: Path) -> Params:
     Errors: `BiaslineError` listing every wrong key with its value and what was expected.
     """
     raw = _read_yaml(path)
-    for name in raw.get("tasks") or {}:
+    names = raw.get("tasks")
+    for name in names if isinstance(names, Mapping) else ():
+        if name == "bases":
+            raise BiaslineError(f"{shown(path)}: tasks.bases: data/bases/ holds the pins", "take another name")
         if not TASK_NAME.fullmatch(str(name)):
             raise BiaslineError(
                 f"{shown(path)}: tasks.{name}: a task's name must match {TASK_NAME.pattern}",
@@ -172,9 +189,8 @@ def read_params(path: Path) -> Params:
 
 def read_task(path: Path) -> Task:
     """Read a resolved task (task.json)."""
-    if not path.is_file():
-        raise BiaslineError(f"{shown(path)}: not there", "run `dvc repro` first: its resolve stage writes it")
-    return _checked(Task, json.loads(path.read_text(encoding="utf-8")), shown(path))
+    raw = load_json(path, "run `dvc repro` first: its resolve stage writes it")
+    return _checked(Task, raw, shown(path))
 
 
 def get_task(params: Params, name: str, where: str) -> Task:
@@ -222,7 +238,10 @@ def _checked(model: type[GroupT], raw: Any, where: str) -> GroupT:
 
 def _told(model: type[Group], item: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in item["loc"])
-    value = json.dumps(item["input"], ensure_ascii=False, default=str)
+    try:
+        value = json.dumps(item["input"], ensure_ascii=False, default=str)
+    except ValueError:  # an anchor that holds itself
+        value = "…"
     if item["type"] == "extra_forbidden":
         known = list(_model_at(model, item["loc"][:-1]).model_fields)
         nearest = _nearest(str(item["loc"][-1]), known)

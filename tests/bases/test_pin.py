@@ -68,6 +68,12 @@ def test_a_missing_file_is_named(pinned):
         verify(read_pin(pinned), pinned.with_suffix(""))
 
 
+def test_a_file_that_came_later_is_told(pinned):
+    (pinned.with_suffix("") / "special_tokens_map.json").write_text("{}")
+    with pytest.raises(BiaslineError, match=r"special_tokens_map\.json was not there when the base was pinned"):
+        verified_folder(pinned)
+
+
 def test_the_digest_is_of_content_not_of_place(pinned):
     pin = read_pin(pinned)
     moved = Pin.model_validate(pin.model_dump() | {"name": "x", "source": {"kind": "hub", "repo": "a/b"}})

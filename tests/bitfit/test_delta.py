@@ -61,6 +61,16 @@ def test_applying_twice_is_refused(bloom, trained):
         delta.apply(bloom)
 
 
+def test_only_the_delta_that_is_applied_takes_itself_off(bloom, trained):
+    one, two = BiasDelta.load(trained[0]), BiasDelta.load(trained[0])
+    one.apply(bloom)
+    with pytest.raises(BiaslineError, match="another delta is applied"):
+        two.revert(bloom)
+    one.revert(bloom)
+    with torch.no_grad():
+        assert torch.equal(bloom(IDS).logits, trained[2])
+
+
 def test_another_base_is_refused_and_left_alone(bloom, trained):
     with torch.no_grad():
         bloom.transformer.h[1].mlp.dense_h_to_4h.bias[3] += 1e-3

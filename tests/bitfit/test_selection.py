@@ -57,7 +57,9 @@ def test_pattern(bloom):
         ("all", "a-b", "", "no layer or range"),
         ("all", "", "(", "not a regular expression"),
         ("pooler", "", "", "nothing selected.*query 64"),
-        ("all", "7", "", "nothing selected"),
+        ("all", "7", "", "has the layers 0 to 1"),
+        ("all", "0-9", "", "has the layers 0 to 1"),
+        ("all", "0", "ln_f", "nothing selected"),
     ],
 )
 def test_a_choice_that_cannot_be_is_told(bloom, asked, layers, pattern, told):

@@ -131,6 +131,26 @@ def test_a_column_named_in_params_that_is_absent_is_told(tmp_path):
         read(path, ausgabe="output")
 
 
+def test_columns_that_later_stages_use_get_another_name(tmp_path):
+    row = {"instruction": "a", "output": "b", "base": "x", "tokens": 3, "row": "r", "skill": "s"}
+    frame, _ = read_examples(put(tmp_path, json.dumps([row])), KINDS["instruction"], {})
+    assert frame.select("row", "meta_base", "meta_tokens", "meta_row", "skill").rows() == [(1, "x", "3", "r", "s")]
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (b'[{"instruction": "\\ud800", "output": "b"}]', "half a surrogate pair"),
+        (b'[{"instruction": "a", "output": ' + b"1" * 5000 + b"}]", "JSON that cannot be read"),
+        (b"[" * 100_000, "JSON that cannot be read"),
+        (b"PAR1garbage", "damaged Parquet"),
+    ],
+)
+def test_odd_files_are_told_too(tmp_path, raw, told):
+    with pytest.raises(BiaslineError, match=told):
+        read(put(tmp_path, raw))
+
+
 def classified(path):
     frame, taken = read_examples(path, KINDS["classification"], {})
     return frame.select("row", "text", "text_pair", "label").rows(), taken

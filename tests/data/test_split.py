@@ -58,5 +58,5 @@ def test_an_empty_split_is_told():
         split_examples(frame(1), KINDS["instruction"], Split())
 
 
-def test_a_split_of_share_zero_may_be_empty():
-    assert split_examples(frame(30), KINDS["instruction"], Split(valid=0.0, test=0.0))["valid"].is_empty()
+def test_a_validation_share_of_zero_may_be_empty():
+    assert split_examples(frame(30), KINDS["instruction"], Split(valid=0.0))["valid"].is_empty()

@@ -31,9 +31,13 @@ def run(project, example, *small):
         assert old in text
         text = text.replace(old, new)
     (project.folder / "params.yaml").write_text(text, encoding="utf-8")
-    hub = {"HF_HUB_CACHE": str(project.folder.parent / "hub"), "HF_HUB_OFFLINE": "1"}
-    project.run(pin, **hub)
-    return project.run("biasline task check && dvc repro", **hub)
+    project.run(pin, **hub(project))
+    return project.run("biasline task check && dvc repro", **hub(project))
+
+
+def hub(project):
+    """Environment in which the fake cache is all there is of the hub."""
+    return {"HF_HUB_CACHE": str(project.folder.parent / "hub"), "HF_HUB_OFFLINE": "1"}
 
 
 def read(project, path):
@@ -97,7 +101,9 @@ def test_bert_on_sst2(project):
     assert report["trainable"]["head"] == 2 * 32 + 2
     metrics = read(project, "data/sst2/evaluation/metrics.json")
     assert {"accuracy", "accuracy_low", "accuracy_high", "f1_macro", "mcc"} == set(metrics["tuned"])
-    asked = project.run("biasline predict sst2 --alias candidate --json 'the film was very good 7'").stdout
+    asked = project.run(
+        "biasline predict sst2 --alias candidate --json 'the film was very good 7'", **hub(project)
+    ).stdout
     assert json.loads(asked)[0]["label"] in ("0", "1")
     assert project.run("biasline promote sst2 --by tests", check=False).returncode == 1  # it learned nothing
 

@@ -113,6 +113,7 @@ def test_two_clones_give_the_same_lock_and_delta(tmp_path):
     assert deltas[0] == deltas[1]
 
 
+@pytest.mark.slow
 def test_experiments_become_runs_and_move_no_alias(project):
     """In the workspace, in a temporary folder, and queued: all in the one store, each with its files."""
     quick(project)

@@ -13,6 +13,7 @@ from biasline.registry import ledger
 from biasline.registry.promote import nominate, promote
 from biasline.registry.sync import register, sync
 from biasline.registry.versions import CANDIDATE, CHAMPION, PREVIOUS, aliased, find_version
+from biasline.tracking.publish import publish
 from biasline.tracking.record import Record, record_of_workspace
 from biasline.tracking.store import connect
 
@@ -106,8 +107,56 @@ def test_nominate_by_fingerprint_or_name(registered, trained, monkeypatch):
     nominate(client, "small", record.fingerprint[:8], "ann", "back")
     assert aliased(client, "small", CANDIDATE).tags["biasline.fingerprint"] == record.fingerprint
     assert decisions(trained) == ["nominated", "nominated"]
-    with pytest.raises(BiaslineError, match="no registered version of a run 'zz'"):
-        nominate(client, "small", "zz", "ann", "")
+    with pytest.raises(BiaslineError, match="no registered version of a run 'zzzz'"):
+        nominate(client, "small", "zzzz", "ann", "")
+    with pytest.raises(BiaslineError, match="name 4 characters at least"):
+        nominate(client, "small", "", "ann", "")
+
+
+def test_another_evaluation_is_another_version_of_the_same_run(registered, trained):
+    """What is judged is what is served: a version is judged by the evaluation that it was packaged with."""
+    from biasline.evaluation.evaluate import evaluate
+    from biasline.layout import write_text
+
+    client, record = registered
+    task, place = trained
+    longer = task.model_copy(update={"evaluate": task.evaluate.model_copy(update={"max_new_tokens": 9})})
+    write_text(place.resolved, longer.model_dump_json())
+    evaluate(longer, place)
+    again = record_of_workspace("small")
+    publish(client, again)
+    with pytest.raises(BiaslineError, match="its run was evaluated again after it was packaged"):
+        promote(client, "small", LENIENT, "ann", "")
+    version = register(client, again)
+    assert again.fingerprint == record.fingerprint
+    assert int(version.version) == 2
+    assert int(promote(client, "small", LENIENT, "ann", "").version) == 2
+
+
+def test_a_base_that_was_pinned_anew_is_another_base(registered, trained, workspace):
+    """Other weights, the same biases: the delta would fit, and answer nonsense."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from biasline.bases.create import create_pin
+    from biasline.evaluation.evaluate import evaluate
+
+    client, record = registered
+    pin = workspace / "data/bases/tiny-bloom.json"
+    weights = workspace / "data/bases/tiny-bloom/model.safetensors"
+    tensors = load_file(weights)
+    name = next(name for name, tensor in tensors.items() if tensor.ndim == 2)
+    save_file({**tensors, name: torch.neg(tensors[name])}, weights, {"format": "pt"})
+    pin.write_text(create_pin(str(weights.parent), pin).dumps())
+    with pytest.raises(BiaslineError, match=r"trained on the base tiny-bloom \(.*this is tiny-bloom"):
+        evaluate(*trained)
+    import mlflow
+
+    with pytest.raises(BiaslineError, match=r"model\.safetensors has changed since it was pinned"):
+        mlflow.pyfunc.load_model("models:/biasline-small@candidate")
+    record.pin.write_text(pin.read_text())
+    with pytest.raises(BiaslineError, match="trained on the base"):
+        register(client, record)
 
 
 PICTURE = """
@@ -140,7 +189,6 @@ def test_a_wiped_store_is_rebuilt_from_records_and_ledger(registered, workspace)
     client, record = registered
     promote(client, "small", LENIENT, "ann", "")
     register(client, another(record, "d" * 16))
-    nominate(client, "small", "d" * 16, "ann", "")
     before = fresh(PICTURE)
     assert json.loads(before)[1] == {"candidate": "d" * 16, "champion": record.fingerprint, "previous": None}
     (workspace / "mlflow.db").unlink()

@@ -75,8 +75,8 @@ def text_of(ids):
     [
         ("abcd", "xyz", 8, "abcd", "xyz"),  # fits to the last token
         ("abcd", "xyz", 7, "bcd", "xyz"),  # the prompt gives, from its left
-        ("abcd", "xyz", 5, "d", "xyz"),
-        ("abcd", "xyz", 4, "", "xyz"),  # nothing of the prompt is left
+        ("abcd", "xyz", 5, "d", "xyz"),  # a quarter of the length stays the prompt's
+        ("", "xyz", 4, "", "xyz"),
     ],
 )
 def test_the_prompt_is_cut_first(prompt, response, length, kept_prompt, kept_response):
@@ -86,9 +86,10 @@ def test_the_prompt_is_cut_first(prompt, response, length, kept_prompt, kept_res
 
 
 def test_a_response_over_the_limit_is_left_out_or_cut_with_its_eos():
-    assert encode(Letters(), "ab", "wxyz", 4) is None
-    example = encode(Letters(), "ab", "wxyz", 4, "truncate")
-    assert (text_of(example.input_ids[:-1]), example.input_ids[-1]) == ("wxy", 0)
+    assert encode(Letters(), "ab", "wxyz", 5) is None
+    example = encode(Letters(), "ab", "wxyz", 5, "truncate")
+    assert (text_of(example.input_ids[:-1]), example.input_ids[-1]) == ("bwxy", 0)
+    assert example.labels[0] == IGNORED
 
 
 def test_a_response_without_a_token_is_left_out():
@@ -115,7 +116,7 @@ def test_mask_properties(instruction, text, response, length, policy):
     example = encode(tokenizer, prompt, response, length, policy)
     whole = tokenizer(response, add_special_tokens=False, split_special_tokens=True).input_ids
     if example is None:
-        assert not whole or (policy == "reject" and len(whole) + 1 > length)
+        assert not whole or (policy == "reject" and len(whole) + 1 > length - length // 4)
         return
     supervised = [label for label in example.labels if label != IGNORED]
     start = len(example.labels) - len(supervised)

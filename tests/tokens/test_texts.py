@@ -18,6 +18,14 @@ def test_bert_ids_and_types_to_the_last(bert):
     ]
 
 
+def test_a_row_does_not_depend_on_the_rows_beside_it(bert, demo_tokenizer):
+    for tokenizer in (bert, demo_tokenizer):
+        encoder = TextEncoder(tokenizer, 16, token_types=True)
+        alone = [encoder.texts([text], [pair])[0] for text, pair in (("good", ""), ("good", "film"))]
+        assert encoder.texts(["good", "good"], ["", "film"]) == alone
+    assert demo_tokenizer.decode(alone[1]["input_ids"]) == "good\nfilm</s>"
+
+
 def test_token_types_are_left_out_where_the_base_has_none(bert):
     assert TextEncoder(bert, 16, token_types=False).texts(["so"], [""]) == [{"input_ids": [101, 2061, 102]}]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from biasline.bases.pin import Pin
 from biasline.errors import BiaslineError, shown
@@ -94,12 +95,13 @@ def _load(model_class: Any, pin: Pin, folder: Path, load: Load, **more: Any) -> 
             trust_remote_code=load.trust_remote_code,
             **more,
         )
-    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
         raise BiaslineError(f"base {pin.name}: {shown(folder)} does not load: {str(error).splitlines()[0]}") from None
     finally:
         logging.set_verbosity(before)
     if model.config.pad_token_id is None:
-        # A classifier finds a row's last token by it; any token does, since the rows are masked.
+        # Padding is masked. A causal classifier reads a row at its last token that is not this one: where that is EOS,
+        # at the token before it, in training and later alike.
         model.config.pad_token_id = model.config.eos_token_id if isinstance(model.config.eos_token_id, int) else 0
     model.requires_grad_(False)
     missing = set(info["missing_keys"])

@@ -128,15 +128,15 @@ def locate(pin: Pin, pin_path: Path | None) -> Path:
     """
     tried: list[str] = []
     if bases := os.environ.get("BIASLINE_BASES"):
-        for folder in (Path(bases) / pin.name, Path(bases)):
-            if (folder / "config.json").is_file():
-                return folder
-            tried.append(str(folder))
-    folder = _own_place(pin, pin_path)
-    if folder is not None:
+        folder = Path(bases) / pin.name
         if (folder / "config.json").is_file():
             return folder
-        tried.append(shown(folder))
+        tried.append(str(folder))
+    own = _own_place(pin, pin_path)
+    if own is not None:
+        if (own / "config.json").is_file():
+            return own
+        tried.append(shown(own))
     if pin.source.kind == "hub":
         return _from_hub(pin, tried)
     raise BiaslineError(
@@ -146,7 +146,16 @@ def locate(pin: Pin, pin_path: Path | None) -> Path:
 
 
 def verify(pin: Pin, folder: Path) -> None:
-    """Hold every pinned file in `folder` against its hash; `BiaslineError` names the first that differs."""
+    """Hold every pinned file in `folder` against its hash; `BiaslineError` names the first that differs.
+
+    A file that Transformers would read and that was not there when the base was pinned is refused too.
+    """
+    for name in (*TOKENIZER_FILES, *MODEL_FILES):
+        if name not in pin.files and (folder / name).is_file():
+            raise BiaslineError(
+                f"base {pin.name}: {shown(folder / name)} was not there when the base was pinned",
+                "take it away, or pin the base anew with `biasline pin`",
+            )
     for name, expected in pin.files.items():
         path = folder / name
         if not path.is_file():

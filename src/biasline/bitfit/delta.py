@@ -21,8 +21,10 @@ from biasline.errors import BiaslineError, shown
 
 FORMAT_VERSION = 1
 
-# The values that an applied delta displaced, by model; gone with the model.
-_originals: "weakref.WeakKeyDictionary[nn.Module, dict[str, torch.Tensor]]" = weakref.WeakKeyDictionary()
+# The delta that is applied to a model, and the values that it displaced; gone with the model.
+_originals: "weakref.WeakKeyDictionary[nn.Module, tuple[BiasDelta, dict[str, torch.Tensor]]]" = (
+    weakref.WeakKeyDictionary()
+)
 
 
 class Manifest(BaseModel):
@@ -142,13 +144,16 @@ class BiasDelta:
                 )
         for key, bias in places.items():
             bias.write(parameters[bias.name], self.tensors[key])
-        _originals[model] = originals
+        _originals[model] = (self, originals)
 
     def revert(self, model: nn.Module) -> None:
         """Put the base's own values back, bit by bit."""
         if model not in _originals:
             raise BiaslineError("no delta is applied to this model")
-        originals = _originals.pop(model)
+        owner, originals = _originals[model]
+        if owner is not self:
+            raise BiaslineError("another delta is applied to this model", "revert that one")
+        del _originals[model]
         parameters = dict(model.named_parameters(remove_duplicate=False))
         for key, bias in self._places(model).items():
             bias.write(parameters[bias.name], originals[key])

@@ -1,5 +1,6 @@
 """Which biases are tuned: by role or group, layer range and name pattern."""
 
+import difflib
 import re
 from dataclasses import dataclass
 
@@ -44,30 +45,36 @@ def select_biases(inventory: Inventory, roles: str = "all", layers: str = "", pa
     matches = _compiled(pattern)
     in_layers = _layer_ranges(layers)
 
-    known = inventory.by_role()
+    last = max((bias.layer for bias in inventory.biases if bias.layer is not None), default=-1)
+    for first, final in in_layers or []:
+        if max(first, 0 if final == float("inf") else final) > last:
+            raise BiaslineError(
+                f"layers {layers!r}: {inventory.model_type} has the layers 0 to {last}", "choose among these"
+            )
     if roles != "all" and not inventory.known:
         names = ", ".join(bias.name for bias in inventory.biases[:6])
         raise BiaslineError(
             f"biases {roles!r}: the roles of {inventory.model_type!r} are not known; its biases: {names or 'none'}, …",
             "take 'all' with a pattern, or add the architecture to biasline/bitfit/roles.py",
         )
-    notes = []
-    drop_key = not inventory.key_acts and "key" not in roles.split("+") and "key" in wanted and known.get("key")
-    if drop_key:
-        notes.append(
-            f"{known['key']} key biases left out: in {inventory.model_type} they add the same to every score of a "
-            "query, which softmax ignores"
-        )
-    chosen = tuple(
+    matching = [
         bias
         for bias in inventory.biases
         if bias.role in wanted
-        and not (drop_key and bias.role == "key")
         and (in_layers is None or (bias.layer is not None and any(a <= bias.layer <= b for a, b in in_layers)))
         and (matches is None or matches.search(bias.name))
-    )
+    ]
+    notes = []
+    idle = [bias for bias in matching if bias.role == "key" and not inventory.key_acts]
+    if idle and "key" not in roles.split("+"):
+        matching = [bias for bias in matching if bias not in idle]
+        notes.append(
+            f"{sum(bias.count for bias in idle)} key biases left out: in {inventory.model_type} they add the same to "
+            "every score of a query, which softmax ignores"
+        )
+    chosen = tuple(matching)
     if not chosen:
-        raise BiaslineError(_told_empty(inventory, roles, layers, pattern))
+        raise BiaslineError(_told_empty(inventory, roles, layers, pattern), "choose among these, or 'all'")
     return Selection(chosen, tuple(notes), {"roles": roles, "layers": layers, "pattern": pattern})
 
 
@@ -81,9 +88,10 @@ def _roles(text: str) -> frozenset[str]:
         elif part in ROLES:
             wanted.add(part)
         else:
+            near = difflib.get_close_matches(part, [*GROUPS, *ROLES, "all"], n=1)
             raise BiaslineError(
-                f"biases {text!r}: {part!r} is no role; expected all, {', '.join(GROUPS)} or {', '.join(ROLES)}",
-                "join several with '+'",
+                f"biases {text!r}: {part!r} is no role; expected all, or some of {', '.join([*GROUPS, *ROLES])}",
+                f"did you mean {near[0]!r}?" if near else "join several with '+'",
             )
     return frozenset(wanted)
 

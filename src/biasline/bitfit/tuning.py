@@ -7,6 +7,7 @@ from torch import nn
 
 from biasline.bitfit.inventory import Bias, Inventory, inspect_biases, value_hash
 from biasline.bitfit.selection import Selection, select_biases
+from biasline.errors import BiaslineError
 
 
 class BiasTuning:
@@ -114,6 +115,8 @@ def tune_biases(
     inventory = inspect_biases(model)
     selection = select_biases(inventory, roles, layers, pattern)
     kept = tuple(bias for bias in selection.biases if bias.name not in head)
+    if not kept:
+        raise BiaslineError(f"biases {roles!r}: nothing but the new head, which is trained anyway", "choose 'all'")
     return BiasTuning(model, inventory, Selection(kept, selection.notes, selection.asked), head)
 
 

@@ -107,7 +107,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "placeholder_output",
         "the output is a placeholder",
-        lambda *_: ~_bare("output").is_in(_PLACEHOLDERS),
+        lambda *_: ~(_bare("output").is_in(_PLACEHOLDERS) | _text("output").str.strip_chars().is_in(_PLACEHOLDERS)),
         _INSTRUCTION,
     ),
     Rule("short_output", "the output is shorter than min_output_chars", _long_enough, _INSTRUCTION),
@@ -176,6 +176,8 @@ def check_examples(frame: pl.DataFrame, kind: str, quality: Quality) -> Checked:
     quarantine = frame.select(keep)[bad].insert_column(1, listed)
     is_bad = pl.Series([index in reasons for index in range(frame.height)])
     good = frame.select(keep).filter(~is_bad).with_columns(pl.col(KINDS[kind].columns).fill_null(""))
+    if kind == "classification":
+        good = good.with_columns(pl.col("label").str.strip_chars())
     broken = {name: sum(1 for failed, _ in failures if failed == name) for name in names}
     broken = {name: count for name, count in broken.items() if count}
 

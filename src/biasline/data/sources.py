@@ -19,6 +19,11 @@ from biasline.errors import BiaslineError, shown
 
 # A Boolean companion of each of our columns: whether the file had something else than text there.
 NOT_TEXT_SUFFIX = "__not_text"
+# Columns that validation and evaluation add.
+RESERVED = frozenset(
+    {"row", "reasons", "base", "tuned", "base_exact", "tuned_exact", "probability"}
+    | {"tokens", "base_nll", "tuned_nll", "base_hits", "tuned_hits"}
+)
 
 
 def read_examples(path: Path, kind: Kind, columns: Mapping[str, str]) -> tuple[pl.DataFrame, dict[str, str]]:
@@ -47,10 +52,21 @@ def read_examples(path: Path, kind: Kind, columns: Mapping[str, str]) -> tuple[p
         data[ours + NOT_TEXT_SUFFIX] = [value is not None and not isinstance(value, str) for value in values]
     used = set(taken.values())
     for name in names:
-        if name not in used and name not in data:
-            data[name] = [_as_text(record.get(name)) for record in records]
+        if name not in used:
+            data[metadata_name(name, kind)] = [_as_text(record.get(name)) for record in records]
     schema_overrides = {name: pl.String for name in data if not (name == "row" or name.endswith(NOT_TEXT_SUFFIX))}
-    return pl.DataFrame(data, schema_overrides=schema_overrides), taken
+    try:
+        return pl.DataFrame(data, schema_overrides=schema_overrides), taken
+    except UnicodeEncodeError as error:
+        raise BiaslineError(
+            f"{shown(path)}: half a surrogate pair (\\u{ord(error.object[error.start]):04x}) in a text", "mend that row"
+        ) from None
+
+
+def metadata_name(name: str, kind: Kind) -> str:
+    """What a further column of a file is called in ours: its own name, unless later stages use that themselves."""
+    taken = name in RESERVED or name in kind.columns or name.endswith(NOT_TEXT_SUFFIX)
+    return f"meta_{name}" if taken else name
 
 
 def _read_records(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -61,7 +77,12 @@ def _read_records(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         raise BiaslineError(f"{shown(path)}: no such file", "mend `data` in params.yaml or put the file there")
     raw = path.read_bytes()
     if raw.startswith(b"PAR1"):
-        frame = pl.read_parquet(io.BytesIO(raw))
+        try:
+            frame = pl.read_parquet(io.BytesIO(raw))
+        except pl.exceptions.PolarsError as error:
+            raise BiaslineError(
+                f"{shown(path)}: damaged Parquet: {str(error).splitlines()[0]}", "export it again"
+            ) from None
         return frame.to_dicts(), frame.columns
     text = _decode(path, raw)
     start = text.lstrip()[:1]
@@ -87,7 +108,7 @@ def _decode(path: Path, raw: bytes) -> str:
 
 def _json_array(path: Path, text: str) -> list[dict[str, Any]]:
     try:
-        rows = json.loads(text)
+        rows = _load_json(path, text)
     except json.JSONDecodeError as error:
         raise BiaslineError(
             f"{shown(path)}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}",
@@ -99,6 +120,15 @@ def _json_array(path: Path, text: str) -> list[dict[str, Any]]:
     return rows
 
 
+def _load_json(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise BiaslineError(f"{shown(path)}: JSON that cannot be read: {error}", "mend or re-export the file") from None
+
+
 def _json_lines(path: Path, text: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     # Not splitlines(): it also breaks at U+2028 and form feeds, which JSON strings may hold.
@@ -106,7 +136,7 @@ def _json_lines(path: Path, text: str) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = _load_json(path, line)
         except json.JSONDecodeError as error:
             raise BiaslineError(
                 f"{shown(path)}: broken JSON at line {number}, column {error.colno}: {error.msg}",

@@ -49,4 +49,6 @@ def split_examples(good: pl.DataFrame, kind: Kind, split: Split) -> dict[str, pl
 
 def read_split(place: TaskPlace, name: str) -> pl.DataFrame:
     """A clean split as validate wrote it."""
+    if not place.split(name).is_file():
+        raise BiaslineError(f"{place.split(name)}: not there", f"dvc repro validate@{place.task}")
     return pl.read_parquet(place.split(name))

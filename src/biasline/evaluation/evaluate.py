@@ -11,6 +11,7 @@ import polars as pl
 import torch
 
 from biasline.bases.load import best_device, load_causal_lm, load_classifier
+from biasline.bases.match import check_base
 from biasline.bases.pin import Pin, load_tokenizer, verified_folder
 from biasline.bitfit import BiasDelta
 from biasline.data.kinds import KINDS
@@ -22,7 +23,7 @@ from biasline.evaluation.generate import generate
 from biasline.evaluation.scoring import Scored, answered, score_likelihood, slice_table
 from biasline.evaluation.statistics import paired_interval
 from biasline.jsonfile import dump_json, load_json
-from biasline.layout import TaskPlace, write_text
+from biasline.layout import TaskPlace, replacing, write_text
 from biasline.params import Task
 from biasline.progress import progress
 from biasline.tokens.mask import Encoder
@@ -63,6 +64,7 @@ def evaluate(task: Task, place: TaskPlace) -> str:
         )
     pin, folder = verified_folder(Path(task.base))
     delta = BiasDelta.load(place.delta)
+    check_base(delta, pin)
     compare = _compare_labels if task.kind == "classification" else _compare_answers
     found = compare(task, place, pin, folder, delta, test)
 
@@ -70,10 +72,10 @@ def evaluate(task: Task, place: TaskPlace) -> str:
     quality = load_json(place.quality, f"dvc repro validate@{place.task}")
     table = slice_table(found.predictions, task.evaluate.slices)
     metrics = _metrics(test, task, report["fingerprint"], found)
-    place.evaluation.mkdir(parents=True, exist_ok=True)
-    found.predictions.write_parquet(place.predictions)
-    table.write_csv(place.slices, float_precision=6)
-    found.change.write_csv(place.bias_change, float_precision=8)
+    with replacing(place.predictions) as draft:
+        found.predictions.write_parquet(draft)
+    write_text(place.slices, table.write_csv(float_precision=6))
+    write_text(place.bias_change, found.change.write_csv(float_precision=8))
     write_text(place.samples, samples_page(found.predictions, KINDS[task.kind], task.evaluate.samples))
     write_text(place.card, model_card(place.task, task, metrics, report, quality, table, delta.manifest))
     write_text(place.metrics, dump_json(metrics))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from biasline.errors import BiaslineError
 from biasline.evaluation.statistics import CONFIDENCE, paired_interval
 from biasline.params import Gates
 
@@ -48,6 +49,11 @@ def judge(gates: Gates, metric: str, metrics: dict[str, Any], predictions: pl.Da
         metrics: its metrics.json.
         predictions: its test rows with `base_exact` and `tuned_exact`.
     """
+    if metric not in metrics["tuned"]:
+        raise BiaslineError(
+            f"the candidate was not evaluated by {metric}; it has: {', '.join(metrics['tuned'])}",
+            "mend gates.metric, or run the pipeline again",
+        )
     value, base = metrics["tuned"][metric], metrics["base"][metric]
     found = [Gate("floor", value >= gates.floor, f"{value:.4f} ≥ {gates.floor:.4f}")]
     if gates.better_than_base:

@@ -18,8 +18,10 @@ def append(path: Path, decision: str, **told: Any) -> dict[str, Any]:
     entry = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "decision": decision, **told}
     with full_disk_is_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        # An editor may have taken the last line end away.
+        unended = path.is_file() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
         with path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            file.write(("\n" if unended else "") + json.dumps(entry, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
     return entry
@@ -32,11 +34,12 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
     """
     if not path.is_file():
         return
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    # Not splitlines(): a reason may hold U+2028 and the like.
+    for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), 1):
         try:
             entry = json.loads(line)
-            decision = entry["decision"]
-        except (json.JSONDecodeError, KeyError, TypeError):
+            decision, _ = entry["decision"], entry["fingerprint"]
+        except (ValueError, KeyError, TypeError):
             raise BiaslineError(
                 f"{shown(path)}: line {number} is no entry of a ledger", "restore it: `git checkout` the file"
             ) from None
@@ -44,9 +47,9 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
             yield entry
 
 
-def champions(path: Path) -> list[str]:
-    """Fingerprints that were made champion, oldest first, the present one last."""
-    return [entry["fingerprint"] for entry in entries(path) if entry["decision"] == PROMOTED]
+def champions(path: Path) -> list[tuple[str, str | None]]:
+    """(fingerprint, package) of what was made champion, oldest first, the present one last."""
+    return [(entry["fingerprint"], entry.get("package")) for entry in entries(path) if entry["decision"] == PROMOTED]
 
 
 def nominee(path: Path) -> str | None:

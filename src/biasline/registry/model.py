@@ -24,6 +24,7 @@ class BiaslineModel(PythonModel):
     def load_context(self, context: Any) -> None:
         """Find the base, hold it against its pin, apply the delta."""
         from biasline.bases.load import best_device, load_causal_lm, load_classifier
+        from biasline.bases.match import check_base
         from biasline.bases.pin import Pin, load_tokenizer, locate, verify, wants_token_types
         from biasline.bitfit import BiasDelta
         from biasline.params import read_task
@@ -32,6 +33,7 @@ class BiaslineModel(PythonModel):
         self.task = read_task(artifacts["task"])
         pin = Pin.model_validate(json.loads(artifacts["pin"].read_text(encoding="utf-8")))
         delta = BiasDelta.load(artifacts["delta"])
+        check_base(delta, pin)
         # The pin has left its folder: where that was on the machine that packaged it is a hint for that machine alone.
         folder = locate(pin, Path((context.model_config or {}).get("pin_path", "")))
         verify(pin, folder)

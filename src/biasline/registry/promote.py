@@ -14,12 +14,25 @@ from biasline.layout import TaskPlace, local_state
 from biasline.params import Task
 from biasline.registry import ledger
 from biasline.registry.gates import Verdict, judge
-from biasline.registry.versions import CANDIDATE, CHAMPION, PREVIOUS, aliased, find_version, model_name, point
+from biasline.registry.versions import (
+    CANDIDATE,
+    CHAMPION,
+    PREVIOUS,
+    aliased,
+    find_version,
+    metrics_sha256,
+    model_name,
+    point,
+)
 from biasline.tracking.lineage import lineage
+from biasline.tracking.record import note_candidate, noted_candidate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+
+_SHORTEST_NAME = 4
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,7 @@ def promote(client: "MlflowClient", task: str, params: Task, by: str, reason: st
             reason=reason,
             version=candidate.version,
             fingerprint=fingerprint,
+            package=candidate.tags.get("biasline.package"),
             previous=champion.tags["biasline.fingerprint"] if champion is not None else None,
             verdict=verdict.as_data(),
             test_sha256=metrics["test_sha256"],
@@ -92,13 +106,16 @@ def nominate(client: "MlflowClient", task: str, run: str, by: str, reason: str) 
     Errors: `BiaslineError` where nothing or more than one thing matches, or the run has no registered version.
     """
     with _decisions(task):
+        if len(run) < _SHORTEST_NAME:
+            raise BiaslineError(f"run {run!r}: name {_SHORTEST_NAME} characters at least", "`make ui` shows the names")
+        list(ledger.entries(TaskPlace(task).ledger))  # a broken ledger is told before it grows
         versions = client.search_model_versions(f"name = '{model_name(task)}'")
         matching = [version for version in versions if _is_called(client, version, run)]
-        if len(matching) != 1:
+        if len({version.run_id for version in matching}) != 1:
             known = ", ".join(version.tags["biasline.fingerprint"] for version in versions) or "none"
             word = "no registered version" if not matching else f"{len(matching)} registered versions"
             raise BiaslineError(f"{model_name(task)}: {word} of a run {run!r}", f"name one of: {known}")
-        chosen = matching[0]
+        chosen = max(matching, key=lambda version: int(version.version))
         fingerprint = chosen.tags["biasline.fingerprint"]
         ledger.append(
             TaskPlace(task).ledger,
@@ -109,6 +126,7 @@ def nominate(client: "MlflowClient", task: str, run: str, by: str, reason: str) 
             fingerprint=fingerprint,
         )
         point(client, task, CANDIDATE, chosen.version)
+        note_candidate(task, fingerprint)
         return chosen
 
 
@@ -120,11 +138,12 @@ def restore_aliases(client: "MlflowClient", task: str) -> list[str]:
     path, lost = TaskPlace(task).ledger, []
     made = ledger.champions(path)
     wanted = list(zip((CHAMPION, PREVIOUS), reversed(made[-2:]), strict=False))
-    named = ledger.nominee(path)
+    named = noted_candidate(task) or ledger.nominee(path)
     if named is not None and aliased(client, task, CANDIDATE) is None:
-        wanted.append((CANDIDATE, named))
-    for alias, fingerprint in wanted:
-        version = find_version(client, task, fingerprint)
+        wanted.append((CANDIDATE, (named, None)))
+    for alias, (fingerprint, package) in wanted:
+        # The very package that was judged; where a rebuilt store has only the same delta packaged anew, that.
+        version = find_version(client, task, fingerprint, package) or find_version(client, task, fingerprint)
         if version is None:
             lost.append(f"{alias}: no version of fingerprint {fingerprint} in the registry, and no record of it here")
         else:
@@ -144,6 +163,11 @@ def _evaluation(client: "MlflowClient", candidate: "ModelVersion") -> tuple[dict
         metrics, predictions = (
             Path(client.download_artifacts(candidate.run_id, name, dst_path=scratch)) for name in wanted
         )
+        if metrics_sha256(metrics) != candidate.tags.get("biasline.metrics_sha256"):
+            raise BiaslineError(
+                f"{candidate.name} version {candidate.version}: its run was evaluated again after it was packaged",
+                "package what was evaluated: `dvc repro` the task's register stage",
+            )
         return load_json(metrics, "biasline sync"), pl.read_parquet(predictions)
 
 

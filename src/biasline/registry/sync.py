@@ -7,7 +7,7 @@ from biasline.layout import TaskPlace
 from biasline.registry.promote import restore_aliases
 from biasline.registry.versions import CANDIDATE, aliased, find_version, point, register_version
 from biasline.tracking.publish import publish
-from biasline.tracking.record import Record, all_records, record_of_workspace
+from biasline.tracking.record import Record, all_records, note_candidate, record_of_workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,6 +20,7 @@ def register(client: "MlflowClient", record: Record) -> "ModelVersion":
     version = register_version(client, record, run_id)
     if not os.environ.get("DVC_EXP_NAME"):
         point(client, record.task, CANDIDATE, version.version)
+        note_candidate(record.task, record.fingerprint)
     return version
 
 
@@ -41,9 +42,9 @@ def sync(client: "MlflowClient", task: str) -> list[str]:
     version = find_version(client, task, here.fingerprint) if here is not None else None
     if version is not None:
         candidate = aliased(client, task, CANDIDATE)
-        if candidate is None:
+        if candidate is None and "dvc.experiment" not in here.lineage:
             point(client, task, CANDIDATE, version.version)
-        elif candidate.version != version.version:
+        elif candidate is not None and candidate.version != version.version:
             told.append(
                 f"the workspace's model is version {version.version}, the candidate is version {candidate.version}: "
                 f"`biasline nominate {task} {here.fingerprint}` would change that"

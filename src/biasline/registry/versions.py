@@ -1,13 +1,16 @@
 """Versions and aliases: one version per fingerprint, found before it is made, since MLflow would double it."""
 
 import hashlib
+import json
 import shutil
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from biasline.bases.match import check_base
 from biasline.bases.pin import file_sha256, read_pin
+from biasline.bitfit import BiasDelta
 from biasline.data.kinds import KINDS
 from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace, home
@@ -33,12 +36,17 @@ def model_name(task: str) -> str:
     return f"biasline-{task}"
 
 
-def find_version(client: "MlflowClient", task: str, fingerprint: str) -> "ModelVersion | None":
-    """The registered version of a fingerprint; None where there is none."""
-    for found in client.search_model_versions(f"name = '{model_name(task)}'"):
-        if found.tags.get("biasline.fingerprint") == fingerprint:
-            return found
-    return None
+def find_version(
+    client: "MlflowClient", task: str, fingerprint: str, package: str | None = None
+) -> "ModelVersion | None":
+    """The newest registered version of a fingerprint (and package, if given); None where there is none."""
+    found = [
+        version
+        for version in client.search_model_versions(f"name = '{model_name(task)}'")
+        if version.tags.get("biasline.fingerprint") == fingerprint
+        and package in (None, version.tags.get("biasline.package"))
+    ]
+    return max(found, key=lambda version: int(version.version), default=None)
 
 
 def aliased(client: "MlflowClient", task: str, alias: str) -> "ModelVersion | None":
@@ -54,10 +62,14 @@ def aliased(client: "MlflowClient", task: str, alias: str) -> "ModelVersion | No
 def register_version(client: "MlflowClient", record: Record, run_id: str) -> "ModelVersion":
     """The version of a record's model: packaged, logged to its run and registered unless that was done before.
 
-    Errors: `BiaslineError` where the base's pin is gone.
+    A version is named by its fingerprint and by what is packaged with it: the same delta with other generation
+    settings, other code or another evaluation is another version, so that what is judged is what is served.
+
+    Errors: `BiaslineError` where the record's delta was trained on another base than its pin names.
     """
     with store_lock():
-        found = find_version(client, record.task, record.fingerprint)
+        package = package_sha256(record)
+        found = find_version(client, record.task, record.fingerprint, package)
         if found is not None:
             return found
         place = TaskPlace(record.task)
@@ -68,6 +80,8 @@ def register_version(client: "MlflowClient", record: Record, run_id: str) -> "Mo
         card = record.file(place.card)
         tags = {
             "biasline.fingerprint": record.fingerprint,
+            "biasline.package": package,
+            "biasline.metrics_sha256": metrics_sha256(record.file(place.metrics)),
             "biasline.delta_sha256": file_sha256(record.file(place.delta)),
             "biasline.test_sha256": (record.read(place.metrics) or {}).get("test_sha256", ""),
             "git.commit": record.lineage.get("git.commit", ""),
@@ -93,26 +107,44 @@ def _log_model(record: Record, run_id: str) -> str:
     import mlflow
 
     place, task = TaskPlace(record.task), record.resolved()
-    pin_path = home() / task.base
-    if not pin_path.is_file():
-        pin_path = Path(task.base).resolve()
-    read_pin(pin_path)
+    delta, pin = BiasDelta.load(record.file(place.delta)), read_pin(record.pin)
+    check_base(delta, pin)
+    own_place = home() / task.base
     with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id, log_system_metrics=False):
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("model.py")),
             artifacts={
                 "delta": str(record.file(place.delta)),
-                "pin": str(pin_path),
+                "pin": str(record.pin),
                 "task": str(record.file(place.resolved)),
             },
-            model_config={"pin_path": str(pin_path)},
+            model_config={"pin_path": str(own_place)},
             code_paths=[str(_code(Path(scratch)))],
             signature=_signature(task),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS],
             metadata={"biasline.fingerprint": record.fingerprint, "biasline.task": record.task},
         )
     return info.model_uri
+
+
+def package_sha256(record: Record) -> str:
+    """Hash of what a version holds: delta, pin, task, the code beside them, and the evaluation that it is judged by."""
+    place, package = TaskPlace(record.task), Path(__file__).parent.parent
+    task = record.resolved().model_dump(include={"kind", "load", "tokens", "evaluate"})
+    code = [package / name for name in _CODE] + [Path(__file__).with_name("model.py")]
+    files = [file for path in code for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
+    parts = {
+        "task": task,
+        "files": [file_sha256(path) for path in (record.file(place.delta), record.pin, *files)],
+        "metrics": metrics_sha256(record.file(place.metrics)),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def metrics_sha256(path: Path) -> str:
+    """Hash of a metrics.json; empty where nothing was evaluated."""
+    return file_sha256(path) if path.is_file() else ""
 
 
 def _signature(task: Task) -> "ModelSignature":
@@ -154,5 +186,5 @@ def registered_note(record: Record) -> dict[str, str]:
     return {
         "name": model_name(record.task),
         "fingerprint": record.fingerprint,
-        "delta_sha256": hashlib.sha256(delta.read_bytes()).hexdigest(),
+        "delta_sha256": file_sha256(delta),
     }

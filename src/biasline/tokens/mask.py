@@ -55,7 +55,9 @@ class Encoder:
         return [self._example(prompt, response) for prompt, response in pairs]
 
     def _example(self, prompt: list[int], response: list[int]) -> Encoded | None:
-        room = self.max_length - len(self.prefix) - 1  # one for EOS
+        # A response without any of its prompt would teach nothing about it: a quarter of the length stays the prompt's.
+        kept = min(len(prompt), self.max_length // 4)
+        room = self.max_length - len(self.prefix) - kept - 1  # one for EOS
         if not response:
             return None
         if len(response) > room:

@@ -19,6 +19,7 @@ from biasline.tokens.texts import TextEncoder, label_names, label_numbers
 
 SUMMARY = "summary.json"
 _PREVIEWED = 12
+_MUCH_LEFT_OUT = 0.05
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,13 @@ def tokenize(task: Task, place: TaskPlace) -> str:
     write_text(place.preview, _preview(tokenizer, summary, sets["train"].columns))
     counts = ", ".join(f"{name} {numbers['rows']:,}" for name, numbers in summary["splits"].items())
     left_out = sum(len(found.rejected) for found in sets.values())
+    rows = sum(frame.height for frame in frames.values())
     told = f", {left_out} rows left out (response over max_length)" if left_out else ""
+    if left_out > _MUCH_LEFT_OUT * rows:
+        print(
+            f"warning: {left_out / rows:.0%} of the rows have no place for their response in {task.tokens.max_length} "
+            "tokens and are left out → raise tokens.max_length, or set tokens.long_response: truncate"
+        )
     train = summary["splits"]["train"]
     what = (
         f"{len(labels)} labels: {', '.join(labels)}"

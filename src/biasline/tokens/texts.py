@@ -31,13 +31,25 @@ class TextEncoder:
         """The model's inputs of texts: `input_ids` and, where wanted, `token_type_ids`.
 
         Args:
-            pairs: the second texts; all empty where there are none.
+            pairs: the second texts; empty where there is none.
         """
+        rows: list[dict[str, list[int]]] = [{} for _ in texts]
+        # Apart, so that what a row becomes does not depend on the rows beside it.
+        for paired in (False, True):
+            chosen = [index for index, pair in enumerate(pairs) if bool(pair) == paired]
+            firsts, seconds = [texts[index] for index in chosen], [pairs[index] for index in chosen]
+            if paired and self.ending:  # no special token of its own: a line break keeps the two apart
+                firsts, seconds = [f"{one}\n{two}" for one, two in zip(firsts, seconds, strict=True)], []
+            for index, row in zip(chosen, self._inputs(firsts, seconds if paired else []), strict=True):
+                rows[index] = row
+        return rows
+
+    def _inputs(self, texts: list[str], pairs: list[str]) -> list[dict[str, list[int]]]:
         if not texts:
             return []
         found = self.tokenizer(
-            list(texts),
-            list(pairs) if any(pairs) else None,
+            texts,
+            pairs or None,
             truncation=True,
             max_length=self.max_length - len(self.ending),
             split_special_tokens=True,

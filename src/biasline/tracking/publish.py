@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -191,8 +192,8 @@ def _log_inputs(client: "MlflowClient", run: "Run", record: Record, task: Task) 
     if not quality:
         return
     digest = quality["raw_sha256"][:16]
-    profile = f'{{"num_rows": {quality["rows"]}}}'
-    dataset = Dataset(Path(task.data).name, digest, "local", f'{{"uri": "{task.data}"}}', profile=profile)
+    source, profile = json.dumps({"uri": task.data}), json.dumps({"num_rows": quality["rows"]})
+    dataset = Dataset(Path(task.data).name, digest, "local", source, profile=profile)
     client.log_inputs(run.info.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 

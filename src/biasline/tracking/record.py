@@ -4,7 +4,6 @@ Everything in MLflow is published from a record. So a wiped store can be rebuilt
 in, and what a stage reports does not depend on which stage ran before it.
 """
 
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +33,11 @@ class Record:
     def files(self) -> Path:
         return self.folder / "files"
 
+    @property
+    def pin(self) -> Path:
+        """The pin of the base that the run was made on, as it was then."""
+        return self.folder / "pin.json"
+
     def file(self, path: Path) -> Path:
         """The record's copy of a file of the task (a path of its `TaskPlace`)."""
         return self.files / path.relative_to(TaskPlace(self.task).folder)
@@ -59,12 +63,15 @@ class Record:
         return load_json(path, "biasline sync") if path.is_file() else {}
 
     def begin(self, place: TaskPlace) -> None:
-        """Note the lineage and the task, unless an earlier stage of the same run did."""
-        if not self.file(place.resolved).is_file():
-            with replacing(self.file(place.resolved)) as draft:
-                shutil.copyfile(place.resolved, draft)
+        """Note the lineage, the task and the base's pin, unless an earlier stage of the same run did."""
+        task = read_task(place.resolved)
+        for source, target in ((place.resolved, self.file(place.resolved)), (Path(task.base), self.pin)):
+            if not target.is_file():
+                with replacing(target) as draft:
+                    shutil.copyfile(source, draft)
         if not (self.folder / _LINEAGE).is_file():
-            write_text(self.folder / _LINEAGE, dump_json(lineage()))
+            base = Path(task.base)
+            write_text(self.folder / _LINEAGE, dump_json(lineage(task.data, task.base, str(base.with_suffix("")))))
 
     def observe(self, **values: float) -> None:
         """Add measurements."""
@@ -80,9 +87,12 @@ class Record:
         made = [place.resolved, place.quality, place.quality_page, place.preview, place.history]
         made += [place.delta, place.train_report]
         wanted = [path for path in made if not self.file(path).is_file()]
-        if place.metrics.is_file() and load_json(place.metrics, "").get("fingerprint") == self.fingerprint:
-            wanted += [place.resolved, place.metrics, place.predictions, place.slices, place.bias_change]
-            wanted += [place.samples, place.card]
+        evaluation = [place.metrics, place.predictions, place.slices, place.bias_change, place.samples, place.card]
+        # metrics.json is in git, so a fresh clone has it before anything was evaluated: only the whole set counts.
+        if all(path.is_file() for path in evaluation):
+            metrics = load_json(place.metrics, f"dvc repro evaluate@{self.task}")
+            if metrics.get("fingerprint") == self.fingerprint:
+                wanted += [place.resolved, *evaluation]
         for path in wanted:
             if path.is_file():
                 with replacing(self.file(path)) as draft:
@@ -94,8 +104,8 @@ def record_of_workspace(task: str) -> Record | None:
     place = TaskPlace(task)
     if not place.train_report.is_file():
         return None
-    fingerprint = json.loads(place.train_report.read_text(encoding="utf-8"))["fingerprint"]
-    record = Record(task, fingerprint)
+    report = load_json(place.train_report, f"dvc repro train@{task}")
+    record = Record(task, report["fingerprint"])
     record.take(place)
     return record
 
@@ -108,3 +118,18 @@ def all_records(task: str) -> Iterator[Record]:
     found = [Record(task, path.name) for path in folder.iterdir() if path.is_dir()]
     found = [record for record in found if record.read(TaskPlace(task).train_report)]
     yield from sorted(found, key=lambda record: (record.folder / _LINEAGE).stat().st_mtime_ns)
+
+
+def note_candidate(task: str, fingerprint: str) -> None:
+    """Remember which run is the candidate, so that a wiped store gets it back."""
+    write_text(_candidate_note(task), fingerprint + "\n")
+
+
+def noted_candidate(task: str) -> str | None:
+    """The fingerprint of the run that became candidate last on this machine."""
+    path = _candidate_note(task)
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+
+def _candidate_note(task: str) -> Path:
+    return local_state() / "records" / task / "candidate"

@@ -46,7 +46,7 @@ def connect() -> "MlflowClient":
             client.search_experiments(max_results=1)
     except MlflowException as error:
         raise BiaslineError(
-            f"the tracking store {uri} does not answer: {str(error).splitlines()[0]}",
+            f"the tracking store {uri} does not answer: {str(error).splitlines()[0][:160]}",
             "start the server, or unset MLFLOW_TRACKING_URI for the local store; then `biasline sync`",
         ) from None
     return client

@@ -30,7 +30,8 @@ class History:
     """What training went through.
 
     Attributes:
-        rows: one dict per logged step: step, epoch, loss, learning_rate, grad_norm, valid_loss (or None).
+        rows: one dict per logged step: step, epoch, loss, learning_rate, grad_norm (and per role, as of that step),
+            valid_loss (or None).
         best_step: the step whose biases were kept.
         best_loss: their validation loss; None without a validation set.
         targets: what the loss was taken over, in all: supervised tokens, or labelled rows.
@@ -112,6 +113,8 @@ def fit(model: nn.Module, tuning: BiasTuning, plan: Plan, sets: Sets, params: Tr
         look = len(sets.valid) > 0 and (last or done % params.evaluate_every == 0)
         if look:
             valid_loss = validation_loss(model, sets, params.micro_batch_size, accelerator)
+            if not math.isfinite(valid_loss):
+                raise BiaslineError(f"step {done}: the validation loss is {valid_loss}", "lower train.learning_rate")
             if history.best_loss is None or valid_loss < history.best_loss or params.keep == "last":
                 history.best_step, history.best_loss = done, valid_loss
                 best = _copies(tuning)
@@ -124,9 +127,9 @@ def fit(model: nn.Module, tuning: BiasTuning, plan: Plan, sets: Sets, params: Tr
                 "grad_norm": float(norm),
                 "valid_loss": valid_loss if look else None,
             }
+            row |= {f"grad_norm.{role}": value for role, value in tuning.gradient_norms().items()}
             history.rows.append(row)
-            shares = {f"grad_norm.{role}": value for role, value in tuning.gradient_norms().items()}
-            report(done, {key: value for key, value in row.items() if value is not None and key != "step"} | shares)
+            report(done, {key: value for key, value in row.items() if value is not None and key != "step"})
             window = _Window()
 
     if history.best_loss is None:
@@ -149,8 +152,7 @@ def validation_loss(model: nn.Module, sets: Sets, batch_size: int, accelerator: 
             total, tokens = total + losses.sum().item(), tokens + losses.numel()
     model.train(training)
     both = accelerator.reduce(torch.tensor([total, tokens], dtype=torch.float64, device=accelerator.device), "sum")
-    value = float(both[0] / both[1])
-    return value if math.isfinite(value) else math.inf
+    return float(both[0] / both[1])
 
 
 def _copies(tuning: BiasTuning) -> list[torch.Tensor]:

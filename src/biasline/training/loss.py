@@ -65,7 +65,8 @@ class ResponseTokens:
         return Batch(inputs, labels, tuple(example["row"] for example in examples))
 
     def targets(self, columns: dict[str, list[Any]]) -> int:
-        return sum(label != IGNORED for labels in columns["labels"] for label in labels)
+        # The first position has no logit before it, so that it could not be a target.
+        return sum(label != IGNORED for labels in columns["labels"] for label in labels[1:])
 
     def logits(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         return supervised_logits(model, batch)
