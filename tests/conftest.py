@@ -54,29 +54,38 @@ def demo_tokenizer():
     return PreTrainedTokenizerFast.from_pretrained(str(DEMO_BASE))
 
 
-@pytest.fixture
-def workspace(tmp_path, monkeypatch) -> Path:
-    """A project folder of its own: the demo base, 200 of the demo rows as the task `small`, an empty store."""
-    bases = tmp_path / "data" / "bases"
+def lay_workspace(folder: Path) -> None:
+    """The demo base, and 200 of the demo rows as the task `small`."""
+    bases = folder / "data" / "bases"
     shutil.copytree(DEMO_BASE, bases / "tiny-bloom")
     shutil.copy(DEMO_BASE.with_suffix(".json"), bases)
     rows = (ROOT / "data" / "instruct" / "raw.jsonl").read_text(encoding="utf-8").splitlines()[:200]
-    (tmp_path / "rows.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (folder / "rows.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (folder / "dvc.yaml").write_text("stages: {}\n")
     small = {"base": "data/bases/tiny-bloom.json", "data": "rows.jsonl"}
     small["train"] = {"min_steps": 4, "epochs": 0.1, "batch_size": 8, "learning_rate": 1e-2}
     small["evaluate"] = {"max_new_tokens": 4, "slices": ["skill"]}
-    (tmp_path / "params.yaml").write_text(json.dumps({"tasks": {"small": small}}))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
+    (folder / "params.yaml").write_text(json.dumps({"tasks": {"small": small}}))
+
+
+def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a folder the project that this process works in."""
+    monkeypatch.chdir(folder)
+    for name in ("DVC_ROOT", "DVC_EXP_NAME", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
-def trained(workspace):
-    """The workspace after validate, tokenize, train and evaluate of the task `small`: its task and place."""
+def workspace(tmp_path, monkeypatch) -> Path:
+    """A project folder of its own, with the task `small` and an empty store."""
+    lay_workspace(tmp_path)
+    enter(tmp_path, monkeypatch)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory) -> Path:
+    """The task's folder after validate, tokenize, train and evaluate, for `trained` to copy."""
     from biasline.data.validate import validate
     from biasline.evaluation.evaluate import evaluate
     from biasline.layout import TaskPlace, write_text
@@ -84,12 +93,27 @@ def trained(workspace):
     from biasline.tokens.sets import tokenize
     from biasline.training.train import train
 
+    folder = tmp_path_factory.mktemp("trained")
+    lay_workspace(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, patch)
+        task, place = read_params(folder / "params.yaml").tasks["small"], TaskPlace("small")
+        write_text(place.resolved, task.model_dump_json())
+        validate(task, place)
+        tokenize(task, place)
+        train(task, place, lambda start: lambda step, values: None)
+        evaluate(task, place)
+    return folder / place.folder
+
+
+@pytest.fixture
+def trained(workspace, trained_once):
+    """The workspace with the task `small` trained and evaluated: its task and place."""
+    from biasline.layout import TaskPlace
+    from biasline.params import read_params
+
     task, place = read_params(workspace / "params.yaml").tasks["small"], TaskPlace("small")
-    write_text(place.resolved, task.model_dump_json())
-    validate(task, place)
-    tokenize(task, place)
-    train(task, place, lambda start: lambda step, values: None)
-    evaluate(task, place)
+    shutil.copytree(trained_once, place.folder)
     return task, place
 
 
