@@ -32,9 +32,13 @@ def exit_on_error(run: Callable[[], None]) -> None:
         # The tracking server's word, from whichever call; mlflow itself is not imported for this.
         if not type(error).__module__.startswith("mlflow."):
             raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        print(f"error: the tracking store: {reason[:300]} → `biasline sync` once it answers", file=sys.stderr)
+        print(f"error: the tracking store: {first_line(error)} → `biasline sync` once it answers", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def first_line(error: Exception) -> str:
+    """A foreign error in one line of bearable length."""
+    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
 
 
 def shown(path: Path) -> str:

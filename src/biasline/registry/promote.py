@@ -166,7 +166,7 @@ def _evaluation(client: "MlflowClient", candidate: "ModelVersion") -> tuple[dict
         if metrics_sha256(metrics) != candidate.tags.get("biasline.metrics_sha256"):
             raise BiaslineError(
                 f"{candidate.name} version {candidate.version}: its run was evaluated again after it was packaged",
-                "package what was evaluated: `dvc repro` the task's register stage",
+                "`biasline sync` brings this workspace's evaluation back; `dvc repro --force register@…` packages anew",
             )
         return load_json(metrics, "biasline sync"), pl.read_parquet(predictions)
 

@@ -1,6 +1,5 @@
 """A run while it trains: metrics as they come, and an honest end whatever happens."""
 
-import os
 import signal
 import sys
 import time
@@ -8,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from biasline.errors import BiaslineError
+from biasline.errors import BiaslineError, first_line
 from biasline.tracking.publish import as_metrics, last_step, log_points, metric_names, open_run
 from biasline.tracking.record import Record
 from biasline.tracking.store import connect
@@ -65,8 +64,7 @@ class LiveRun:
 
     def _lose(self, error: Exception) -> None:
         self._client = None
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        print(f"warning: not tracked live: {reason} → `biasline sync` catches up", file=sys.stderr)
+        print(f"warning: not tracked live: {first_line(error)} → `biasline sync` catches up", file=sys.stderr)
 
 
 @contextmanager
@@ -100,7 +98,4 @@ def publish_or_warn(record: Record) -> None:
     except BiaslineError as error:
         print(f"warning: not published: {error}", file=sys.stderr)
     except Exception as error:
-        if os.environ.get("BIASLINE_DEBUG"):
-            raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        print(f"warning: not published: {reason} → `biasline sync` catches up", file=sys.stderr)
+        print(f"warning: not published: {first_line(error)} → `biasline sync` catches up", file=sys.stderr)
