@@ -95,10 +95,16 @@ class Tokens(Group):
 class Train(Group):
     method: Literal["bitfit"] = Field("bitfit", description="what is trained")
     biases: str = Field(
-        "all", min_length=1, description="roles or groups joined by '+': all, attention+mlp, query+mlp_in, value, norm"
+        "all",
+        min_length=1,
+        description="roles or groups joined by '+': all, attention+mlp, query+mlp_in, value, norm; norm_scale adds scales",
     )
     layers: str = Field("", description="only these layers, as '0-3' or '2,5,7-'; empty: every layer")
     pattern: str = Field("", description="only biases whose parameter name matches this regular expression")
+    inject: str = Field("", description="roles whose layers get a zero bias if they have none: all, attention, mlp, …")
+    head: Literal["auto", "train", "new"] = Field(
+        "auto", description="a head that the base has: stays frozen (auto), is trained whole (train) or replaced (new)"
+    )
     learning_rate: float = Field(1e-3, gt=0, le=100, description="peak; biases want 10 to 100 times a full-tuning rate")
     epochs: float = Field(3.0, gt=0, description="passes over the training rows")
     min_steps: int = Field(400, ge=1, description="at least so many steps: a few epochs of few rows under-train biases")

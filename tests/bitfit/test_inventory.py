@@ -17,13 +17,14 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from biasline.bitfit import inspect_biases
+from biasline.bitfit import by_role, inspect_biases
+from biasline.bitfit.roles import Cut
 
 SMALL = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 64, "vocab_size": 50}
 
 
 def test_bloom_by_role(bloom):
-    assert inspect_biases(bloom).by_role() == {
+    assert by_role(inspect_biases(bloom).biases) == {
         "embedding_norm": 32,
         "norm": 2 * 2 * 32 + 32,
         "query": 64,
@@ -38,7 +39,7 @@ def test_bloom_by_role(bloom):
 def test_bert_by_role():
     model = BertForSequenceClassification(BertConfig(**SMALL, num_labels=3))
     inventory = inspect_biases(model)
-    assert inventory.by_role() == {
+    assert by_role(inventory.biases) == {
         "embedding_norm": 32,
         "query": 64,
         "key": 64,
@@ -62,22 +63,22 @@ def test_tied_biases_count_once():
 
 def test_gpt2_is_cut_by_thirds():
     model = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=1, n_head=4, vocab_size=50, n_positions=16))
-    parts = {bias.role: bias.ranges for bias in inspect_biases(model).biases if bias.ranges}
-    assert parts == {"query": ((0, 32),), "key": ((32, 64),), "value": ((64, 96),)}
+    parts = {bias.role: bias.cut for bias in inspect_biases(model).biases if bias.cut}
+    assert parts == {"query": Cut(0, 32, 32, 1), "key": Cut(32, 32, 32, 1), "value": Cut(64, 32, 32, 1)}
 
 
 def test_bloom_is_cut_per_head():
     """The ranges are those that the model itself takes apart: view(heads, 3, head size)."""
     model = BloomForCausalLM(BloomConfig(vocab_size=50, hidden_size=12, n_layer=1, n_head=2))
     places = torch.arange(36).view(2, 3, 6)
-    parts = {bias.role: bias for bias in inspect_biases(model).biases if bias.ranges}
+    parts = {bias.role: bias for bias in inspect_biases(model).biases if bias.cut}
     for position, role in enumerate(("query", "key", "value")):
         assert parts[role].read(torch.arange(36)).tolist() == places[:, position].flatten().tolist()
 
 
 def test_the_parts_of_a_fused_bias_cover_it_once(bloom):
     for name, parameter in bloom.named_parameters():
-        parts = [bias for bias in inspect_biases(bloom).biases if bias.name == name and bias.ranges]
+        parts = [bias for bias in inspect_biases(bloom).biases if bias.name == name and bias.cut]
         if parts:
             entries = torch.cat([part.read(torch.arange(parameter.numel())) for part in parts])
             assert sorted(entries.tolist()) == list(range(parameter.numel()))
@@ -93,7 +94,7 @@ def test_llama_has_none_and_says_where_they_could_be():
 
 def test_qwen2_has_query_key_value_only():
     inventory = inspect_biases(Qwen2ForCausalLM(Qwen2Config(**SMALL, num_key_value_heads=2)))
-    assert inventory.by_role() == {"query": 64, "key": 32, "value": 32}
+    assert by_role(inventory.biases) == {"query": 64, "key": 32, "value": 32}
     assert inventory.key_acts
 
 
@@ -111,9 +112,10 @@ def test_a_buffer_called_bias_is_none():
 def test_any_module_is_inspected():
     model = nn.Sequential(nn.Conv1d(2, 3, 1), nn.BatchNorm1d(3), nn.Linear(3, 5, bias=False), nn.LSTM(3, 4))
     inventory = inspect_biases(model)
-    assert inventory.by_role() == {"other": 3 + 3 + 16 + 16}
+    assert by_role(inventory.biases) == {"other": 3 + 3 + 16 + 16}
     assert not inventory.known
-    assert [place.module for place in inventory.missing] == ["2"]
+    assert [bias.name for bias in inventory.missing] == ["2.bias"]
+    assert [scale.name for scale in inventory.scales] == ["1.weight"]
 
 
 @pytest.mark.parametrize("kind", [(BloomConfig(vocab_size=50, hidden_size=12, n_layer=3, n_head=2), BloomForCausalLM)])

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from biasline.bitfit import tune_biases
 from biasline.bitfit.inventory import Bias
+from biasline.bitfit.roles import Fused, Heads
 
 
 def one_step(model, tuning, learning_rate=1e-2):
@@ -89,9 +90,9 @@ def test_a_new_head_is_trained_whole_and_counted_apart():
 @given(st.integers(1, 6), st.integers(1, 5), st.data())
 def test_writing_a_part_leaves_the_rest(heads, width, data):
     length = 3 * heads * width
-    part = data.draw(st.integers(0, 2))
-    ranges = tuple((head * 3 * width + part * width, head * 3 * width + (part + 1) * width) for head in range(heads))
-    bias = Bias("b", "query", 0, (length,), ranges)
+    part = data.draw(st.sampled_from(["query", "key", "value"]))
+    layout = data.draw(st.sampled_from(["interleaved", "concatenated"]))
+    bias = Bias("b", part, 0, (length,), Fused(layout).cuts(length, Heads(heads, heads))[part])
     parameter = torch.randn(length)
     before, values = parameter.clone(), torch.randn(bias.count)
     bias.write(parameter, values)

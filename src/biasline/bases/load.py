@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from biasline.bases.pin import Pin
+from biasline.bitfit import inspect_biases
 from biasline.errors import BiaslineError, shown
 from biasline.params import Load
 
@@ -41,19 +42,23 @@ def load_causal_lm(pin: Pin, folder: Path, load: Load) -> Any:
     return model
 
 
-def load_classifier(pin: Pin, folder: Path, load: Load, labels: Sequence[str], seed: int) -> tuple[Any, list[str]]:
+def load_classifier(
+    pin: Pin, folder: Path, load: Load, labels: Sequence[str], seed: int, head: str = "auto"
+) -> tuple[Any, list[str]]:
     """The base with a classification head.
 
     Args:
         labels: label names in the order of their numbers.
         seed: of a new head's first values.
+        head: what becomes of a head that the base has: `auto` keeps it frozen, `train` trains it whole, `new` puts
+            a new one in its place. One for another number of labels is always replaced.
 
-    Returns: the model, frozen, and the names of the parameters that are new: the head's, and a pooler's where the base
-    was trained without one.
+    Returns: the model, frozen, and the names of the head's parameters that are to be trained: a new head's, and a
+    pooler's where the base was trained without one.
 
-    Errors: as `load_causal_lm`; and where more than a head is missing.
+    Errors: as `load_causal_lm`; where more than a head is missing; where an existing head is for other labels.
     """
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModelForSequenceClassification
 
     torch.manual_seed(seed)
     names = dict(enumerate(labels))
@@ -65,15 +70,41 @@ def load_classifier(pin: Pin, folder: Path, load: Load, labels: Sequence[str], s
         num_labels=len(labels),
         id2label=names,
         label2id={name: number for number, name in names.items()},
+        ignore_mismatched_sizes=True,
     )
     inner = [name for name in missing if name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name]
     if inner:
         raise BiaslineError(f"base {pin.name}: no weights for {inner[0]}", "take a base that has all of its layers")
-    return model, missing
+    parts = [entry.name for entry in inspect_biases(model).head]
+    existing = [name for name in parts if name not in missing]
+    if head == "new":
+        _refill(model, existing)
+    if head == "new" or len(existing) < len(parts):  # half a head is none
+        return model, [*missing, *existing]
+    if existing:
+        known = AutoConfig.from_pretrained(str(folder)).id2label
+        has = [str(known[number]) for number in sorted(known)]
+        if [name.casefold() for name in has] != [name.casefold() for name in labels]:
+            raise BiaslineError(
+                f"base {pin.name}: its head is for the labels {', '.join(has)}, the task's are {', '.join(labels)}",
+                "call the labels so in the data, or start a new head with train.head: new",
+            )
+    return model, [*missing, *existing] if head == "train" else missing
+
+
+def _refill(model: Any, names: Sequence[str]) -> None:
+    """New first values for a head, as Transformers draws them."""
+    deviation = getattr(model.config, "initializer_range", 0.02)
+    for name in names:
+        parameter = model.get_parameter(name).data
+        if parameter.ndim > 1:
+            parameter.normal_(0.0, deviation)
+        else:
+            parameter.zero_()
 
 
 def _load(model_class: Any, pin: Pin, folder: Path, load: Load, **more: Any) -> tuple[Any, list[str]]:
-    """A model, frozen, and the names of the parameters that its files do not have, in model order."""
+    """A model, frozen, and the names of the parameters that its files do not have so, in model order."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -104,5 +135,5 @@ def _load(model_class: Any, pin: Pin, folder: Path, load: Load, **more: Any) -> 
         # at the token before it, in training and later alike.
         model.config.pad_token_id = model.config.eos_token_id if isinstance(model.config.eos_token_id, int) else 0
     model.requires_grad_(False)
-    missing = set(info["missing_keys"])
+    missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
     return model.eval(), [name for name, _ in model.named_parameters() if name in missing]

@@ -1,10 +1,10 @@
-"""Bias-only tuning of any `torch.nn.Module`: find, choose, train, store and apply biases.
+"""Bias-only tuning of any `torch.nn.Module`: find, choose, inject, train, store and apply biases.
 
 Knows torch modules and nothing of DVC or MLflow; usable by itself.
 """
 
-from biasline.bitfit.delta import BiasDelta, Manifest
-from biasline.bitfit.inventory import Bias, Inventory, inspect_biases
+from biasline.bitfit.delta import BiasDelta, Difference, Manifest
+from biasline.bitfit.inventory import Bias, Inventory, by_role, inspect_biases
 from biasline.bitfit.selection import Selection, select_biases
 from biasline.bitfit.tuning import BiasTuning, tune_biases
 
@@ -12,9 +12,11 @@ __all__ = [
     "Bias",
     "BiasDelta",
     "BiasTuning",
+    "Difference",
     "Inventory",
     "Manifest",
     "Selection",
+    "by_role",
     "inspect_biases",
     "select_biases",
     "tune_biases",

@@ -3,10 +3,12 @@
 Stored are the trained values, not differences: `b + (t - b)` is not `t` in floating point.
 """
 
+import hashlib
 import json
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,16 +17,35 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from biasline.bitfit.inventory import Bias, inspect_biases, value_hash
+from biasline.bitfit.injection import Injection
+from biasline.bitfit.inventory import Bias, value_hash
+from biasline.bitfit.roles import Cut
+from biasline.bitfit.stock import stock_form
 from biasline.bitfit.tuning import BiasTuning
 from biasline.errors import BiaslineError, shown
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
-# The delta that is applied to a model, and the values that it displaced; gone with the model.
-_originals: "weakref.WeakKeyDictionary[nn.Module, tuple[BiasDelta, dict[str, torch.Tensor]]]" = (
-    weakref.WeakKeyDictionary()
-)
+# How many leading entries of each frozen parameter tell one base from another.
+_SAMPLE = 64
+_SAMPLE_DIGITS = 8
+
+
+class Entry(BaseModel):
+    """One stored tensor: which entries of which parameter, and what they were before training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: str
+    shape: tuple[int, ...]  # of the whole parameter
+    values: str  # hash of the trained values
+    base: str = ""  # hash of the base's own values; empty where it has none (a new head, an injected bias)
+    layer: int | None = None
+    cut: tuple[int, int, int, int] | None = None  # start, width, stride, repeats: the entries of a fused bias
+    injected: bool = False
+
+    def place(self, key: str) -> Bias:
+        return Bias(key.partition("#")[0], self.role, self.layer, self.shape, Cut(*self.cut) if self.cut else None)
 
 
 class Manifest(BaseModel):
@@ -32,22 +53,48 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: int = FORMAT_VERSION
     base: dict[str, str] = {}  # name and digest of the base's pin
     model_type: str
-    selection: dict[str, str]  # roles, layers, pattern as asked
-    base_values: dict[str, str]  # tensor → hash of the base's own values there
-    values: dict[str, str]  # tensor → hash of the trained values
-    head: list[str] = []  # tensors of a new head, stored whole; the base has no values of its own there
+    dtype: str  # of the base in training
+    selection: dict[str, str]  # roles, layers, pattern, inject as asked
+    tensors: dict[str, Entry]
+    frozen: str  # hashes of samples of the frozen parameters, in model order, joined
     labels: list[str] = []  # label names in the order of a classification head's outputs
-    about: dict[str, str] = {}  # template, tokenizer, data, fingerprint: whatever names the origin
+    about: dict[str, str] = {}  # tokenizer, template, data, fingerprint: whatever names the origin
+
+    @property
+    def head(self) -> list[str]:
+        """Parameters of the trained head."""
+        return [key for key, entry in self.tensors.items() if entry.role == "head"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two deltas are apart in one tensor: Euclidean norms of the trained values' difference and of both."""
+
+    key: str
+    role: str
+    layer: int | None
+    distance: float
+    norms: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class _Applied:
+    delta: "BiasDelta"
+    originals: dict[str, torch.Tensor]
+    injection: Injection
+
+
+# What is applied to a model; gone with the model.
+_applied: "weakref.WeakKeyDictionary[nn.Module, _Applied]" = weakref.WeakKeyDictionary()
 
 
 class BiasDelta:
     """Trained biases of one task, apart from the base they were trained on.
 
     Args:
-        tensors: key (see `Bias.key`) → trained entries, fp32, flat.
+        tensors: key (see `Bias.key`) → trained values, fp32; parts of a fused bias are flat.
         manifest: what they belong to.
     """
 
@@ -63,30 +110,55 @@ class BiasDelta:
         about: Mapping[str, str] | None = None,
         labels: Sequence[str] = (),
     ) -> "BiasDelta":
-        """The delta of a finished training.
+        """The delta of a finished training. The model has it applied: `revert` gives the base back.
 
         Args:
             base: `name` and `digest` of the base's pin, where there is one.
             about: whatever names the origin: template, tokenizer, data, fingerprint.
             labels: label names in the order of the head's outputs, for a classification.
         """
+        model = tuning.model
+        tuning.write()
         tensors = tuning.values()
+        own = {key for key in tuning.originals if key.partition("#")[0] not in tuning.injection.names}
+        entries = {
+            place.key: Entry(
+                role=place.role,
+                shape=place.shape,
+                values=value_hash(tensors[place.key]),
+                base=value_hash(tuning.originals[place.key]) if place.key in own - tuning.new else "",
+                layer=place.layer,
+                cut=(place.cut.start, place.cut.width, place.cut.stride, place.cut.repeats) if place.cut else None,
+                injected=place.key not in own,
+            )
+            for place in tuning.entries
+        }
         manifest = Manifest(
             base=dict(base or {}),
             model_type=tuning.inventory.model_type,
+            dtype=_dtype(model),
             selection=tuning.selection.asked,
-            base_values=tuning.base_values,
-            values={key: value_hash(values) for key, values in tensors.items()},
-            head=[entry.key for entry in tuning.head],
+            tensors=entries,
+            frozen="".join(digest for _, digest in _samples(model, {place.name for place in tuning.entries})),
             labels=list(labels),
             about=dict(about or {}),
         )
-        return cls(tensors, manifest)
+        delta = cls(tensors, manifest)
+        _applied[model] = _Applied(delta, dict(tuning.originals), tuning.injection)
+        return delta
 
-    def save(self, path: Path) -> None:
+    @property
+    def injected(self) -> dict[str, int]:
+        """Names of the biases that the base does not have, with their lengths."""
+        places = self._places().items()
+        return {place.name: place.shape[0] for key, place in places if self.manifest.tensors[key].injected}
+
+    def save(self, path: Path | str) -> None:
         """Write one safetensors file; equal deltas give equal bytes."""
-        metadata = {"biasline": self.manifest.model_dump_json()}
-        save_file({key: self.tensors[key].contiguous() for key in sorted(self.tensors)}, path, metadata)
+        manifest = self.manifest.model_dump(exclude_defaults=True)
+        text = json.dumps({"format_version": FORMAT_VERSION, "sha256": _sha256(manifest), "manifest": manifest})
+        # One key: safetensors writes several in an order of its own, another each time.
+        save_file({key: self.tensors[key].contiguous() for key in sorted(self.tensors)}, path, {"biasline": text})
 
     @classmethod
     def load(cls, path: Path | str) -> "BiasDelta":
@@ -104,22 +176,23 @@ class BiasDelta:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         except SafetensorError as error:
             raise BiaslineError(f"{shown(path)}: damaged: {error}", "restore it: `dvc checkout`") from None
-        if "biasline" not in metadata:
-            raise BiaslineError(f"{shown(path)}: no Biasline delta: its metadata has no manifest")
-        raw = json.loads(metadata["biasline"])
-        if raw.get("format_version") != FORMAT_VERSION:
-            raise BiaslineError(
-                f"{shown(path)}: format version {raw.get('format_version')}; this Biasline reads {FORMAT_VERSION}",
-                "install the Biasline that wrote it",
-            )
-        try:
-            manifest = Manifest.model_validate(raw)
-        except ValidationError as error:
-            raise BiaslineError(f"{shown(path)}: bad manifest: {error.errors()[0]['msg']}") from None
-        _refuse_difference(shown(path), "tensor", set(manifest.values), set(tensors))
-        _refuse_difference(shown(path), "hash of", set(tensors), {*manifest.base_values, *manifest.head})
+        manifest = _read_manifest(shown(path), metadata)
+        for word, names in (
+            ("missing", manifest.tensors.keys() - tensors.keys()),
+            ("not in the manifest", tensors.keys() - manifest.tensors.keys()),
+        ):
+            if names:
+                raise BiaslineError(f"{shown(path)}: tensor {min(names)}: {word}", "restore the file")
         for key, values in tensors.items():
-            if values.dtype != torch.float32 or value_hash(values) != manifest.values[key]:
+            entry = manifest.tensors[key]
+            place = entry.place(key)
+            shape = place.shape if place.cut is None else (place.count,)
+            if tuple(values.shape) != shape or place.key != key:
+                raise BiaslineError(
+                    f"{shown(path)}: tensor {key}: shape {tuple(values.shape)}, its manifest says {shape}",
+                    "restore the file",
+                )
+            if values.dtype != torch.float32 or value_hash(values) != entry.values:
                 raise BiaslineError(
                     f"{shown(path)}: tensor {key}: its values are not those that were saved", "restore the file"
                 )
@@ -129,34 +202,34 @@ class BiasDelta:
         """Put the trained biases into `model` in place; the displaced values are kept for `revert`.
 
         Errors: `BiaslineError` where a delta is applied already, a tensor does not fit, or the model's own values are
-        not those of the base that the delta was trained on.
+        not those of the base that the delta was trained on. The model is then left as it was.
         """
-        if model in _originals:
+        if model in _applied:
             raise BiaslineError("a delta is applied to this model already", "revert it first")
+        injection = Injection(model, self.injected)
+        try:
+            places = self._checked_places(model)
+        except BaseException:
+            injection.remove(model)
+            raise
         parameters = dict(model.named_parameters(remove_duplicate=False))
-        places = self._places(model)
-        originals = {key: bias.read(parameters[bias.name]) for key, bias in places.items()}
-        for key, values in originals.items():
-            if key not in self.manifest.head and value_hash(values) != self.manifest.base_values[key]:
-                raise BiaslineError(
-                    f"tensor {key}: this model's values are not those of the base that the delta was trained on",
-                    f"load the base {self.manifest.base.get('name', '')} named in the delta's manifest",
-                )
-        for key, bias in places.items():
-            bias.write(parameters[bias.name], self.tensors[key])
-        _originals[model] = (self, originals)
+        originals = {key: place.read(parameters[place.name]) for key, place in places.items()}
+        for key, place in places.items():
+            place.write(parameters[place.name], self.tensors[key])
+        _applied[model] = _Applied(self, originals, injection)
 
     def revert(self, model: nn.Module) -> None:
-        """Put the base's own values back, bit by bit."""
-        if model not in _originals:
+        """Put the base's own values back, bit by bit; injected biases go."""
+        if model not in _applied:
             raise BiaslineError("no delta is applied to this model")
-        owner, originals = _originals[model]
-        if owner is not self:
+        applied = _applied[model]
+        if applied.delta is not self:
             raise BiaslineError("another delta is applied to this model", "revert that one")
-        del _originals[model]
+        del _applied[model]
         parameters = dict(model.named_parameters(remove_duplicate=False))
-        for key, bias in self._places(model).items():
-            bias.write(parameters[bias.name], originals[key])
+        for key, place in self._places().items():
+            place.write(parameters[place.name], applied.originals[key])
+        applied.injection.remove(model)
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[nn.Module]:
@@ -167,43 +240,143 @@ class BiasDelta:
         finally:
             self.revert(model)
 
-    def merge(self, model: nn.Module) -> None:
-        """Apply for good: the originals are not kept, `model` can be saved as a model of its own."""
+    def merge(self, model: nn.Module) -> nn.Module:
+        """Apply for good: a model of its own, which stock Transformers saves and reloads with its biases.
+
+        Args:
+            model: the plain base.
+
+        Returns: `model`, changed in place. Where biases were injected, its config says so; if its type has no place
+        for them but another type does the same computation with biases, a model of that type, sharing the tensors.
+
+        Errors: as `apply`; and `BiaslineError` naming the first bias that no stock model has a place for.
+        """
+        injected = self.injected
+        finish = stock_form(model, list(injected)) if injected and model not in _applied else None
         self.apply(model)
-        del _originals[model]
+        del _applied[model]
+        return finish() if finish else model
 
     def change(self, model: nn.Module) -> list[tuple[Bias, torch.Tensor]]:
-        """Trained minus base values per bias (not of a new head), flat fp32; `model` must be the plain base."""
+        """Trained minus base values per bias (not of a head), flat fp32; `model` must be the plain base."""
         parameters = dict(model.named_parameters(remove_duplicate=False))
-        return [
-            (bias, self.tensors[key] - bias.read(parameters[bias.name]).float().cpu())
-            for key, bias in self._places(model).items()
-            if key not in self.manifest.head
-        ]
+        found = []
+        for key, place in self._places().items():
+            if place.role != "head":
+                base = place.read(parameters[place.name]).float().cpu() if place.name in parameters else 0.0
+                found.append((place, self.tensors[key].flatten() - base))
+        return found
 
-    def _places(self, model: nn.Module) -> dict[str, Bias]:
-        inventory = inspect_biases(model)
-        known = inventory.named()
+    def diff(self, other: "BiasDelta") -> list[Difference]:
+        """How far two deltas of one base are apart, tensor by tensor; what only one of them trains comes whole.
+
+        Errors: `BiaslineError` where they belong to different bases.
+        """
+        if (self.manifest.base, self.manifest.model_type) != (other.manifest.base, other.manifest.model_type):
+            names = [one.manifest.base.get("name", one.manifest.model_type) for one in (self, other)]
+            raise BiaslineError(f"deltas of different bases: {names[0]} and {names[1]}", "compare two of one base")
+        told = []
+        for key in [*self.tensors, *(key for key in other.tensors if key not in self.tensors)]:
+            entry = (self.manifest.tensors.get(key) or other.manifest.tensors[key]).place(key)
+            one, two = self.tensors.get(key, torch.zeros(())), other.tensors.get(key, torch.zeros(()))
+            norms = (float(one.norm()), float(two.norm()))
+            told.append(Difference(key, entry.role, entry.layer, float((one - two).norm()), norms))
+        return told
+
+    def _places(self) -> dict[str, Bias]:
+        return {key: self.manifest.tensors[key].place(key) for key in self.tensors}
+
+    def _checked_places(self, model: nn.Module) -> dict[str, Bias]:
+        """Key → where it goes, each held against the model, whose injected biases are in place."""
+        places = self._places()
         parameters = dict(model.named_parameters(remove_duplicate=False))
-        for name in self.manifest.head:
-            if name in parameters:
-                known[name] = Bias(name, "head", None, tuple(parameters[name].shape))
-        whole = {bias.name for bias in inventory.biases}
-        places = {}
-        for key, values in self.tensors.items():
-            if key not in known:
-                found = "the model has no such bias" if key.split("#")[0] not in whole else "it is not cut like this"
-                raise BiaslineError(f"tensor {key}: {found} ({inventory.model_type})", "apply it to its own base")
-            if values.numel() != known[key].count:
+        name = self.manifest.base.get("name", self.manifest.model_type)
+        for key, place in places.items():
+            if place.name not in parameters:
                 raise BiaslineError(
-                    f"tensor {key}: {values.numel()} entries, the model has {known[key].count}",
-                    "apply it to its own base",
+                    f"tensor {key}: {type(model).__name__} has no such parameter", f"apply it to its own base, {name}"
                 )
-            places[key] = known[key]
+            if tuple(parameters[place.name].shape) != place.shape:
+                raise BiaslineError(
+                    f"tensor {key}: shape {place.shape}, the model has {tuple(parameters[place.name].shape)}",
+                    f"apply it to its own base, {name}",
+                )
+        for key, place in places.items():
+            parameter, expected = parameters[place.name], self.manifest.tensors[key].base
+            if expected and value_hash(place.read(parameter)) != expected:
+                raise self._another_base(key, model)
+        samples = _samples(model, {place.name for place in places.values()})
+        expected = self.manifest.frozen
+        for number, (frozen, digest) in enumerate(samples):
+            if expected[number * _SAMPLE_DIGITS : (number + 1) * _SAMPLE_DIGITS] != digest:
+                raise self._another_base(frozen, model)
+        if len(samples) * _SAMPLE_DIGITS != len(expected):
+            raise self._another_base("(one that this model lacks)", model)
         return places
 
+    def _another_base(self, name: str, model: nn.Module) -> BiaslineError:
+        base, trained_in, here = self.manifest.base.get("name", ""), self.manifest.dtype, _dtype(model)
+        if trained_in != here:
+            way_out = f"it was trained in {trained_in}, this model is {here}: load it so, apply, then cast"
+        else:
+            way_out = f"load the base {base} named in the delta's manifest".replace("  ", " ")
+        return BiaslineError(
+            f"tensor {name}: this model's values are not those of the base that the delta was trained on", way_out
+        )
 
-def _refuse_difference(where: str, what: str, expected: set[str], found: set[str]) -> None:
-    for word, names in (("missing", expected - found), ("not in the manifest", found - expected)):
-        if names:
-            raise BiaslineError(f"{where}: {what} {sorted(names)[0]}: {word}", "restore the file")
+
+def _read_manifest(where: str, metadata: Mapping[str, str]) -> Manifest:
+    if "biasline" not in metadata:
+        raise BiaslineError(f"{where}: no Biasline delta: its metadata has no manifest", "name a delta.safetensors")
+    try:
+        raw = json.loads(metadata["biasline"])
+    except json.JSONDecodeError:
+        raw = None
+    if not isinstance(raw, dict):
+        raise BiaslineError(f"{where}: bad manifest: no JSON object", "restore the file")
+    if raw.get("format_version") != FORMAT_VERSION:
+        raise BiaslineError(
+            f"{where}: format version {raw.get('format_version')}; this Biasline reads {FORMAT_VERSION}",
+            "install the Biasline that wrote it",
+        )
+    if raw.get("sha256") != _sha256(raw.get("manifest")):
+        raise BiaslineError(f"{where}: the manifest is not the one that was saved", "restore the file")
+    try:
+        return Manifest.model_validate(raw["manifest"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise BiaslineError(f"{where}: bad manifest: {place}: {first['msg']}", "restore the file") from None
+
+
+def _sha256(manifest: object) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _samples(model: nn.Module, trained: Iterable[str]) -> list[tuple[str, str]]:
+    """Each frozen parameter with a hash over its name, its shape and its first entries, in model order.
+
+    The trained biases alone do not tell one base from another: injected ones were all zero. A whole hash of the
+    weights would take seconds for what must take milliseconds; where files are at hand, the base's pin has that.
+    """
+    skipped = set(trained)
+    frozen = [
+        (name, part)
+        for name, part in model.named_parameters()
+        if name not in skipped and part.is_floating_point() and not part.is_meta
+    ]
+    if not frozen:
+        return []
+    heads = [part.detach().reshape(-1)[:_SAMPLE].float() for _, part in frozen]
+    values = torch.cat(heads).cpu().numpy()
+    found, offset = [], 0
+    for (name, part), sample in zip(frozen, heads, strict=True):
+        digest = hashlib.sha256(f"{name} {tuple(part.shape)} ".encode())
+        digest.update(values[offset : offset + len(sample)].tobytes())
+        found.append((name, digest.hexdigest()[:_SAMPLE_DIGITS]))
+        offset += len(sample)
+    return found
+
+
+def _dtype(model: nn.Module) -> str:
+    return str(next(model.parameters()).dtype).removeprefix("torch.")

@@ -2,74 +2,69 @@
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from biasline.bitfit.roles import ARCHITECTURES, FUSED_PARTS, UNKNOWN, Fused
+from biasline.bitfit.architectures import architecture_of
+from biasline.bitfit.roles import NORM_SCALE, UNKNOWN, Architecture, Cut, Fused, Heads
 
 
 @dataclass(frozen=True)
 class Bias:
-    """One bias, or the part of a fused bias that has one role.
+    """One bias, or the part of a fused bias that has one role. (A norm's scale and a head's weight are told so too.)
 
     Attributes:
         name: parameter name as in `model.named_parameters()`.
-        role: one of `biasline.bitfit.roles.ROLES`.
+        role: one of `biasline.bitfit.roles.ROLES`, or `norm_scale`.
         layer: number of the Transformer layer, or None outside the layers.
         shape: shape of the whole parameter.
-        ranges: half-open index ranges inside the flattened parameter; None means all of it.
+        cut: the entries meant, inside the flattened parameter; None means all of them.
     """
 
     name: str
     role: str
     layer: int | None
     shape: tuple[int, ...]
-    ranges: tuple[tuple[int, int], ...] | None = None
+    cut: Cut | None = None
 
     @property
     def key(self) -> str:
         """Unique name: the parameter's, with `#role` behind it where only a part is meant."""
-        return self.name if self.ranges is None else f"{self.name}#{self.role}"
+        return self.name if self.cut is None else f"{self.name}#{self.role}"
 
     @property
     def count(self) -> int:
         """Number of entries."""
-        if self.ranges is None:
-            return torch.Size(self.shape).numel()
-        return sum(stop - start for start, stop in self.ranges)
+        return torch.Size(self.shape).numel() if self.cut is None else self.cut.count
 
     def read(self, parameter: torch.Tensor) -> torch.Tensor:
         """The entries, flattened, as a new tensor in the parameter's dtype."""
-        flat = parameter.detach().reshape(-1)
-        if self.ranges is None:
-            return flat.clone()
-        return torch.cat([flat[start:stop] for start, stop in self.ranges])
+        return self._view(parameter.detach()).flatten().clone()
 
     def write(self, parameter: torch.Tensor, values: torch.Tensor) -> None:
-        """Put flat `values` in place, cast to the parameter's dtype; all other entries stay byte-identical."""
+        """Put `values` in place, cast to the parameter's dtype; all other entries stay byte-identical."""
         with torch.no_grad():
-            flat = parameter.view(-1)
-            values = values.to(device=flat.device, dtype=flat.dtype)
-            if self.ranges is None:
-                flat.copy_(values)
-                return
-            offset = 0
-            for start, stop in self.ranges:
-                flat[start:stop] = values[offset : offset + stop - start]
-                offset += stop - start
+            place = self._view(parameter)
+            place.copy_(values.view(place.shape))
 
+    def leading(self, entries: int, head_width: int) -> "Bias":
+        """Only the first `entries` of each attention head."""
+        whole = self.cut or Cut(0, self.count, self.count, 1)
+        return replace(self, cut=whole.leading(entries, head_width))
 
-@dataclass(frozen=True)
-class Missing:
-    """A linear layer without a bias, where one could be injected."""
-
-    module: str
-    role: str
-    layer: int | None
-    count: int
+    def _view(self, parameter: torch.Tensor) -> torch.Tensor:
+        if self.cut is None:
+            return parameter
+        flat = parameter.view(-1)
+        return flat.as_strided(
+            (self.cut.repeats, self.cut.width),
+            (self.cut.stride * flat.stride(0), flat.stride(0)),
+            flat.storage_offset() + self.cut.start * flat.stride(0),
+        )
 
 
 @dataclass(frozen=True)
@@ -77,41 +72,55 @@ class Inventory:
     """All biases of a model and the numbers beside them.
 
     Attributes:
-        biases: whole biases, and the parts of fused ones, in model order; parameters tied by storage once.
-        missing: linear layers that have no bias.
+        biases: whole biases, and the parts of fused ones, in model order; parameters tied by storage once. Those of a
+            head have the role `head`.
+        missing: biases that linear layers and norms do not have, and that could be injected.
+        scales: the norms' scale vectors.
+        head: every parameter of a head, weights and all.
         total: number of parameters of the model, tied ones once.
         model_type: the Transformers model type, or the class name of a plain module.
-        key_acts: whether a key bias can change this model's output.
+        head_width: entries per attention head; 0 where not known.
+        key_entries: how many leading entries of each head's key bias can change the output, of `head_width`.
         known: whether the architecture is in the table of roles.
     """
 
     biases: tuple[Bias, ...]
-    missing: tuple[Missing, ...]
+    missing: tuple[Bias, ...]
+    scales: tuple[Bias, ...]
+    head: tuple[Bias, ...]
     total: int
     model_type: str
-    key_acts: bool
+    head_width: int
+    key_entries: int
     known: bool
 
-    def by_role(self) -> dict[str, int]:
-        """Role → number of entries."""
-        counts: Counter[str] = Counter()
-        for bias in self.biases:
-            counts[bias.role] += bias.count
-        return dict(counts)
-
-    def named(self) -> dict[str, Bias]:
-        return {bias.key: bias for bias in self.biases}
+    @property
+    def key_acts(self) -> bool:
+        """Whether a key bias can change this model's output at all."""
+        return self.key_entries > 0 or not self.known
 
     def summary(self) -> dict[str, Any]:
-        """Counts as plain data, for a pin or a report."""
-        count = sum(bias.count for bias in self.biases)
+        """Counts as plain data, for a pin or a report: a head apart from the biases and from their share."""
+        biases = [bias for bias in self.biases if bias.role != "head"]
+        count = sum(bias.count for bias in biases)
         return {
             "model_type": self.model_type,
             "parameters": self.total,
             "biases": count,
             "share": count / self.total if self.total else 0.0,
-            "roles": self.by_role(),
+            "roles": by_role(biases),
+            "injectable": by_role(self.missing),
+            "norm_scales": sum(scale.count for scale in self.scales),
+            "head": sum(entry.count for entry in self.head),
         }
+
+
+def by_role(biases: Iterable[Bias]) -> dict[str, int]:
+    """Role → number of entries, in order of appearance."""
+    counts: Counter[str] = Counter()
+    for bias in biases:
+        counts[bias.role] += bias.count
+    return dict(counts)
 
 
 def inspect_biases(model: nn.Module) -> Inventory:
@@ -121,39 +130,66 @@ def inspect_biases(model: nn.Module) -> Inventory:
     that name (causal masks of old checkpoints) and embeddings (T5's `relative_attention_bias.weight`) are not.
     """
     config = getattr(model, "config", None)
-    model_type = getattr(config, "model_type", None)
-    architecture = ARCHITECTURES.get(str(model_type), UNKNOWN)
-    heads = int(getattr(config, "num_attention_heads", 0) or 0)
+    model_type = str(getattr(config, "model_type", None) or type(model).__name__)
+    architecture = architecture_of(model_type)
+    text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    heads = _heads(architecture, text)
 
     biases: list[Bias] = []
-    missing: list[Missing] = []
+    missing: list[Bias] = []
+    scales: list[Bias] = []
+    head: list[Bias] = []
     seen: set[tuple[int, int]] = set()
+    width = 0
     for path, module in model.named_modules():
         role, layer = architecture.role_of(path)
-        for attribute, parameter in module.named_parameters(recurse=False):
-            if not _is_bias(attribute, parameter) or _storage(parameter) in seen:
-                continue
-            seen.add(_storage(parameter))
-            name = f"{path}.{attribute}" if path else attribute
-            shape = tuple(parameter.shape)
+        own = [(name, part) for name, part in module.named_parameters(recurse=False) if _storage(part) not in seen]
+        seen.update(_storage(part) for _, part in own)
+        for attribute, parameter in own:
+            name, shape = _joined(path, attribute), tuple(parameter.shape)
+            if role == "head":
+                head.append(Bias(name, "head", layer, shape))
+            if _is_bias(attribute, parameter):
+                biases += _parts(name, role, layer, shape, heads)
+            elif is_norm(module) and attribute == "weight" and parameter.ndim == 1:
+                scales.append(Bias(name, NORM_SCALE, layer, shape))
+        if length := _bias_lacks(module):
+            missing += _parts(_joined(path, "bias"), _injected_role(module, role), layer, (length,), heads)
+        if heads and isinstance(module, nn.Linear):
             if isinstance(role, Fused):
-                for part in FUSED_PARTS:
-                    ranges = role.ranges(part, parameter.numel(), heads)
-                    biases.append(Bias(name, part, layer, shape, ranges))
-            else:
-                biases.append(Bias(name, role, layer, shape))
-        if isinstance(module, nn.Linear) and module.bias is None:
-            told = "+".join(FUSED_PARTS) if isinstance(role, Fused) else role
-            missing.append(Missing(path, told, layer, module.out_features))
+                width = heads.width(module.out_features)
+            elif role == "key":
+                width = module.out_features // heads.keys
+        elif heads and isinstance(role, Fused):  # GPT-2's own kind of linear layer
+            width = heads.width(next(part.numel() for name, part in module.named_parameters() if name == "bias"))
 
     storages = {_storage(parameter): parameter.numel() for parameter in model.parameters()}
     return Inventory(
         tuple(biases),
         tuple(missing),
+        tuple(scales),
+        tuple(head),
         sum(storages.values()),
-        str(model_type or type(model).__name__),
-        architecture.key_acts,
+        model_type,
+        width,
+        architecture.keys(text, width) if heads else 0,
         architecture is not UNKNOWN,
+    )
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module scales what it normalises by one vector, as layer norm and the many kinds of RMS norm do.
+
+    Every family of models brings its own RMS norm; what they share is the name and that one vector is all they hold.
+    """
+    own = dict(module.named_parameters(recurse=False))
+    scale = own.get("weight")
+    return (
+        scale is not None
+        and scale.ndim == 1
+        and set(own) <= {"weight", "bias"}
+        and "Norm" in type(module).__name__
+        and next(module.children(), None) is None
     )
 
 
@@ -162,9 +198,43 @@ def value_hash(values: torch.Tensor) -> str:
     return hashlib.sha256(values.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
+def _heads(architecture: Architecture, config: Any) -> Heads | None:
+    if architecture is UNKNOWN:
+        return None
+    return Heads(int(config.num_attention_heads), architecture.key_heads(config))
+
+
+def _joined(path: str, attribute: str) -> str:
+    return f"{path}.{attribute}" if path else attribute
+
+
+def _parts(
+    name: str, role: str | Fused, layer: int | None, shape: tuple[int, ...], heads: Heads | None
+) -> Iterator[Bias]:
+    if not isinstance(role, Fused):
+        yield Bias(name, role, layer, shape)
+        return
+    assert heads is not None
+    for part, cut in role.cuts(shape[0], heads).items():
+        yield Bias(name, part, layer, shape, cut)
+
+
 def _is_bias(attribute: str, parameter: nn.Parameter) -> bool:
     named = attribute == "bias" or attribute.endswith("_bias") or attribute.startswith("bias_")
     return named and parameter.ndim == 1 and parameter.is_floating_point()
+
+
+def _bias_lacks(module: nn.Module) -> int:
+    """Length of the bias that could be injected; 0 where there is one or none makes sense."""
+    if getattr(module, "bias", None) is not None:
+        return 0
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    return module.weight.numel() if is_norm(module) else 0  # type: ignore[union-attr,return-value,operator]
+
+
+def _injected_role(module: nn.Module, role: str | Fused) -> str | Fused:
+    return "norm" if role == "other" and is_norm(module) else role
 
 
 def _storage(parameter: torch.Tensor) -> tuple[int, int]:

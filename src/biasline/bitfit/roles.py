@@ -1,12 +1,10 @@
-"""What a bias does in its Transformer, told by the structure of the model and never by a substring of its name.
-
-Adding an architecture is adding one row to `ARCHITECTURES`: patterns of module paths and the role of the bias there.
-"""
+"""What a bias does in its Transformer, told by the structure of the model and never by a substring of its name."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 ROLES = (
     "query",
@@ -22,59 +20,124 @@ ROLES = (
     "head",
     "other",
 )
-FUSED_PARTS = ("query", "key", "value")
+NORM_ROLES = ("norm", "embedding_norm")
+# Scale vectors of the norms: no biases, so no part of `all`, but they can be asked for by this name.
+NORM_SCALE = "norm_scale"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A regular part of a vector: `repeats` runs of `width` entries, `stride` apart, from `start` on."""
+
+    start: int
+    width: int
+    stride: int
+    repeats: int
+
+    @property
+    def count(self) -> int:
+        return self.width * self.repeats
+
+    def leading(self, entries: int, head_width: int) -> "Cut":
+        """The first `entries` of each head; a run holds one head, or, where there is one run, all heads in a row."""
+        if self.repeats == 1:
+            return Cut(self.start, entries, head_width, self.width // head_width)
+        return Cut(self.start, entries, self.stride, self.repeats)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Sizes of an attention: query heads, key/value heads (fewer where queries are grouped), entries per head."""
+
+    queries: int
+    keys: int
+
+    def width(self, fused: int) -> int:
+        """Entries per head, from the length of a fused query/key/value bias."""
+        return fused // (self.queries + 2 * self.keys)
 
 
 @dataclass(frozen=True)
 class Fused:
     """One bias that holds the query, key and value biases of a layer.
 
-    `interleaved`: per head q, k, v in turn (BLOOM, GPT-NeoX); `concatenated`: all of q, then k, then v (GPT-2).
+    `interleaved`: per group of heads its queries, its key, its value (BLOOM, GPT-NeoX: one query to a group; Falcon:
+    as many as share a key); `concatenated`: all queries, then all keys, then all values (GPT-2, ModernBERT, Phi-3).
     """
 
     layout: Literal["interleaved", "concatenated"]
 
-    def ranges(self, part: str, length: int, heads: int) -> tuple[tuple[int, int], ...]:
-        """Half-open index ranges of `part` inside the fused bias.
-
-        Args:
-            part: one of `FUSED_PARTS`.
-            length: entries of the fused bias, 3 × hidden size.
-            heads: attention heads; equal numbers of query and key heads.
-        """
-        position = FUSED_PARTS.index(part)
+    def cuts(self, length: int, heads: Heads) -> dict[str, Cut]:
+        """Role → its part of a fused bias of `length` entries."""
+        width = heads.width(length)
         if self.layout == "concatenated":
-            third = length // 3
-            return ((position * third, (position + 1) * third),)
-        width = length // (3 * heads)
-        starts = (head * 3 * width + position * width for head in range(heads))
-        return tuple((start, start + width) for start in starts)
+            queries, keys = heads.queries * width, heads.keys * width
+            return {
+                "query": Cut(0, queries, queries, 1),
+                "key": Cut(queries, keys, keys, 1),
+                "value": Cut(queries + keys, keys, keys, 1),
+            }
+        queries = heads.queries // heads.keys * width
+        group = queries + 2 * width
+        return {
+            "query": Cut(0, queries, group, heads.keys),
+            "key": Cut(queries, width, group, heads.keys),
+            "value": Cut(queries + width, width, group, heads.keys),
+        }
+
+
+Row = tuple[str, str | Fused]
+# (config, entries per head) → how many leading entries of each head's key bias can change the output.
+Keys = Callable[[Any, int], int]
+
+
+def keys_never(config: Any, width: int) -> int:
+    """Keys act by content alone (absolute positions, ALiBi, T5's relative bias).
+
+    There a key bias adds the same amount to every score of a query, which softmax ignores.
+    """
+    return 0
+
+
+def keys_always(config: Any, width: int) -> int:
+    """Rotary positions, a norm on the keys, or disentangled attention: a key bias acts as any other."""
+    return width
+
+
+def keys_rotated(config: Any, width: int) -> int:
+    """Rotary positions on the leading part of each head: only there a key bias acts."""
+    return int(width * (getattr(config, "rope_parameters", None) or {}).get("partial_rotary_factor", 1.0))
+
+
+def same_heads(config: Any) -> int:
+    """Key/value heads as nearly every config names them."""
+    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Roles of one family of models.
+    """Roles of one family of models: one row of the table in `architectures`.
 
     Args:
-        rows: (pattern, role or `Fused`); a pattern is matched against the end of a module's path, at a dot, and
-            `#` in it stands for the layer's number.
-        key_acts: whether a key bias can change the output. Where keys act by content alone (learned absolute
-            positions, ALiBi) it adds the same amount to every score of a query, which softmax ignores; with
-            rotary positions or a norm on the keys it does act.
+        rows: (pattern, role or `Fused`); a pattern is matched against the end of a module's path, at a dot. In it `#`
+            stands for the layer's number, `*` for any one part of the path, `**` for any number of parts.
+        keys: which key biases can act.
+        key_heads: number of key/value heads.
+        flags: switches of the config that give bias-free layers a bias.
+        layout: a model type of the same computation that has biases where this one has none.
     """
 
-    rows: tuple[tuple[str, "str | Fused"], ...]
-    key_acts: bool
+    rows: tuple[Row, ...]
+    keys: Keys
+    key_heads: Callable[[Any], int] = same_heads
+    flags: tuple[str, ...] = ()
+    layout: str = ""
 
     @cached_property
-    def _compiled(self) -> tuple[tuple[re.Pattern[str], "str | Fused"], ...]:
-        def compiled(pattern: str) -> re.Pattern[str]:
-            body = re.escape(pattern).replace(r"\#", "#").replace("#", r"(?P<layer>\d+)")
-            return re.compile(rf"(?:.*\.)?{body}")
+    def _compiled(self) -> tuple[tuple[re.Pattern[str], str | Fused], ...]:
+        return tuple((_pattern(text), role) for text, role in self.rows + _HEADS)
 
-        return tuple((compiled(pattern), role) for pattern, role in self.rows + _HEADS)
-
-    def role_of(self, path: str) -> tuple["str | Fused", int | None]:
+    def role_of(self, path: str) -> tuple[str | Fused, int | None]:
         """Role and layer of the bias in the module at `path`; `other` where no row matches."""
         for pattern, role in self._compiled:
             if match := pattern.fullmatch(path):
@@ -84,90 +147,23 @@ class Architecture:
 
 
 # Heads that stock Transformers put on top of any base; matched last.
-_HEADS: tuple[tuple[str, "str | Fused"], ...] = (
+_HEADS: tuple[Row, ...] = (
     ("score", "head"),
     ("classifier", "head"),
     ("classifier.dense", "head"),
     ("classifier.out_proj", "head"),
+    ("classification_head.dense", "head"),
+    ("classification_head.out_proj", "head"),
     ("pre_classifier", "head"),
     ("qa_outputs", "head"),
     ("pooler.dense", "pooler"),
     ("lm_head", "lm_head"),
 )
 
-_BERT_LAYER: tuple[tuple[str, "str | Fused"], ...] = (
-    ("embeddings.LayerNorm", "embedding_norm"),
-    ("layer.#.attention.self.query", "query"),
-    ("layer.#.attention.self.key", "key"),
-    ("layer.#.attention.self.value", "value"),
-    ("layer.#.attention.output.dense", "attention_output"),
-    ("layer.#.attention.output.LayerNorm", "norm"),
-    ("layer.#.intermediate.dense", "mlp_in"),
-    ("layer.#.output.dense", "mlp_out"),
-    ("layer.#.output.LayerNorm", "norm"),
-)
-
-_LLAMA_LAYER: tuple[tuple[str, "str | Fused"], ...] = (
-    ("layers.#.self_attn.q_proj", "query"),
-    ("layers.#.self_attn.k_proj", "key"),
-    ("layers.#.self_attn.v_proj", "value"),
-    ("layers.#.self_attn.o_proj", "attention_output"),
-    ("layers.#.mlp.gate_proj", "mlp_in"),
-    ("layers.#.mlp.up_proj", "mlp_in"),
-    ("layers.#.mlp.down_proj", "mlp_out"),
-    ("layers.#.input_layernorm", "norm"),
-    ("layers.#.post_attention_layernorm", "norm"),
-    ("norm", "norm"),
-)
-
-_LLAMA = Architecture(_LLAMA_LAYER, key_acts=True)
-
-# By `model_type` of the Transformers config.
-ARCHITECTURES: dict[str, Architecture] = {
-    "bloom": Architecture(
-        (
-            ("word_embeddings_layernorm", "embedding_norm"),
-            ("h.#.input_layernorm", "norm"),
-            ("h.#.self_attention.query_key_value", Fused("interleaved")),
-            ("h.#.self_attention.dense", "attention_output"),
-            ("h.#.post_attention_layernorm", "norm"),
-            ("h.#.mlp.dense_h_to_4h", "mlp_in"),
-            ("h.#.mlp.dense_4h_to_h", "mlp_out"),
-            ("ln_f", "norm"),
-        ),
-        key_acts=False,
-    ),
-    "bert": Architecture(
-        (
-            *_BERT_LAYER,
-            ("cls.predictions.transform.dense", "lm_head"),
-            ("cls.predictions.transform.LayerNorm", "lm_head"),
-            ("cls.predictions", "lm_head"),
-            ("cls.predictions.decoder", "lm_head"),
-            ("cls.seq_relationship", "head"),
-        ),
-        key_acts=False,
-    ),
-    "roberta": Architecture(
-        (*_BERT_LAYER, ("lm_head.dense", "lm_head"), ("lm_head.layer_norm", "lm_head"), ("lm_head.decoder", "lm_head")),
-        key_acts=False,
-    ),
-    "gpt2": Architecture(
-        (
-            ("h.#.ln_1", "norm"),
-            ("h.#.attn.c_attn", Fused("concatenated")),
-            ("h.#.attn.c_proj", "attention_output"),
-            ("h.#.ln_2", "norm"),
-            ("h.#.mlp.c_fc", "mlp_in"),
-            ("h.#.mlp.c_proj", "mlp_out"),
-            ("ln_f", "norm"),
-        ),
-        key_acts=False,
-    ),
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": _LLAMA,
-}
-
 # A model that is not in the table: every bias is found, its role is `other`, and no key bias is left out.
-UNKNOWN = Architecture((), key_acts=True)
+UNKNOWN = Architecture((), keys_always)
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    body = re.escape(text).replace(r"\*\*", ".*").replace(r"\*", "[^.]+").replace(r"\#", r"(?P<layer>\d+)")
+    return re.compile(rf"(?:.*\.)?{body}")

@@ -1,113 +1,176 @@
-"""Which biases are tuned: by role or group, layer range and name pattern."""
+"""Which biases are tuned: by role or group, layer range and name pattern; and which of them have to be injected."""
 
 import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from biasline.bitfit.inventory import Bias, Inventory
-from biasline.bitfit.roles import ROLES
+from biasline.bitfit.inventory import Bias, Inventory, by_role
+from biasline.bitfit.roles import NORM_ROLES, NORM_SCALE, ROLES
 from biasline.errors import BiaslineError
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "attention": ("query", "key", "value", "attention_output"),
     "mlp": ("mlp_in", "mlp_out"),
 }
+# What `all` leaves out: a head has a policy of its own, and scales are no biases.
+_NOT_IN_ALL = {"head"}
+# What injecting `all` leaves out besides: a bias over the vocabulary, and norms, are injected only where asked for.
+_NOT_INJECTED_BY_ALL = {"head", "lm_head", *NORM_ROLES}
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The chosen biases and what should be said about the choice."""
+    """The chosen biases and what should be said about the choice.
+
+    Attributes:
+        biases: what is trained, in model order; norm scales last.
+        inject: names of the chosen biases that the model does not have, with their lengths.
+        notes: what should be said.
+        asked: roles, layers, pattern and inject as asked.
+    """
 
     biases: tuple[Bias, ...]
+    inject: dict[str, int]
     notes: tuple[str, ...]
     asked: dict[str, str]
 
     @property
     def count(self) -> int:
-        """Number of trained entries."""
-        return sum(bias.count for bias in self.biases)
+        """Number of trained bias entries, without norm scales."""
+        return sum(bias.count for bias in self.biases if bias.role != NORM_SCALE)
+
+    @property
+    def scale_count(self) -> int:
+        """Number of trained entries of norm scales."""
+        return sum(bias.count for bias in self.biases if bias.role == NORM_SCALE)
 
 
-def select_biases(inventory: Inventory, roles: str = "all", layers: str = "", pattern: str = "") -> Selection:
+def select_biases(
+    inventory: Inventory, roles: str = "all", layers: str = "", pattern: str = "", inject: str = ""
+) -> Selection:
     """Choose biases.
 
     Args:
-        roles: `all`, or roles and groups joined by `+`: `attention+mlp`, `query+mlp_in`, `value`, `norm`, …
+        roles: `all`, or roles and groups joined by `+`: `attention+mlp`, `query+mlp_in`, `value`, `norm`, …;
+            `norm_scale` adds the norms' scale vectors, which is BitFit no longer.
         layers: `0-3`, `2,5`, `7-` (inclusive); empty for all. With layers given, biases outside them are left out.
         pattern: regular expression searched in the parameter's name; empty for all.
+        inject: roles, written likewise, where a zero bias is put if a layer has none; `all` means every linear layer
+            but the head and the one over the vocabulary. Only what the other three choose too is injected.
 
     Key biases are left out where they cannot act, unless `key` is asked for by name.
 
     Errors: `BiaslineError` for an unknown role, a role this architecture is not known to have, a bad range or
-    pattern, and for an empty selection.
+    pattern, for an empty selection, and for `inject` where nothing is missing.
     """
-    wanted = _roles(roles)
-    matches = _compiled(pattern)
-    in_layers = _layer_ranges(layers)
+    wanted = _roles("biases", roles, frozenset(ROLES) - _NOT_IN_ALL, [NORM_SCALE])
+    injected = _roles("inject", inject, frozenset(ROLES) - _NOT_INJECTED_BY_ALL, []) if inject else frozenset()
+    for what, asked in (("biases", roles), ("inject", inject)):
+        if set(asked.split("+")) - {"", "all", NORM_SCALE} and not inventory.known:
+            _refuse_unknown(inventory, f"{what} {asked!r}")
+    chosen_layers, matches = _layers(layers, inventory), _compiled(pattern)
+    named = set(roles.split("+"))
 
-    last = max((bias.layer for bias in inventory.biases if bias.layer is not None), default=-1)
-    for first, final in in_layers or []:
-        if max(first, 0 if final == float("inf") else final) > last:
-            raise BiaslineError(
-                f"layers {layers!r}: {inventory.model_type} has the layers 0 to {last}", "choose among these"
-            )
-    if roles != "all" and not inventory.known:
-        names = ", ".join(bias.name for bias in inventory.biases[:6])
+    def chosen(candidates: Iterable[Bias]) -> list[Bias]:
+        return [
+            bias
+            for bias in candidates
+            if bias.role in wanted
+            and (chosen_layers is None or (bias.layer is not None and bias.layer in chosen_layers))
+            and (matches is None or matches.search(bias.name))
+        ]
+
+    notes: list[str] = []
+    present = _acting(chosen(inventory.biases), inventory, named, notes)
+    missing = chosen(bias for bias in inventory.missing if bias.role in injected)
+    missing = _acting(missing, inventory, named | set(inject.split("+")), notes)
+    scales = chosen(inventory.scales)
+    if inject and not missing:
         raise BiaslineError(
-            f"biases {roles!r}: the roles of {inventory.model_type!r} are not known; its biases: {names or 'none'}, …",
-            "take 'all' with a pattern, or add the architecture to biasline/bitfit/roles.py",
+            f"inject {inject!r}: nothing to inject among biases {roles!r} of {inventory.model_type}; biases are "
+            f"missing in: {_listed(inventory.missing)}",
+            "leave inject empty, or choose among these",
         )
-    matching = [
-        bias
-        for bias in inventory.biases
-        if bias.role in wanted
-        and (in_layers is None or (bias.layer is not None and any(a <= bias.layer <= b for a, b in in_layers)))
-        and (matches is None or matches.search(bias.name))
-    ]
-    notes = []
-    idle = [bias for bias in matching if bias.role == "key" and not inventory.key_acts]
-    if idle and "key" not in roles.split("+"):
-        matching = [bias for bias in matching if bias not in idle]
-        notes.append(
-            f"{sum(bias.count for bias in idle)} key biases left out: in {inventory.model_type} they add the same to "
-            "every score of a query, which softmax ignores"
-        )
-    chosen = tuple(matching)
-    if not chosen:
+    biases = (*present, *missing, *scales)
+    if not biases:
         raise BiaslineError(_told_empty(inventory, roles, layers, pattern), "choose among these, or 'all'")
-    return Selection(chosen, tuple(notes), {"roles": roles, "layers": layers, "pattern": pattern})
+    if scales:
+        count = sum(scale.count for scale in scales)
+        notes.append(f"{count} entries of norm scales are trained too: this is no longer BitFit proper")
+    asked = {"roles": roles, "layers": layers, "pattern": pattern, "inject": inject}
+    return Selection(biases, {bias.name: bias.shape[0] for bias in missing}, tuple(notes), asked)
 
 
-def _roles(text: str) -> frozenset[str]:
-    if text == "all":
-        return frozenset(ROLES) - {"head"}
+def _acting(biases: list[Bias], inventory: Inventory, named: set[str], notes: list[str]) -> list[Bias]:
+    """Without the key biases that cannot act, unless keys are asked for by name."""
+    width, acting = inventory.head_width, inventory.key_entries
+    if "key" in named or not inventory.known or acting == width:
+        return biases
+    kept: list[Bias] = []
+    idle = 0
+    for bias in biases:
+        if bias.role != "key":
+            kept.append(bias)
+            continue
+        part = bias.leading(acting, width) if acting else None
+        kept += [part] if part else []
+        idle += bias.count - (part.count if part else 0)
+    if idle:
+        where = f"outside the {acting} rotated of {width} entries per head" if acting else f"in {inventory.model_type}"
+        notes.append(
+            f"{idle} key biases left out: {where} they add the same to every score of a query, which softmax ignores"
+        )
+    return kept
+
+
+def _roles(what: str, text: str, everything: frozenset[str], more: list[str]) -> frozenset[str]:
     wanted: set[str] = set()
     for part in text.split("+"):
-        if part in GROUPS:
+        if part == "all":
+            wanted |= everything
+        elif part in GROUPS:
             wanted.update(GROUPS[part])
-        elif part in ROLES:
+        elif part in ROLES or part in more:
             wanted.add(part)
         else:
-            near = difflib.get_close_matches(part, [*GROUPS, *ROLES, "all"], n=1)
+            known = ["all", *GROUPS, *ROLES, *more]
+            near = difflib.get_close_matches(part, known, n=1)
             raise BiaslineError(
-                f"biases {text!r}: {part!r} is no role; expected all, or some of {', '.join([*GROUPS, *ROLES])}",
+                f"{what} {text!r}: {part!r} is no role; expected some of {', '.join(known)}",
                 f"did you mean {near[0]!r}?" if near else "join several with '+'",
             )
     return frozenset(wanted)
 
 
-def _layer_ranges(text: str) -> list[tuple[int, float]] | None:
+def _refuse_unknown(inventory: Inventory, asked: str) -> None:
+    names = ", ".join(bias.name for bias in inventory.biases[:6])
+    raise BiaslineError(
+        f"{asked}: the roles of {inventory.model_type!r} are not known; its biases: {names or 'none'}"
+        + (f" and {len(inventory.biases) - 6} more" if len(inventory.biases) > 6 else ""),
+        "take 'all' with a pattern, or add the architecture to biasline/bitfit/architectures.py",
+    )
+
+
+def _layers(text: str, inventory: Inventory) -> frozenset[int] | None:
     if not text:
         return None
-    ranges: list[tuple[int, float]] = []
+    known = {bias.layer for bias in (*inventory.biases, *inventory.missing) if bias.layer is not None}
+    last = max(known, default=-1)
+    chosen: set[int] = set()
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(-(\d*))?\s*", part)
         if not match:
             raise BiaslineError(f"layers {text!r}: {part!r} is no layer or range", "write them as '0-3', '2,5' or '7-'")
         first = int(match[1])
-        last = first if match[2] is None else (int(match[3]) if match[3] else float("inf"))
-        ranges.append((first, last))
-    return ranges
+        final = first if match[2] is None else (int(match[3]) if match[3] else last)
+        if first > last or final > last:
+            has = f"the layers 0 to {last}" if known else "no layers whose numbers are known"
+            raise BiaslineError(f"layers {text!r}: {inventory.model_type} has {has}", "choose among these")
+        if final < first:
+            raise BiaslineError(f"layers {text!r}: {part!r} ends before it begins", f"write '{final}-{first}'")
+        chosen.update(range(first, final + 1))
+    return frozenset(chosen)
 
 
 def _compiled(pattern: str) -> re.Pattern[str] | None:
@@ -117,13 +180,16 @@ def _compiled(pattern: str) -> re.Pattern[str] | None:
         raise BiaslineError(f"pattern {pattern!r}: not a regular expression: {error}") from None
 
 
+def _listed(biases: Iterable[Bias]) -> str:
+    return ", ".join(f"{role} {count:,}" for role, count in by_role(biases).items()) or "no layer"
+
+
 def _told_empty(inventory: Inventory, roles: str, layers: str, pattern: str) -> str:
     asked = (
         f"biases {roles!r}" + (f", layers {layers!r}" if layers else "") + (f", pattern {pattern!r}" if pattern else "")
     )
-    has = ", ".join(f"{role} {count}" for role, count in inventory.by_role().items()) or "no bias at all"
+    has = _listed(bias for bias in inventory.biases if bias.role != "head").replace("no layer", "no bias at all")
     told = f"{asked}: nothing selected in {inventory.model_type} ({inventory.total:,} parameters); it has: {has}"
     if inventory.missing:
-        count = sum(place.count for place in inventory.missing)
-        told += f"; {len(inventory.missing)} linear layers have no bias, where injection would add {count:,} entries"
+        told += f"; inject would add: {_listed(inventory.missing)}"
     return told

@@ -1,41 +1,70 @@
 """Training biases in place: everything else frozen, fp32 masters beside the model's own values."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from biasline.bitfit.inventory import Bias, Inventory, inspect_biases, value_hash
+from biasline.bitfit.architectures import architecture_of
+from biasline.bitfit.injection import Injection
+from biasline.bitfit.inventory import Bias, Inventory, inspect_biases
 from biasline.bitfit.selection import Selection, select_biases
 from biasline.errors import BiaslineError
 
+Head = Literal["auto", "train", "keep"] | Sequence[str]
+
 
 class BiasTuning:
-    """The chosen biases of one model, ready to train, and a new head if there is one.
+    """The chosen biases of one model, ready to train, and the head if it is trained.
 
     One flat fp32 vector, `master`, holds all trained entries in the order of `selection.biases`. The optimizer works
     on it: a bf16 bias would lose small updates, and a fused bias can be trained in part because only its chosen
-    entries are in the vector. A step is: backward; `collect()`; clip; `optimizer.step()`; `write()`.
+    entries are in the vector. A step is: backward; `collect()`; clip; `optimizer.step()`; `write()`. The optimizer
+    that `optimizer()` gives does `collect` and `write` by itself.
+
+    Args:
+        model: frozen here but for what is trained; chosen biases that it lacks are injected.
+        inventory: its biases.
+        selection: the chosen ones.
+        head: names of the head's parameters that are trained, weights and all.
+        new: those of them that the base's files do not have.
 
     Attributes:
         master: the trained bias entries, (n,), fp32.
-        head_master: the entries of the new head's parameters, weights and all, or None.
-        base_values: hashes of what the biases started from.
+        head_master: the entries of the head's parameters, or None.
+        originals: key → what the entries were before training, in the model's dtype.
+        injection: the biases that were put in.
     """
 
-    def __init__(self, model: nn.Module, inventory: Inventory, selection: Selection, head: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        inventory: Inventory,
+        selection: Selection,
+        head: Sequence[str] = (),
+        new: Sequence[str] = (),
+    ) -> None:
+        self.model = model
         self.inventory = inventory
         self.selection = selection
+        self.injection = Injection(model, selection.inject)
         parameters = dict(model.named_parameters(remove_duplicate=False))
         self.head = tuple(Bias(name, "head", None, tuple(parameters[name].shape)) for name in head)
+        self.new = frozenset(new)
         self._parameters = {entry.name: parameters[entry.name] for entry in (*selection.biases, *self.head)}
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         for parameter in self._parameters.values():
             parameter.requires_grad_(True)
-        self.base_values = {bias.key: value_hash(bias.read(self._parameters[bias.name])) for bias in selection.biases}
+        self.originals = {entry.key: entry.read(self._parameters[entry.name]) for entry in self.entries}
         self.master = self._master(selection.biases)
         self.head_master = self._master(self.head) if self.head else None
+
+    @property
+    def entries(self) -> tuple[Bias, ...]:
+        """All that is trained: the biases, then the head."""
+        return (*self.selection.biases, *self.head)
 
     @property
     def masters(self) -> list[nn.Parameter]:
@@ -44,8 +73,42 @@ class BiasTuning:
 
     @property
     def head_count(self) -> int:
-        """Number of entries of the new head."""
+        """Number of trained entries of the head."""
         return sum(entry.count for entry in self.head)
+
+    def optimizer(
+        self,
+        factory: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
+        *,
+        head_lr: float | None = None,
+        **arguments: Any,
+    ) -> torch.optim.Optimizer:
+        """An optimizer for any training loop: `loss.backward(); optimizer.step()`, or the `Trainer` of Transformers.
+
+        Before each step it takes the model's gradients, after it writes the biases back. Weight decay is zero unless
+        given: it would pull absolute biases to zero. Not for fp16 with a gradient scaler, which would look for the
+        scaled gradients here before they have arrived.
+
+        Args:
+            factory: an optimizer class of torch's kind.
+            head_lr: learning rate of the head; that of the biases if left out.
+            arguments: passed on, as `lr`.
+        """
+        groups: list[dict[str, Any]] = [{"params": [master]} for master in self.masters]
+        if head_lr is not None and len(groups) > 1:
+            groups[1]["lr"] = head_lr
+        made = factory(groups, **{"weight_decay": 0.0, **arguments})
+        made.register_step_pre_hook(lambda *_: self.collect())
+        made.register_step_post_hook(lambda *_: self.write())
+        # A loop that clips by the norm of the model's gradients must not see entries that are not trained.
+        for name, parameter in self._parameters.items():
+            parts = [entry for entry in self.selection.biases if entry.name == name and entry.cut is not None]
+            if parts:
+                mask = torch.zeros_like(parameter, requires_grad=False)
+                for part in parts:
+                    part.write(mask, torch.ones(part.count))
+                parameter.register_hook(lambda gradient, mask=mask: gradient * mask)
+        return made
 
     def to(self, device: torch.device) -> None:
         """Move the masters to where the model is."""
@@ -59,7 +122,8 @@ class BiasTuning:
         A parameter that had no part in the loss (its gradient is None) counts as zero.
         """
         for entries, master in self._blocks():
-            assert master.grad is not None
+            if master.grad is None:
+                master.grad = torch.zeros_like(master)
             for entry, part in _split(entries, master.grad):
                 found = self._parameters[entry.name].grad
                 if found is None:
@@ -76,9 +140,9 @@ class BiasTuning:
                 entry.write(self._parameters[entry.name], values)
 
     def values(self) -> dict[str, torch.Tensor]:
-        """Key → trained entries, fp32, flat, on the CPU: what a delta stores."""
+        """Key → trained entries, fp32, on the CPU: what a delta stores. Parts of a bias are flat."""
         return {
-            entry.key: values.to("cpu", copy=True)
+            entry.key: values.to("cpu", copy=True).view(entry.shape if entry.cut is None else (-1,))
             for entries, master in self._blocks()
             for entry, values in _split(entries, master.detach())
         }
@@ -93,7 +157,7 @@ class BiasTuning:
         return {role: square**0.5 for role, square in squares.items()}
 
     def _master(self, entries: Sequence[Bias]) -> nn.Parameter:
-        master = nn.Parameter(torch.cat([entry.read(self._parameters[entry.name]).float() for entry in entries]))
+        master = nn.Parameter(torch.cat([self.originals[entry.key].float() for entry in entries]))
         master.grad = torch.zeros_like(master)
         return master
 
@@ -104,20 +168,68 @@ class BiasTuning:
 
 
 def tune_biases(
-    model: nn.Module, roles: str = "all", layers: str = "", pattern: str = "", head: Sequence[str] = ()
+    model: nn.Module,
+    roles: str = "all",
+    layers: str = "",
+    pattern: str = "",
+    *,
+    inject: str = "",
+    head: Head = "auto",
 ) -> BiasTuning:
     """Freeze `model` but for the chosen biases (see `select_biases`) and prepare them for training.
 
     Args:
-        head: names of the parameters of a new head. It is trained whole: a random head that stays frozen is the
-            classic mistake. An existing head stays frozen, unless its biases are asked for by role.
+        head: names of the parameters of a new head, which is trained whole; or `auto`: what Transformers had to fill
+            with random values (a head, a pooler) is trained whole, a head that was loaded stays frozen; `train`: an
+            existing head is trained whole too; `keep`: it stays frozen, whatever is asked of the biases.
+
+    Errors: as `select_biases`; and where a random head would stay frozen, or cannot be told from a trained one.
     """
     inventory = inspect_biases(model)
-    selection = select_biases(inventory, roles, layers, pattern)
-    kept = tuple(bias for bias in selection.biases if bias.name not in head)
+    selection = select_biases(inventory, roles, layers, pattern, inject)
+    new, trained = _head_policy(model, inventory, head)
+    kept = tuple(bias for bias in selection.biases if bias.name not in trained)
     if not kept:
-        raise BiaslineError(f"biases {roles!r}: nothing but the new head, which is trained anyway", "choose 'all'")
-    return BiasTuning(model, inventory, Selection(kept, selection.notes, selection.asked), head)
+        raise BiaslineError(f"biases {roles!r}: nothing but the head, which is trained anyway", "choose 'all'")
+    injected = {name: length for name, length in selection.inject.items() if any(bias.name == name for bias in kept)}
+    return BiasTuning(model, inventory, Selection(kept, injected, selection.notes, selection.asked), trained, new)
+
+
+def _head_policy(model: nn.Module, inventory: Inventory, head: Head) -> tuple[list[str], list[str]]:
+    """Names of the new head's parameters, and of those that are trained."""
+    existing = [entry.name for entry in inventory.head]
+    if not isinstance(head, str):
+        return list(head), list(head)
+    random = _random_parameters(model, inventory)
+    if random is None:
+        if existing and head == "auto":
+            raise BiaslineError(
+                f"{inventory.model_type} has a head ({existing[0]}, …), and nothing tells whether it was ever trained",
+                "say head='train' to train it whole, or head='keep' if it is good as it is",
+            )
+        random = []
+    if head == "keep" and random:
+        raise BiaslineError(
+            f"head 'keep': {random[0]} is not in the base's files; it would stay at random values",
+            "say head='auto': a new head is trained whole",
+        )
+    return random, [*random, *(name for name in existing if name not in random)] if head == "train" else random
+
+
+def _random_parameters(model: nn.Module, inventory: Inventory) -> list[str] | None:
+    """Head and pooler parameters that Transformers did not find in the files; None where it loaded none at all.
+
+    It marks each parameter that it loads; what it initialises itself has no mark.
+    """
+    loaded = {name for name, part in model.named_parameters() if getattr(part, "_is_hf_initialized", False)}
+    if not loaded:
+        return None
+    role_of = architecture_of(inventory.model_type).role_of
+    return [
+        name
+        for name, _ in model.named_parameters()
+        if name not in loaded and role_of(name.rpartition(".")[0])[0] in ("head", "pooler")
+    ]
 
 
 def _split(entries: Sequence[Bias], vector: torch.Tensor) -> Iterator[tuple[Bias, torch.Tensor]]:

@@ -5,6 +5,7 @@ from typing import Any
 import polars as pl
 
 from biasline.bitfit import Manifest
+from biasline.bitfit.delta import FORMAT_VERSION
 from biasline.data.kinds import Kind
 from biasline.params import Task
 
@@ -73,7 +74,7 @@ def model_card(
         f"model.predict([{example}])",
         "```",
         "",
-        f"Trained values per tensor: {len(manifest.values)} tensors, format {manifest.format_version}.",
+        f"Trained values per tensor: {len(manifest.tensors)} tensors, format {FORMAT_VERSION}.",
         "",
     ]
     return "\n".join(lines)

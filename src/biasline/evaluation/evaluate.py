@@ -129,10 +129,10 @@ def _compare_labels(
 ) -> _Compared:
     """Labels of the majority class (an untrained head knows nothing better) and of the tuned model."""
     labels = delta.manifest.labels
-    model, _ = load_classifier(pin, folder, task.load, labels, task.train.seed)
+    model, _ = load_classifier(pin, folder, task.load, labels, task.train.seed, task.train.head)
     model.to(best_device())
     change = _bias_change(delta, model)
-    delta.merge(model)
+    delta.apply(model)
     rows = read_token_set(place, "test").to_list()
     found = probabilities(model, rows, model.config.pad_token_id, task.evaluate.batch_size)
     train = read_split(place, "train")["label"]

@@ -39,10 +39,12 @@ class BiaslineModel(PythonModel):
         verify(pin, folder)
         self.labels = delta.manifest.labels
         if self.labels:
-            model, _ = load_classifier(pin, folder, self.task.load, self.labels, self.task.train.seed)
+            model, _ = load_classifier(
+                pin, folder, self.task.load, self.labels, self.task.train.seed, self.task.train.head
+            )
         else:
             model = load_causal_lm(pin, folder, self.task.load)
-        delta.merge(model)
+        delta.apply(model)
         self.model = model.to(best_device())
         self.tokenizer, self.token_types = load_tokenizer(pin, folder), wants_token_types(folder)
 

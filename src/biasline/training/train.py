@@ -10,14 +10,14 @@ from torch import nn
 
 from biasline.bases.load import load_causal_lm, load_classifier
 from biasline.bases.pin import Pin, verified_folder
-from biasline.bitfit import BiasDelta, BiasTuning, tune_biases
+from biasline.bitfit import BiasDelta, BiasTuning, by_role, tune_biases
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json
 from biasline.layout import TaskPlace, replacing, write_text
 from biasline.params import Task
 from biasline.tokens.sets import read_summary, read_token_set
 from biasline.training.batches import Plan
-from biasline.training.fingerprint import fingerprint
+from biasline.training.fingerprint import fingerprint, folder_sha256
 from biasline.training.loop import History, Report, Sets, fit
 from biasline.training.loss import ClassLabels, ResponseTokens
 
@@ -53,11 +53,12 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
     name = fingerprint(task, pin, place)
     labels = summary.get("labels", [])
     model, head = _load(task, pin, folder, labels)
-    tuning = tune_biases(model, task.train.biases, task.train.layers, task.train.pattern, head)
+    chosen = task.train
+    tuning = tune_biases(model, chosen.biases, chosen.layers, chosen.pattern, inject=chosen.inject, head=head)
     trainable = _trainable(tuning)
     for note in tuning.selection.notes:
         print(f"note: {note}")
-    counted = f" and {trainable['head']:,} of a new head" if head else ""
+    counted = f" and {trainable['head']:,} of the head" if head else ""
     print(
         f"trainable: {trainable['biases']:,} biases ({trainable['share']:.4%} of {tuning.inventory.total:,} parameters)"
         f"{counted}, biases {task.train.biases} of {pin.name}; fingerprint {name}",
@@ -80,6 +81,7 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
             "task": place.task,
             **({} if labels else {"template": task.tokens.template}),
             "tokenizer_sha256": pin.tokenizer_sha256,
+            "tokens_sha256": folder_sha256(place.tokens),
             "fingerprint": name,
         },
         labels=labels,
@@ -100,27 +102,31 @@ def _trainable(tuning: BiasTuning) -> dict[str, float]:
 
     The head is not in the share: a figure that mixes the two, or hides the head, tells nothing.
     """
-    biases, head = tuning.selection.count, tuning.head_count
-    return {"biases": biases, "head": head, "total": biases + head, "share": biases / tuning.inventory.total}
+    biases, scales, head = tuning.selection.count, tuning.selection.scale_count, tuning.head_count
+    return {
+        "biases": biases,
+        **({"norm_scale": scales} if scales else {}),
+        "head": head,
+        "total": biases + scales + head,
+        "share": biases / tuning.inventory.total,
+    }
 
 
 def _load(task: Task, pin: Pin, folder: Path, labels: list[str]) -> tuple[nn.Module, list[str]]:
-    """The base, and the names of the parameters that are new."""
+    """The base, and the names of the head's parameters that are trained."""
     if labels:
-        return load_classifier(pin, folder, task.load, labels, task.train.seed)
+        return load_classifier(pin, folder, task.load, labels, task.train.seed, task.train.head)
     return load_causal_lm(pin, folder, task.load), []
 
 
 def _told(name: str, pin: Pin, task: Task, tuning: BiasTuning, history: History, rows: int) -> dict[str, object]:
-    roles: dict[str, int] = {}
-    for bias in tuning.selection.biases:
-        roles[bias.role] = roles.get(bias.role, 0) + bias.count
     return {
         "fingerprint": name,
         "method": task.train.method,
         "base": {"name": pin.name, "digest": pin.digest, "parameters": tuning.inventory.total},
         "trainable": _trainable(tuning),
-        "roles": roles,
+        "roles": by_role(tuning.selection.biases),
+        "injected": len(tuning.injection.names),
         "notes": list(tuning.selection.notes),
         "rows": rows,
         "steps": history.rows[-1]["step"],

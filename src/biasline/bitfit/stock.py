@@ -1,0 +1,126 @@
+"""The stock form of a model with injected biases: one that plain Transformers reloads with them.
+
+Nothing is assumed about a config's switches: a model is built from the changed config on the meta device, and its
+parameters are held against those that are needed.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from biasline.bitfit.architectures import architecture_of
+from biasline.bitfit.injection import Injection
+from biasline.errors import BiaslineError
+
+Finish = Callable[[], nn.Module]
+
+
+def stock_form(model: nn.Module, injected: Sequence[str]) -> Finish:
+    """Find a stock model that has a place for each injected bias.
+
+    Args:
+        model: the base, without them as yet.
+        injected: their parameter names.
+
+    Returns: what is to be called once the biases are in the model. It gives `model` itself with its config changed;
+    or, where another model type holds the same computation with biases, a new model that shares the tensors.
+
+    Errors: `BiaslineError` naming the first bias that no stock model has a place for. `model` is left as it was.
+    """
+    if not hasattr(model, "config") or not hasattr(model, "save_pretrained"):
+        raise _homeless(type(model).__name__, injected[0])
+    architecture = architecture_of(model.config.model_type)
+    needed = set(injected)
+    config, lengths = _with_flags(type(model), model.config, architecture.flags, needed)
+    if needed <= lengths.keys():
+        return lambda: _switched(model, config, lengths)
+    if architecture.layout:
+        target_class, config = _other_layout(model, architecture.layout)
+        flags = architecture_of(architecture.layout).flags
+        config, lengths = _with_flags(target_class, config, flags, needed)
+        if needed <= lengths.keys():
+            return lambda: _moved(model, _on_meta(target_class, config))
+    raise _homeless(type(model).__name__, sorted(needed - lengths.keys())[0])
+
+
+def _with_flags(model_class: Any, config: Any, flags: Sequence[str], needed: set[str]) -> tuple[Any, dict[str, int]]:
+    """The config with those switches on that bring a needed bias, and name → length of all biases it then has."""
+    plain = _bias_lengths(model_class, config)
+    chosen = copy.deepcopy(config)
+    for flag in flags:
+        tried = copy.deepcopy(config)
+        setattr(tried, flag, True)
+        if (_bias_lengths(model_class, tried).keys() - plain.keys()) & needed:
+            setattr(chosen, flag, True)
+    return chosen, _bias_lengths(model_class, chosen)
+
+
+def _bias_lengths(model_class: Any, config: Any) -> dict[str, int]:
+    parameters = _on_meta(model_class, config).named_parameters()
+    return {name: part.numel() for name, part in parameters if name.endswith(".bias")}
+
+
+def _on_meta(model_class: Any, config: Any) -> nn.Module:
+    with torch.device("meta"):
+        return model_class(config)
+
+
+def _switched(model: Any, config: Any, lengths: dict[str, int]) -> nn.Module:
+    """A switch brings biases to more layers than were asked for: those get zeros."""
+    present = {name for name, _ in model.named_parameters()}
+    Injection(model, {name: length for name, length in lengths.items() if name not in present})
+    model.config = config
+    return model
+
+
+def _other_layout(model: Any, layout: str) -> tuple[Any, Any]:
+    import transformers
+
+    config = model.config
+    types = set(getattr(config, "layer_types", None) or ())
+    window = getattr(config, "sliding_window", None)
+    if types - {"full_attention"} or (window is not None and window < config.max_position_embeddings):
+        raise BiaslineError(
+            f"{type(model).__name__}: its attention looks back {window} tokens only, which {layout} cannot",
+            "keep the delta form: load the base and apply the delta",
+        )
+    config_class = transformers.CONFIG_MAPPING[layout]
+    known = config_class().to_dict().keys() - {"model_type", "architectures", "transformers_version"}
+    made = config_class(**{key: value for key, value in config.to_dict().items() if key in known})
+    ours, theirs = (one.__name__.removesuffix("Config") for one in (type(config), config_class))
+    return getattr(transformers, type(model).__name__.replace(ours, theirs)), made
+
+
+@torch.no_grad()
+def _moved(model: Any, target: Any) -> nn.Module:
+    """The tensors of `model` in a model of another type; what that has besides must be biases, and gets zeros."""
+    found = target.load_state_dict(model.state_dict(), strict=False, assign=True)
+    assert not found.unexpected_keys, found.unexpected_keys
+    for name in found.missing_keys:
+        layer = target.get_submodule(name.rpartition(".")[0])
+        assert name.endswith(".bias"), name
+        layer.bias = nn.Parameter(torch.zeros(layer.out_features, dtype=layer.weight.dtype, device=layer.weight.device))
+    # What is computed from the config (rotary frequencies) lies in buffers that no file holds.
+    for path, module in list(target.named_modules()):
+        if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+            target.set_submodule(path, model.get_submodule(path))
+    target.tie_weights()
+    if model.can_generate():
+        target.generation_config = model.generation_config
+    target.train(model.training)
+    ids = torch.arange(8, device=model.device)[None] % model.config.vocab_size
+    if not torch.allclose(model(ids).logits, target(ids).logits, rtol=1e-4, atol=1e-5):
+        raise BiaslineError(
+            f"{type(model).__name__} as {type(target).__name__}: not the same outputs", "keep the delta form"
+        )
+    return target
+
+
+def _homeless(model_class: str, name: str) -> BiaslineError:
+    return BiaslineError(
+        f"tensor {name}: stock {model_class} has no place for this bias, so it would be lost on reload",
+        "keep the delta form: load the base and apply the delta",
+    )
