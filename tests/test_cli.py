@@ -27,6 +27,8 @@ def test_help_answers_within_a_second():
 def test_wrong_use_is_exit_code_2(workspace):
     assert run("no-such-command").returncode == 2
     assert run("promote").returncode == 2
+    assert run("predict").returncode == 2
+    assert run("predict", "--tasks", "small", "some text", "more").returncode == 2
 
 
 def test_task_check_says_what_is_there(workspace):
@@ -60,6 +62,9 @@ def test_inspect_and_pin(workspace):
     assert json.loads(done.stdout)["roles"]["norm"] > 0
     assert "key biases cannot act here" in run("inspect", "data/bases/tiny-bloom").stdout
     assert "pinned so already" in run("pin", "data/bases/tiny-bloom").stdout
+    done = run("inspect", "data/bases/tiny-bloom", "--figure", "drawn.svg")
+    assert "drawn: drawn.svg" in done.stderr and "<svg" in Path("drawn.svg").read_text()
+    assert "no format called '.doc'" in run("inspect", "data/bases/tiny-bloom", "--figure", "drawn.doc").stderr
     done = run("pin", "data/bases/tiny-bloom", "--out", "data/bases/other.json")
     assert "other.json: bloom" in done.stdout
 

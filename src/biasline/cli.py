@@ -1,6 +1,7 @@
 """`biasline …`: everything that is not a stage. Heavy libraries are imported by the command that uses them."""
 
 import json
+import shutil
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -94,60 +95,66 @@ def pin(
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="A pin, or the folder of a model.")],
+    model: Annotated[str, typer.Argument(help="A pin, a model's folder or config.json, or a hub id OWNER/NAME.")],
+    labels: Annotated[int, typer.Option(help="With a new classification head for so many labels.", min=0)] = 0,
+    figure: Annotated[Path | None, typer.Option(help="Draw layer × role into this file (.png, .svg, .pdf).")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the biases of a base by role; reads its config alone, no weights."""
-    from biasline.bases.create import inventory_of
-    from biasline.bases.pin import locate, read_pin
+    """List every bias of a base, and where one could be injected; reads its config alone, no weights."""
+    from biasline.bases.create import config_file, inventory_of
+    from biasline.bases.describe import as_data, as_text
 
-    path = Path(model)
-    found = inventory_of(path if path.is_dir() else locate(read_pin(path), path))
-    summary = found.summary()
+    found = inventory_of(config_file(model), labels)
     if as_json:
-        print(json.dumps(summary, indent=2))
-        return
-    print(f"{found.model_type}: {found.total:,} parameters, {summary['biases']:,} biases ({summary['share']:.4%})")
-    for role, count in summary["roles"].items():
-        print(f"  {role:<17}{count:>12,}")
-    if found.missing:
-        print(f"  {len(found.missing)} linear layers have no bias")
-    if not found.key_acts and summary["roles"].get("key"):
-        print("  key biases cannot act here and are left out unless asked for by name")
+        print(json.dumps(as_data(found), indent=2))
+    else:
+        print(as_text(found, shutil.get_terminal_size((140, 24)).columns))
+    if figure is not None:
+        from biasline.evaluation.figures import bias_counts, save_figure
+
+        save_figure(bias_counts(found), figure)
+        print(f"drawn: {shown(figure)}", file=sys.stderr)
 
 
 @app.command()
 def predict(
-    task: TaskName,
+    task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="The task; not with --tasks.")] = None,
     text: Annotated[
         str | None, typer.Argument(help="Instruction or text; left out, lines are read from stdin.")
     ] = None,
+    tasks: Annotated[str, typer.Option(help="Several tasks, as a,b,c: the base is loaded once, deltas swapped.")] = "",
     second: Annotated[str, typer.Option("--input", help="The instruction's input, or a pair's second text.")] = "",
     alias: Annotated[str, typer.Option(help="Which version: champion, candidate, previous.")] = "champion",
     as_json: AsJson = False,
 ) -> None:
-    """Ask a registered model."""
-    from biasline.data.kinds import KINDS
-    from biasline.registry.versions import aliased, model_name
-    from biasline.tracking.store import connect
-
-    client, columns = connect(), KINDS[_task(task).kind].prompt
-    if aliased(client, task, alias) is None:
-        raise BiaslineError(
-            f"{model_name(task)}: no {alias}", f"`biasline promote {task}` makes one, or take --alias candidate"
-        )
-    texts = [text] if text is not None else [line.rstrip("\n") for line in sys.stdin]
-    rows = [dict(zip(columns, (line, second), strict=True)) for line in texts if line.strip()]
-    if not rows:
+    """Ask registered models: `predict TASK [TEXT]`, or `predict --tasks a,b [TEXT]`."""
+    if (tasks and text is not None) or (not tasks and task is None):
+        raise typer.BadParameter("name one task, or several with --tasks")
+    names, asked = ([name.strip() for name in tasks.split(",")], task) if tasks else ([task or ""], text)
+    kinds = {name: _task(name).kind for name in names}
+    texts = [asked] if asked is not None else [line.rstrip("\n") for line in sys.stdin]
+    texts = [line for line in texts if line.strip()]
+    if not texts:
         raise BiaslineError("nothing asked", "give a text, or lines on standard input")
-    import mlflow
 
-    found = mlflow.pyfunc.load_model(f"models:/{model_name(task)}@{alias}").predict(rows)
-    told = [
-        {**row, **(answer if isinstance(answer, dict) else {"output": answer})}
-        for row, answer in zip(rows, found, strict=True)
-    ]
-    _show(told, as_json, lambda row: row["output"] if "output" in row else f"{row['label']}\t{row['probability']:.4f}")
+    from biasline.data.kinds import KINDS
+    from biasline.registry.ask import ask
+
+    rows = {
+        name: [dict(zip(KINDS[kind].prompt, (line, second), strict=True)) for line in texts]
+        for name, kind in kinds.items()
+    }
+    told = []
+    for name, answers in ask(rows, alias, lambda line: print(line, file=sys.stderr) if tasks else None):
+        for row, answer in zip(rows[name], answers, strict=True):
+            shaped = answer if isinstance(answer, dict) else {"output": answer}
+            told.append({**({"task": name} if tasks else {}), **row, **shaped})
+    _show(told, as_json, _told_answer)
+
+
+def _told_answer(row: dict[str, Any]) -> str:
+    answer = row["output"] if "output" in row else f"{row['label']}\t{row['probability']:.4f}"
+    return f"{row['task']}\t{answer}" if "task" in row else answer
 
 
 @app.command()

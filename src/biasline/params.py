@@ -97,7 +97,7 @@ class Train(Group):
     biases: str = Field(
         "all",
         min_length=1,
-        description="roles or groups joined by '+': all, attention+mlp, query+mlp_in, value, norm; norm_scale adds scales",
+        description="roles or groups joined by '+': all, attention+mlp, query+mlp_in, value, norm, norm_scale, …",
     )
     layers: str = Field("", description="only these layers, as '0-3' or '2,5,7-'; empty: every layer")
     pattern: str = Field("", description="only biases whose parameter name matches this regular expression")

@@ -3,7 +3,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from biasline.bases.create import create_pin
-from biasline.bases.load import load_causal_lm
+from biasline.bases.load import load_causal_lm, load_classifier
 from biasline.errors import BiaslineError
 from biasline.params import Load
 
@@ -34,3 +34,57 @@ def test_weights_that_are_not_there_are_not_made_up(tmp_path):
     pin = pinned(tmp_path / "m", BertForSequenceClassification(BertConfig(vocab_size=50, **config)))
     with pytest.raises(BiaslineError, match="no weights for cls.predictions"):
         load_causal_lm(pin, tmp_path / "m", Load())
+
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50}
+HEAD = ["classifier.weight", "classifier.bias"]
+
+
+@pytest.fixture
+def with_head(tmp_path):
+    """A BERT that was fine-tuned to tell bad from good."""
+    names = {0: "bad", 1: "good"}
+    config = BertConfig(**SIZES, id2label=names, label2id={"bad": 0, "good": 1})
+    return pinned(tmp_path / "m", BertForSequenceClassification(config)), tmp_path / "m"
+
+
+def classifier(with_head, labels, head="auto", seed=0):
+    return load_classifier(*with_head, Load(), labels, seed, head)
+
+
+def head_of(model):
+    return model.classifier.weight.detach().clone()
+
+
+def test_an_existing_head_for_the_same_labels_stays_as_it_is(with_head):
+    model, trained = classifier(with_head, ["Bad", "Good"])
+    assert trained == []
+    again, trained = classifier(with_head, ["bad", "good"], "train")
+    assert trained == HEAD
+    assert torch.equal(head_of(model), head_of(again))
+
+
+@pytest.mark.parametrize("labels", [["good", "bad"], ["no", "yes"]])
+def test_an_existing_head_for_other_labels_is_not_taken_for_the_tasks(with_head, labels):
+    with pytest.raises(BiaslineError, match=r"its head is for the labels bad, good.*train\.head: new"):
+        classifier(with_head, labels)
+    kept, _ = classifier(with_head, ["bad", "good"])
+    model, trained = classifier(with_head, labels, "new")
+    assert trained == HEAD
+    assert not torch.equal(head_of(model), head_of(kept))
+    assert torch.equal(head_of(model), head_of(classifier(with_head, labels, "new")[0]))
+    assert model.config.id2label == dict(enumerate(labels))
+
+
+def test_a_head_for_another_number_of_labels_is_replaced(with_head):
+    model, trained = classifier(with_head, ["a", "b", "c"])
+    assert sorted(trained) == sorted(HEAD)
+    assert model.config.num_labels == 3
+
+
+def test_half_a_head_is_a_new_one(tmp_path):
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    base = pinned(tmp_path / "r", RobertaForSequenceClassification(RobertaConfig(**SIZES)))
+    _, trained = load_classifier(base, tmp_path / "r", Load(), ["a", "b", "c"], 0)
+    assert {name.rpartition(".")[0] for name in trained} == {"classifier.dense", "classifier.out_proj"}

@@ -1,5 +1,7 @@
+import gc
 import hashlib
 import json
+import weakref
 
 import pytest
 import torch
@@ -9,6 +11,8 @@ from safetensors.torch import save_file
 from biasline.bitfit import BiasDelta, tune_biases
 from biasline.errors import BiaslineError
 from tests.bitfit.test_tuning import one_step
+from tests.bitfit.test_zoo import one_step as one_zoo_step
+from tests.bitfit.zoo import build
 
 IDS = torch.arange(4, 40).view(3, 12)
 
@@ -186,3 +190,100 @@ def test_a_bf16_base_gets_the_same_values_as_training_left(bloom):
     delta.revert(bloom)
     with delta.applied(bloom):
         assert torch.equal(bloom(IDS).logits, trained_logits)
+
+
+def injected_delta(name="llama"):
+    model = build(name)
+    tuning = tune_biases(model, "value+mlp_out", inject="all")
+    one_zoo_step(model, tuning)
+    return BiasDelta.of(tuning), model
+
+
+def test_an_injected_delta_knows_its_base_though_that_has_no_bias():
+    """Where all was zero before training, the frozen parameters tell one base from another."""
+    delta, _ = injected_delta()
+    other = build("llama")
+    with torch.no_grad():
+        other.model.layers[1].mlp.gate_proj.weight[0, 0] += 1e-3
+    before = list(other.state_dict())
+    with pytest.raises(
+        BiaslineError, match=r"tensor model\.layers\.1\.mlp\.gate_proj\.weight: .*not those of the base"
+    ):
+        delta.apply(other)
+    assert list(other.state_dict()) == before
+
+
+def test_a_base_in_another_dtype_is_told_with_the_way_out():
+    delta, _ = injected_delta()
+    with pytest.raises(
+        BiaslineError, match=r"trained in float32, this model is bfloat16: load it so, apply, then cast"
+    ):
+        delta.apply(build("llama").to(torch.bfloat16))
+    model = build("llama")
+    delta.apply(model)
+    model.to(torch.bfloat16)
+    delta.revert(model)
+    cast = build("llama").to(torch.bfloat16).state_dict()
+    assert all(torch.equal(value, cast[key]) for key, value in model.state_dict().items())
+
+
+def test_a_trained_model_has_its_delta_applied():
+    delta, model = injected_delta()
+    with pytest.raises(BiaslineError, match="applied to this model already"):
+        delta.merge(model)
+    delta.revert(model)
+    assert all(torch.equal(value, build("llama").state_dict()[key]) for key, value in model.state_dict().items())
+    assert delta.merge(model).config.attention_bias is True
+
+
+def test_a_model_is_freed_though_a_delta_was_applied():
+    delta, model = injected_delta()
+    alive = weakref.ref(model)
+    del model
+    gc.collect()
+    assert alive() is None
+    assert delta.tensors
+
+
+def test_diff_tells_how_far_two_deltas_are_apart():
+    one, model = injected_delta()
+    one.revert(model)
+    assert all(found.distance == 0.0 for found in one.diff(one))
+    tuning = tune_biases(model, "value", inject="value")
+    two = BiasDelta.of(tuning)  # not trained: zeros
+    told = {found.key: found for found in one.diff(two)}
+    assert set(told) == set(one.tensors)
+    value = told["model.layers.0.self_attn.v_proj.bias"]
+    assert (value.role, value.layer) == ("value", 0)
+    assert value.distance == pytest.approx(float(one.tensors[value.key].norm()))
+    assert value.norms == (value.distance, 0.0)
+    assert {found.key: found.distance for found in two.diff(one)} == pytest.approx(
+        {key: found.distance for key, found in told.items()}
+    )
+
+
+def test_deltas_of_different_bases_are_not_compared(trained):
+    with pytest.raises(BiaslineError, match="deltas of different bases: tiny and llama"):
+        BiasDelta.load(trained[0]).diff(injected_delta()[0])
+
+
+def test_a_head_that_is_new_has_no_base_values(bloom):
+    from transformers import BloomForSequenceClassification
+
+    model = BloomForSequenceClassification(bloom.config)
+    tuning = tune_biases(model, "value", head=["score.weight"])
+    delta = BiasDelta.of(tuning, labels=["no", "yes"])
+    assert delta.manifest.labels == ["no", "yes"]
+    assert delta.manifest.tensors["score.weight"].base == ""
+    assert delta.tensors["score.weight"].shape == (2, 32)
+    delta.revert(model)
+    with torch.no_grad():
+        model.score.weight.add_(1.0)  # another random head
+    with delta.applied(model):
+        assert torch.equal(model.score.weight, delta.tensors["score.weight"])
+
+
+def test_no_pickle_is_read_or_written(root):
+    for path in (root / "src" / "biasline" / "bitfit").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert "pickle" not in text and "torch.load" not in text and "torch.save" not in text, path

@@ -1,5 +1,6 @@
 import polars as pl
 
+from biasline.bitfit import inspect_biases
 from biasline.evaluation import figures
 from biasline.evaluation.scoring import slice_table
 
@@ -18,3 +19,14 @@ def test_figures_are_drawn_from_the_outs(tmp_path):
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
     assert [text.get_text() for text in drawn["change"].axes[0].get_xticklabels()] == ["query", "mlp_in", "norm"]
     assert "a  (1)" in [text.get_text() for text in drawn["slices"].axes[0].get_yticklabels()]
+
+
+def test_a_model_without_biases_is_drawn_as_what_could_be_injected(bloom):
+    from tests.bitfit.zoo import build
+
+    drawn = figures.bias_counts(inspect_biases(build("llama")))
+    written = [text.get_text() for text in drawn.axes[0].texts]
+    assert "(8)" in written and "(48)" in written  # key and value; gate and up
+    drawn = figures.bias_counts(inspect_biases(bloom))
+    assert "32" in [text.get_text() for text in drawn.axes[0].texts]
+    assert drawn.axes[0].get_title().startswith("Biases of bloom: ")

@@ -88,6 +88,13 @@ def test_the_main_job(project):
     answer = project.python(ASK, MLFLOW_TRACKING_URI=store, cd="/")
     assert answer.splitlines()[-1] == "['5']"
 
+    both = project.run("biasline predict --tasks instruct,sentiment --alias candidate --json 'Add 2 and 3.'")
+    told = {row["task"]: row for row in json.loads(both.stdout)}
+    assert told["instruct"]["output"] == "5"
+    assert told["sentiment"]["label"] in ("positive", "negative")
+    assert "tiny-bloom: loaded once in" in both.stderr
+    assert both.stderr.count("delta swapped in") == 2
+
     project.run("rm -r mlflow.db mlartifacts && biasline sync")
     [rebuilt] = runs(project)
     assert sorted(rebuilt.pop("aliases")) == ["candidate", "champion"]

@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from biasline.bases.pin import (
     BIN_FILES,
@@ -13,10 +13,13 @@ from biasline.bases.pin import (
     PinnedSource,
     chosen_files,
     file_sha256,
+    locate,
     package_folder,
+    read_pin,
     tokenizer_sha256,
 )
 from biasline.errors import BiaslineError, shown
+from biasline.jsonfile import load_json
 
 if TYPE_CHECKING:
     from biasline.bitfit import Inventory
@@ -53,7 +56,7 @@ def create_pin(source: str, out: Path, revision: str = "", allow_bin: bool = Fal
         source=pinned,
         files=files,
         tokenizer_sha256=tokenizer_sha256(files),
-        inventory=inventory_of(folder).summary(),
+        inventory=inventory_of(folder / "config.json").summary(),
     )
 
 
@@ -67,11 +70,15 @@ def _resolve(source: str, out: Path, revision: str) -> tuple[Path, PinnedSource]
         return folder, PinnedSource(
             kind="folder", path=Path(os.path.relpath(folder.resolve(), out.parent.resolve())).as_posix()
         )
-    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source) and not source.startswith("."):
+    if _is_hub_id(source):
         return _hub(source, revision)
     raise BiaslineError(
         f"{source}: no folder, and no hub id (OWNER/NAME)", "name a folder, package:NAME/FOLDER, or a hub id"
     )
+
+
+def _is_hub_id(source: str) -> bool:
+    return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source) is not None and not source.startswith(".")
 
 
 def _package(package: str, inner: str) -> tuple[Path, PinnedSource]:
@@ -90,16 +97,9 @@ def _package(package: str, inner: str) -> tuple[Path, PinnedSource]:
 
 def _hub(repo: str, revision: str) -> tuple[Path, PinnedSource]:
     wanted = [*TOKENIZER_FILES, *MODEL_FILES, "*.safetensors"]
-    try:
-        folder = _snapshot(repo, revision, wanted)
-        if not any(name.endswith(".safetensors") for name in chosen_files(folder)):
-            folder = _snapshot(repo, revision, [*wanted, *BIN_FILES, "pytorch_model-*.bin"])
-    except Exception as error:
-        reason = str(error).split("\n")[0]
-        raise BiaslineError(
-            f"{repo} {revision}".strip() + f": neither in the hub cache nor to be had from the hub: {reason}",
-            "check the id and revision, connect, or name a local folder",
-        ) from None
+    folder = _snapshot_of(repo, revision, wanted)
+    if not any(name.endswith(".safetensors") for name in chosen_files(folder)):
+        folder = _snapshot_of(repo, revision, [*wanted, *BIN_FILES, "pytorch_model-*.bin"])
     commit = folder.name
     if not _COMMIT.fullmatch(commit):
         raise BiaslineError(
@@ -108,28 +108,82 @@ def _hub(repo: str, revision: str) -> tuple[Path, PinnedSource]:
     return folder, PinnedSource(kind="hub", repo=repo, revision=commit)
 
 
-def _snapshot(repo: str, revision: str, patterns: list[str]) -> Path:
+def _snapshot_of(repo: str, revision: str, patterns: list[str]) -> Path:
     """The hub's snapshot, from the network if it answers, else from the cache."""
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(repo, revision=revision or None, allow_patterns=patterns))
+    try:
+        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=patterns))
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise BiaslineError(
+            f"{repo} {revision}".strip() + f": neither in the hub cache nor to be had from the hub: {reason}",
+            "check the id and revision, connect, or name a local folder",
+        ) from None
 
 
-def inventory_of(folder: Path) -> "Inventory":
-    """The biases of a model folder from its config alone: no weights are read.
+def config_file(source: str, revision: str = "") -> Path:
+    """The config.json that a pin, a model's folder, a config file or a hub id leads to; no weights are fetched.
+
+    Errors: `BiaslineError` where it leads to none.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise BiaslineError(f"{shown(path)}: no config.json, so no Transformers model", "name the model's folder")
+        return path / "config.json"
+    if path.is_file() and "pin_version" not in load_json(path, ""):
+        return path
+    if path.is_file() or path.suffix == ".json":
+        return locate(read_pin(path), path) / "config.json"
+    if _is_hub_id(source):
+        return _snapshot_of(source, revision, ["config.json"]) / "config.json"
+    raise BiaslineError(f"{source}: no pin, folder, config file or hub id (OWNER/NAME)", "name one of these")
+
+
+def inventory_of(config_path: Path, labels: int = 0) -> "Inventory":
+    """The biases of a model from its config alone: it is built on the meta device, without weights.
+
+    Args:
+        config_path: its config.json.
+        labels: with a new classification head for so many labels; 0 for the model that the config names.
 
     Errors: `BiaslineError` for a config that Transformers cannot read.
     """
     import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     from biasline.bitfit import inspect_biases
 
     try:
-        config = AutoConfig.from_pretrained(str(folder))
-        causal = any("CausalLM" in name or "LMHead" in name for name in config.architectures or [])
+        config = AutoConfig.from_pretrained(str(config_path))
+        if labels:
+            config.num_labels = labels
         with torch.device("meta"):
-            model = (AutoModelForCausalLM if causal else AutoModel).from_config(config)
-    except (ValueError, OSError, KeyError) as error:
-        raise BiaslineError(f"{shown(folder / 'config.json')}: {str(error).splitlines()[0]}") from None
+            model = _model_class(config, labels).from_config(config)
+    except Exception as error:  # a config drives code of many hands, which fails in many ways
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise BiaslineError(f"{shown(config_path)}: no model comes of it: {told[:300]}", "look at its values") from None
     return inspect_biases(model)
+
+
+def _model_class(config: Any, labels: int) -> Any:
+    """The kind of model that a config names: a language model, a classifier with its head, or the bare base.
+
+    Encoders count without the head of their pretraining, which no task uses.
+    """
+    from transformers import (
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForSeq2SeqLM,
+        AutoModelForSequenceClassification,
+    )
+
+    named = " ".join(config.architectures or [])
+    if labels or "SequenceClassification" in named:
+        return AutoModelForSequenceClassification
+    if "ConditionalGeneration" in named and type(config) in AutoModelForSeq2SeqLM._model_mapping:
+        return AutoModelForSeq2SeqLM
+    if "CausalLM" in named or "LMHead" in named or (not named and type(config) in AutoModelForCausalLM._model_mapping):
+        return AutoModelForCausalLM
+    return AutoModel

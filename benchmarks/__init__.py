@@ -1,0 +1,1 @@
+"""The numbers that the README and the docs claim, each from one command."""

@@ -1,0 +1,74 @@
+"""Answers of a model at hand to rows as a caller gives them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from biasline.bases.pin import Pin, load_tokenizer, wants_token_types
+from biasline.data.kinds import KINDS
+from biasline.evaluation.classify import probabilities
+from biasline.evaluation.generate import generate
+from biasline.params import Task
+from biasline.tokens.mask import Encoder
+from biasline.tokens.template import render_prompt
+from biasline.tokens.texts import TextEncoder
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A task's model with all that turns rows into its inputs.
+
+    Attributes:
+        task: template, lengths and generation settings.
+        labels: label names in the order of the model's outputs; empty for an instruction task.
+        model: in eval mode, with the task's biases.
+        tokenizer: the base's.
+        token_types: whether the base tells the two texts of a pair apart.
+    """
+
+    task: Task
+    labels: Sequence[str]
+    model: Any
+    tokenizer: Any
+    token_types: bool
+
+    @classmethod
+    def of(cls, task: Task, labels: Sequence[str], model: Any, pin: Pin, folder: Path) -> "Predictor":
+        """With the tokenizer that lies in the base's folder."""
+        return cls(task, labels, model, load_tokenizer(pin, folder), wants_token_types(folder))
+
+    def __call__(self, records: Sequence[dict[str, Any]], params: dict[str, Any] | None = None) -> list[Any]:
+        """One answer per row, in their order: a text, or `{"label", "probability"}`.
+
+        Args:
+            records: rows with the columns of the task's kind; the second may be missing, None or NaN.
+            params: generation settings that take the place of the task's: `max_new_tokens`.
+
+        Errors: `ValueError` naming the first row without a text.
+        """
+        rows = _columns(records, *KINDS[self.task.kind].prompt)
+        return self._classify(rows) if self.labels else self._answer(rows, params or {})
+
+    def _answer(self, rows: Sequence[tuple[str, str]], params: dict[str, Any]) -> list[str]:
+        prompts = [render_prompt(self.task.tokens.template, *row) for row in rows]
+        ids = Encoder(self.tokenizer, self.task.tokens.max_length).prompts(prompts)
+        settings = self.task.evaluate
+        longest = params.get("max_new_tokens", settings.max_new_tokens)
+        return generate(self.model, self.tokenizer, ids, longest, settings.batch_size)
+
+    def _classify(self, rows: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        encoder = TextEncoder(self.tokenizer, self.task.tokens.max_length, self.token_types)
+        inputs = encoder.texts([text for text, _ in rows], [pair for _, pair in rows])
+        found = probabilities(self.model, inputs, self.model.config.pad_token_id, self.task.evaluate.batch_size)
+        return [{"label": self.labels[row.argmax()], "probability": float(row.max())} for row in found]
+
+
+def _columns(records: Sequence[dict[str, Any]], first: str, second: str) -> list[tuple[str, str]]:
+    rows = []
+    for number, record in enumerate(records, 1):
+        text, further = record.get(first), record.get(second)
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"row {number}: `{first}` must be a text")
+        rows.append((text, further if isinstance(further, str) else ""))
+    return rows

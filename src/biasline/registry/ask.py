@@ -1,0 +1,79 @@
+"""Asking registered models: one as it was packaged, or several on one base in memory."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from biasline.errors import BiaslineError
+from biasline.registry.versions import aliased, model_name
+from biasline.tracking.store import connect
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+    from biasline.evaluation.serving import Package
+
+Rows = Sequence[dict[str, Any]]
+
+
+def ask(rows: Mapping[str, Rows], alias: str, told: Callable[[str], None]) -> Iterator[tuple[str, list[Any]]]:
+    """Answers of each task's model to its rows.
+
+    Args:
+        rows: task → rows of its kind. One task is asked through its packaged model, code and all; several share a base
+            in memory, for which this checkout's code is used.
+        alias: which version.
+        told: told what was loaded and swapped, and how long it took.
+
+    Errors: `BiaslineError` where a task has no such version.
+    """
+    client = connect()
+    versions = {task: aliased(client, task, alias) for task in rows}
+    for task, version in versions.items():
+        if version is None:
+            raise BiaslineError(
+                f"{model_name(task)}: no {alias}", f"`biasline promote {task}` makes one, or take --alias candidate"
+            )
+    if len(rows) == 1:
+        import mlflow
+
+        ((task, asked),) = rows.items()
+        yield task, list(mlflow.pyfunc.load_model(f"models:/{model_name(task)}@{alias}").predict(list(asked)))
+        return
+    packages = {task: _package(version) for task, version in versions.items() if version is not None}
+    for group in _by_base(packages):
+        yield from _ask_together(group, rows, told)
+
+
+def _ask_together(
+    packages: Mapping[str, "Package"], rows: Mapping[str, Rows], told: Callable[[str], None]
+) -> Iterator[tuple[str, list[Any]]]:
+    from biasline.evaluation.serving import SharedBase
+
+    base = SharedBase(packages)
+    pin = next(iter(packages.values())).pin
+    often = "once" if base.loads == 1 else f"{base.loads} times (a head of its own has to be read)"
+    told(f"{pin.name}: loaded {often} in {base.load_s:.2f} s")
+    for task in packages:
+        predictor, seconds = base.ask(task)
+        told(f"{task}: {predictor.model.config.model_type} delta swapped in {1000 * seconds:.1f} ms")
+        yield task, predictor(rows[task])
+
+
+def _by_base(packages: Mapping[str, "Package"]) -> list[dict[str, "Package"]]:
+    groups: dict[tuple[str, str], dict[str, Package]] = {}
+    for task, package in packages.items():
+        groups.setdefault((package.pin.digest, package.task.load.model_dump_json()), {})[task] = package
+    return list(groups.values())
+
+
+def _package(version: "ModelVersion") -> "Package":
+    """The files of a registered version."""
+    import mlflow
+
+    from biasline.evaluation.serving import Package
+
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}"))
+    flavor = mlflow.models.Model.load(str(folder)).flavors["python_function"]
+    artifacts = {name: folder / place["path"] for name, place in flavor["artifacts"].items()}
+    return Package.read(artifacts, Path((flavor.get("config") or {}).get("pin_path", "")))

@@ -1,0 +1,134 @@
+"""The engine without the pipeline: the code in docs/bitfit.md, run as it stands there."""
+
+import re
+
+import pytest
+import torch
+from datasets import Dataset
+
+from biasline.bitfit import BiasDelta, tune_biases
+from biasline.errors import BiaslineError
+from tests.bitfit.zoo import ids
+
+
+@pytest.fixture(scope="session")
+def blocks(root):
+    """Code blocks of the page, by what they begin with."""
+    text = (root / "docs" / "bitfit.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.fixture
+def bert(tmp_path, monkeypatch):
+    """Folder of a tiny BERT without a classification head, and the current folder to write to."""
+    from transformers import BertConfig, BertModel
+
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 24}
+    BertModel(BertConfig(vocab_size=40, **sizes)).save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+def state(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def changed(before, after):
+    return {name for name, value in after.items() if not torch.equal(value, before[name])}
+
+
+def test_ten_lines_with_plain_transformers(blocks, bert):
+    batches = [{"input_ids": ids(), "labels": torch.tensor([0, 1, 1])} for _ in range(3)]
+    names = {"BASE": str(bert), "batches": batches}
+    exec(blocks[0], names)
+    exec(blocks[1], names)
+    assert names["answer"].shape == (3,)
+    delta = names["delta"]
+    assert {entry.role for entry in delta.manifest.tensors.values()} == {"query", "mlp_in", "head"}
+    assert delta.manifest.head == ["classifier.weight", "classifier.bias"]
+    trained, base = names["model"].eval(), names["base"]
+    with torch.no_grad(), delta.applied(base):
+        assert torch.equal(base(**batches[0]).logits, trained(**batches[0]).logits)
+
+
+def rows(count, columns):
+    return Dataset.from_list([columns(number) for number in range(count)])
+
+
+def test_with_the_trainer_of_transformers(blocks, bert):
+    """Its clipping, its scheduler and its gradient accumulation see the chosen entries and nothing else."""
+    from transformers import BloomConfig, BloomForSequenceClassification
+
+    torch.manual_seed(0)
+    config = BloomConfig(vocab_size=40, hidden_size=16, n_layer=2, n_head=4, pad_token_id=0, num_labels=2)
+    model = BloomForSequenceClassification(config)
+    dataset = rows(32, lambda n: {"input_ids": ids(1)[0].tolist(), "labels": n % 2})
+    before = state(model)
+    block = blocks[2].replace('tune_biases(model, "all")', 'tune_biases(model, "value", head="train")')
+    block = block.replace("report_to=", 'use_cpu=True, disable_tqdm=True, save_strategy="no", report_to=')
+    assert block.count("use_cpu") == 1 and 'head="train"' in block
+    names = {"model": model, "dataset": dataset, "tune_biases": tune_biases, "BiasDelta": BiasDelta}
+    exec(block, names)
+    after = state(model)
+    fused = {f"transformer.h.{layer}.self_attention.query_key_value.bias" for layer in (0, 1)}
+    assert changed(before, after) == {*fused, "score.weight"}
+    for name in fused:
+        heads = (after[name] != before[name]).view(4, 3, 4)
+        assert heads[:, 2].any() and not heads[:, :2].any()
+    fresh = BloomForSequenceClassification(config)
+    fresh.load_state_dict(before)
+    BiasDelta.load("delta.safetensors").apply(fresh)
+    assert changed(state(fresh), after) == set()
+
+
+def test_with_the_sft_trainer_of_trl(blocks, bert, demo_tokenizer):
+    pytest.importorskip("trl", reason="TRL is not installed (extra `dev`)")
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
+    config = LlamaConfig(vocab_size=len(demo_tokenizer), intermediate_size=24, **sizes)
+    model = LlamaForCausalLM(config)
+    before = state(model)
+    dataset = rows(16, lambda n: {"prompt": f"say {n}", "completion": f" {n}"})
+    block = blocks[3].replace("report_to=", 'use_cpu=True, disable_tqdm=True, save_strategy="no", report_to=')
+    names = {"model": model, "dataset": dataset, "tokenizer": demo_tokenizer, "tune_biases": tune_biases}
+    exec(block, names | {"BiasDelta": BiasDelta})
+    after = state(model)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    injected = set(after) - set(before)
+    assert len(injected) == 2 * 7 and all(after[name].any() for name in injected)
+    fresh = LlamaForCausalLM(config).eval()
+    fresh.load_state_dict(before)
+    with torch.no_grad(), BiasDelta.load("delta.safetensors").applied(fresh):
+        assert torch.equal(fresh(ids()).logits, model.eval()(ids()).logits)
+
+
+def test_a_loaded_head_stays_frozen_unless_asked(tmp_path):
+    from transformers import BertConfig, BertForSequenceClassification
+
+    sizes = {"hidden_size": 16, "num_attention_heads": 4, "num_hidden_layers": 1, "intermediate_size": 24}
+    BertForSequenceClassification(BertConfig(vocab_size=40, **sizes)).save_pretrained(tmp_path)
+
+    def load():
+        return BertForSequenceClassification.from_pretrained(tmp_path)
+
+    assert tune_biases(load()).head == ()
+    assert tune_biases(load(), head="keep").head == ()
+    tuning = tune_biases(load(), head="train")
+    assert [entry.name for entry in tuning.head] == ["classifier.weight", "classifier.bias"]
+    delta = BiasDelta.of(tuning)
+    assert delta.manifest.tensors["classifier.weight"].base, "an existing head's own values are known"
+
+
+def test_a_random_head_never_stays_frozen(bert):
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(bert)
+    with pytest.raises(BiaslineError, match=r"classifier\.weight is not in the base's files.*head='auto'"):
+        tune_biases(model, head="keep")
+    unknown = type(model)(model.config)
+    with pytest.raises(BiaslineError, match=r"has a head \(classifier\.weight, …\).*head='train'"):
+        tune_biases(unknown)
+    assert tune_biases(unknown, head="train").head_count == 2 * 16 + 2

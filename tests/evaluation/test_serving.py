@@ -1,0 +1,107 @@
+"""Many tasks on one base in memory: the answers are those of each task alone."""
+
+import shutil
+
+import pytest
+import torch
+
+from biasline.bases.pin import read_pin, verified_folder
+from biasline.bitfit import BiasDelta, tune_biases
+from biasline.errors import BiaslineError
+from biasline.evaluation.serving import Package, SharedBase
+from biasline.params import Task
+
+PIN = "data/bases/tiny-bloom.json"
+
+
+def package(workspace, seed, labels=(), **more):
+    """A task whose biases (and head) were moved at random, as training would."""
+    path = workspace / PIN
+    pin = read_pin(path)
+    kind = "classification" if labels else "instruction"
+    task = Task(kind=kind, base=PIN, data="d", evaluate={"max_new_tokens": 6}, **more)
+    empty = Package(task, _Labelled(labels), pin, path)
+    model = empty.load(empty.base())
+    head = [name for name, _ in model.named_parameters() if name.startswith("score")]
+    tuning = tune_biases(model, "attention+mlp", head=head)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for master in tuning.masters:
+            master.add_(torch.randn(master.shape, generator=generator) * 0.3)
+    base = {"name": pin.name, "digest": pin.digest}
+    return Package(task, BiasDelta.of(tuning, base=base, labels=labels), pin, path)
+
+
+class _Labelled:
+    """As much of a delta as loading its base asks for."""
+
+    def __init__(self, labels):
+        self.manifest = self
+        self.labels = list(labels)
+
+
+TEXTS = ["Count to three.", "What a fine day"]
+ROWS = {
+    "answers": [{"instruction": text} for text in TEXTS],
+    "rhymes": [{"instruction": text} for text in TEXTS],
+    "mood": [{"text": text} for text in TEXTS],
+    "topic": [{"text": text} for text in TEXTS],
+}
+
+
+@pytest.fixture
+def packages(workspace):
+    return {
+        "mood": package(workspace, 1, ["bad", "good"]),
+        "answers": package(workspace, 2),
+        "topic": package(workspace, 3, ["art", "music", "sport"]),
+        "rhymes": package(workspace, 4),
+    }
+
+
+def test_four_tasks_on_one_base_answer_as_each_does_alone(packages):
+    alone = {name: one.predictor()(ROWS[name]) for name, one in packages.items()}
+    assert alone["answers"] != alone["rhymes"]
+    base = SharedBase(packages)
+    assert base.loads == 1
+    for name in ("mood", "answers", "rhymes", "topic", "answers", "mood", "mood"):
+        predictor, seconds = base.ask(name)
+        assert predictor(ROWS[name]) == alone[name], name
+        assert seconds < 1.0
+    bodies = {base.ask(name)[0].model.base_model for name in packages}
+    assert len(bodies) == 1
+
+
+def test_classifiers_alone_share_a_base_too(packages):
+    two = {name: packages[name] for name in ("mood", "topic")}
+    base = SharedBase(two)
+    assert base.loads == 1
+    for name in ("topic", "mood"):
+        assert base.ask(name)[0](ROWS[name]) == two[name].predictor()(ROWS[name])
+
+
+def test_no_delta_stays_behind(packages):
+    base = SharedBase(packages)
+    body = base.ask("answers")[0].model.base_model
+    pin, folder = verified_folder(packages["mood"].pin_path)
+    own = packages["answers"].load(folder).base_model.state_dict()
+    packages["answers"].delta.revert(base.ask("answers")[0].model)
+    assert all(torch.equal(value, own[name]) for name, value in body.state_dict().items())
+
+
+def test_tasks_of_different_bases_are_not_mixed(packages, workspace):
+    bf16 = package(workspace, 5, load={"dtype": "bfloat16"})
+    with pytest.raises(BiaslineError, match=r"other: its base is tiny-bloom in bfloat16, that of mood is .* float32"):
+        SharedBase({"mood": packages["mood"], "other": bf16})
+
+
+def test_a_delta_of_another_base_is_not_packaged(packages, workspace):
+    one = packages["answers"]
+    files = {name: workspace / name for name in ("delta", "task", "pin")}
+    one.delta.save(files["delta"])
+    files["task"].write_text(one.task.model_dump_json())
+    files["pin"].write_text(one.pin.model_copy(update={"files": {"config.json": "0" * 64}}).dumps())
+    with pytest.raises(BiaslineError, match="the delta was trained on the base tiny-bloom"):
+        Package.read(files, one.pin_path)
+    shutil.copy(workspace / PIN, files["pin"])
+    assert Package.read(files, one.pin_path).predictor()(ROWS["answers"])
