@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from biasline.errors import BiaslineError, shown
 from biasline.jsonfile import load_json
 
+CUSTOM = Path("custom")
 TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -43,7 +44,11 @@ GroupT = TypeVar("GroupT", bound=Group)
 
 class Source(Group):
     columns: dict[str, str] = Field(
-        {}, description="our column name: the file's column name, where the names are not recognised"
+        {},
+        description="our column name: the file's (without a header its place, from 1), where the guess fails",
+    )
+    header: Literal["auto", "present", "absent"] = Field(
+        "auto", description="whether a CSV or TSV file names its columns; auto: if it has a name that is recognised"
     )
     labels: tuple[str, ...] = Field(
         (), description="label names in the order of their numbers; empty: those of the training rows, sorted"
@@ -56,13 +61,26 @@ class Quality(Group):
     min_output_chars: int = Field(1, ge=1, description="shorter outputs are quarantined")
     max_output_chars: int = Field(4000, ge=1, description="longer outputs are quarantined")
     max_prompt_chars: int = Field(8000, ge=1, description="longer instruction + input is quarantined")
+    language: Literal["", "zh"] = Field("", description="zh: rows that were left untranslated are quarantined")
+    near_duplicate: float = Field(
+        0.8, gt=0.0, le=1.0, description="share of common word triples from which long rows count as nearly the same"
+    )
     off: tuple[str, ...] = Field((), description="names of quality rules that are switched off")
+    on: tuple[str, ...] = Field((), description="names of rules that are off by default: email, phone")
+    checks: str = Field("", description="a Python file in custom/ whose functions are further rules")
+    hard: dict[str, Share] = Field(
+        {"not_text": 0.05, "mojibake": 0.05, "control_characters": 0.05},
+        description="rule: share of rows that may break it; more stop the run",
+    )
     max_quarantine: float = Field(0.2, ge=0.0, le=1.0, description="a larger share of quarantined rows stops the run")
 
 
 class Split(Group):
+    """Shares by content hash. In a folder with files called train, valid and test the files decide instead."""
+
     valid: Share = Field(0.1, description="share of rows for validation, by content hash")
     test: float = Field(0.1, gt=0.0, lt=1.0, description="share of rows for the test, by content hash")
+    group: str = Field("", description="a column whose equal values stay in one split: a customer, a document")
     seed: int = Field(0, description="another seed deals the rows anew; keep it, or results do not compare")
 
     @model_validator(mode="after")
@@ -211,6 +229,12 @@ def get_task(params: Params, name: str, where: str) -> Task:
 
 def check_inputs(name: str, task: Task, root: Path) -> None:
     """Whether the files that a task names are there, before any work starts."""
+    checks = task.quality.checks
+    if checks and (Path(checks).parts[0] != CUSTOM.name or not (root / checks).is_file()):
+        raise BiaslineError(
+            f"tasks.{name}.quality.checks: {checks}: no such file in {CUSTOM}/",
+            "own code lies there, so that a change in it is seen",
+        )
     if not (root / task.base).is_file():
         raise BiaslineError(
             f"tasks.{name}.base: {task.base}: no such pin", f"write it: `biasline pin SOURCE --out {task.base}`"

@@ -1,21 +1,24 @@
 import json
 
+import polars as pl
 import pytest
 
-from biasline.data.contract import RULES, check_examples
+from biasline.data.contract import RULES, check_examples, emptied_inputs, own_rules, refuse_too_many
 from biasline.data.kinds import KINDS
 from biasline.data.sources import read_examples
 from biasline.errors import BiaslineError
-from biasline.params import Quality
+from biasline.params import Quality, Source
 
 GOOD = {"instruction": "Say it", "input": "", "output": "it"}
-LENIENT = Quality(max_quarantine=1.0)
+LENIENT = Quality(max_quarantine=1.0, hard={})
 
 
-def check(tmp_path, rows, quality=LENIENT, kind="instruction"):
+def check(tmp_path, rows, quality=LENIENT, kind="instruction", **more):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(rows), encoding="utf-8")
-    return check_examples(read_examples(path, KINDS[kind], {})[0], kind, quality)
+    checked = check_examples(read_examples(path, KINDS[kind], Source()).frame, kind, quality, **more)
+    refuse_too_many(checked, quality)
+    return checked
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,13 @@ def check(tmp_path, rows, quality=LENIENT, kind="instruction"):
         ({"output": "caf\ufffd"}, "mojibake"),
         ({"input": "https://example.com/a?b=c"}, "url_only_input"),
         ({"input": "A whole sentence.", "output": "A whole  sentence."}, "copied_output"),
+        ({"input": "[image attached]"}, "missing_attachment"),
+        ({"input": "<Photo of a car>"}, "missing_attachment"),
+        ({"input": "![Figure](https://a.b/c.png)"}, "missing_attachment"),
+        ({"input": "[图片]"}, "missing_attachment"),
+        ({"output": "Pay with 4111 1111 1111 1111."}, "card"),
+        ({"output": "Use AKIA" + "A" * 16}, "key"),
+        ({"input": "-----BEGIN RSA PRIVATE KEY-----"}, "key"),
         ({"output": "apple " * 40}, "repeated_loop"),
         ({"output": "好的" * 40}, "repeated_loop"),
     ],
@@ -64,6 +74,10 @@ def test_each_rule_finds_its_row(tmp_path, broken, reason):
         {"input": "same", "output": "same"},  # too short to call it a copy
         {"output": "The human: a study of mankind."},
         {"output": "word " * 19},
+        {"input": "A picture of a cat, drawn by a child"},
+        {"input": "[1, 2, 3]"},
+        {"output": "Call 555-123-4567 or write to john@example.com"},  # rules that are off by default
+        {"output": "The number is 22046226218487757"},
         {"input": None},
     ],
 )
@@ -92,8 +106,8 @@ def test_rules_are_switched_off_by_name(tmp_path):
 
 def test_thresholds_come_from_params(tmp_path):
     rows = [GOOD, {"instruction": "a", "input": "", "output": "long enough"}]
-    assert check(tmp_path, rows, Quality(min_output_chars=3, max_quarantine=1)).broken == {"short_output": 1}
-    assert check(tmp_path, rows, Quality(max_output_chars=5, max_quarantine=1)).broken == {"long_output": 1}
+    assert check(tmp_path, rows, Quality(min_output_chars=3, max_quarantine=1, hard={})).broken == {"short_output": 1}
+    assert check(tmp_path, rows, Quality(max_output_chars=5, max_quarantine=1, hard={})).broken == {"long_output": 1}
 
 
 def test_too_many_broken_rows_stop_the_run_with_the_reasons(tmp_path):
@@ -125,3 +139,156 @@ def test_texts_with_labels_have_rules_of_their_own(tmp_path):
     assert checked.good["label"].to_list() == ["1", "N/A"]
     with pytest.raises(BiaslineError, match="'empty_output' is no rule"):
         check(tmp_path, rows, Quality(off=["empty_output"]), "classification")
+
+
+def test_rules_that_are_off_by_default_are_switched_on(tmp_path):
+    rows = [GOOD, GOOD | {"output": "Call 555-123-4567"}, GOOD | {"output": "or write to john@example.com"}]
+    on = Quality(on=["email", "phone"], max_quarantine=1, hard={})
+    assert check(tmp_path, rows, on).broken == {"email": 1, "phone": 1}
+
+
+def test_secrets_are_blotted_out_of_the_quarantine_whatever_the_reason(tmp_path):
+    key = "sk-" + "a1" * 20
+    rows = [
+        GOOD,
+        {"instruction": f"Use {key} for john@example.com", "output": ""},
+        GOOD | {"output": "4111111111111111"},
+    ]
+    quarantine = check(tmp_path, rows).quarantine
+    assert quarantine["instruction"][0] == "Use [key] for [email]"
+    assert quarantine["output"].to_list() == ["", "[card]"]
+
+
+@pytest.mark.parametrize(
+    ("row", "broken"),
+    [
+        ({"instruction": "Outline the main events of the story.", "output": "好"}, True),
+        (
+            {
+                "instruction": "预约明天的会议。",
+                "output": "Certainly, I will schedule a meeting for you tomorrow at ten.",
+            },
+            True,
+        ),
+        (
+            {
+                "instruction": "翻译成英文：我很高兴见到你，明天见。",
+                "output": "I am very happy to see you, so see you soon",
+            },
+            False,
+        ),
+        ({"instruction": "写一个函数求最大值。", "output": "int max(int a, int b) { return a > b ? a : b; }"}, False),
+        (
+            {
+                "instruction": "造一个包含 opulent 的句子。",
+                "output": "The wedding was held in an opulent ballroom with lights",
+            },
+            False,
+        ),
+        ({"instruction": "说出它的名字。", "output": "Python"}, False),
+    ],
+)
+def test_rows_that_were_left_untranslated(tmp_path, row, broken):
+    zh = Quality(language="zh", max_quarantine=1, hard={})
+    assert check(tmp_path, [{"instruction": "好", "output": "好的"}, row], zh).broken == (
+        {"untranslated": 1} if broken else {}
+    )
+    assert check(tmp_path, [GOOD, row]).broken == {}
+
+
+TEXTS = [{"text": "fine", "label": "a"}, {"text": "Fine ", "label": "b"}, {"text": "bad", "label": "b"}]
+
+
+def test_the_same_text_under_two_labels_is_no_evidence(tmp_path):
+    checked = check(tmp_path, TEXTS, kind="classification")
+    assert checked.broken == {"conflicting_duplicate": 2}
+    assert checked.good["text"].to_list() == ["bad"]
+
+
+def test_a_label_outside_the_set_is_refused(tmp_path):
+    rows = [{"text": "x", "label": "a"}, {"text": "y", "label": "c"}]
+    assert check(tmp_path, rows, kind="classification", labels=("a", "b")).broken == {"unknown_label": 1}
+    assert check(tmp_path, rows, kind="classification").broken == {}
+
+
+def test_a_hard_rule_stops_the_run_at_its_own_rate(tmp_path):
+    rows = [GOOD | {"output": f"answer {n}"} for n in range(20)] + [GOOD | {"output": 3}]
+    with pytest.raises(
+        BiaslineError, match=r"1 of 21 rows \(4\.8%\) break the hard rule not_text.*row 21.*quality\.hard"
+    ):
+        check(tmp_path, rows, Quality(hard={"not_text": 0.01}))
+    assert check(tmp_path, rows, Quality(hard={"not_text": 0.05})).good.height == 20
+    with pytest.raises(BiaslineError, match=r"quality\.hard: 'no_text' is no rule"):
+        check(tmp_path, rows, Quality(hard={"no_text": 0.05}))
+
+
+OWN = '''
+import polars as pl
+
+LIMIT = 3
+
+def few_words(frame):
+    """more than three words"""
+    return frame["output"].str.split(" ").list.len() <= LIMIT
+
+def no_price(frame):
+    """speaks of money"""
+    return ~pl.col("output").str.contains("[$€]")
+
+def _helper(frame):
+    raise RuntimeError
+'''
+
+
+def own(tmp_path, text):
+    path = tmp_path / "own.py"
+    path.write_text(text, encoding="utf-8")
+    return own_rules(path)
+
+
+def test_a_project_adds_rules_of_its_own(tmp_path):
+    rules = own(tmp_path, OWN)
+    assert [(rule.name, rule.told) for rule in rules] == [
+        ("few_words", "more than three words"),
+        ("no_price", "speaks of money"),
+    ]
+    rows = [GOOD, GOOD | {"output": "one two three four"}, GOOD | {"output": "$5"}]
+    assert check(tmp_path, rows, own=rules).broken == {"few_words": 1, "no_price": 1}
+    assert check(tmp_path, rows, Quality(off=["few_words"], max_quarantine=1, hard={}), own=rules).broken == {
+        "no_price": 1
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("def f(:", r"own\.py: does not run: SyntaxError"),
+        ("import nowhere", "does not run: ModuleNotFoundError"),
+        ("x = 1", "no function in it"),
+        ("def duplicate(frame): ...", "duplicate is a rule already"),
+        ("def f(frame): return frame['nope']", "own\\.py: f: ColumnNotFoundError"),
+        ("def f(frame): return True", "own\\.py: f: a Boolean series of 1 rows was expected, got bool"),
+    ],
+)
+def test_rules_that_do_not_work_are_told(tmp_path, text, told):
+    with pytest.raises(BiaslineError, match=told):
+        check(tmp_path, [GOOD], own=own(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "<noinput>",
+        "No input",
+        "Noinput.",
+        "No input required.",
+        "无输入",
+        "“&lt;无输入&gt;”",
+        "没有输入。",
+        "N/A",
+        "无",
+    ],
+)
+def test_an_input_that_says_there_is_none_is_empty(said):
+    frame, count = emptied_inputs(pl.DataFrame({"input": [said, "text", None, "no inputs were harmed"]}))
+    assert (frame["input"].to_list(), count) == (["", "text", None, "no inputs were harmed"], 1)

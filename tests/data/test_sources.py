@@ -1,11 +1,16 @@
+import gzip
 import json
 
+import datasets
 import polars as pl
+import pyarrow as pa
 import pytest
 
+from biasline.data import files
 from biasline.data.kinds import KINDS
 from biasline.data.sources import read_examples
 from biasline.errors import BiaslineError
+from biasline.params import Source
 
 ROWS = [
     {"instruction": "说一种水果", "input": "", "output": "苹果", "skill": "fruit"},
@@ -14,8 +19,12 @@ ROWS = [
 
 
 def read(path, **columns):
-    frame, taken = read_examples(path, KINDS["instruction"], columns)
-    return frame.select("row", "instruction", "input", "output").rows(), taken
+    found = read_examples(path, KINDS["instruction"], Source(columns=columns))
+    return found.frame.select("row", "instruction", "input", "output").rows(), found.taken
+
+
+def frame_of(path, kind="instruction", **source):
+    return read_examples(path, KINDS[kind], Source(**source)).frame
 
 
 def put(tmp_path, raw, name="rows.json"):
@@ -68,18 +77,14 @@ def test_columns_named_in_params_win(tmp_path):
 
 
 def test_further_columns_travel_along_as_text(tmp_path):
-    frame, _ = read_examples(
-        put(tmp_path, json.dumps([ROWS[0] | {"n": 3, "tags": ["a"]}, ROWS[1]])), KINDS["instruction"], {}
-    )
+    frame = frame_of(put(tmp_path, json.dumps([ROWS[0] | {"n": 3, "tags": ["a"]}, ROWS[1]])))
     assert frame["skill"].to_list() == ["fruit", None]
     assert frame["n"].to_list() == ["3", None]
     assert frame["tags"].to_list() == ['["a"]', None]
 
 
 def test_values_that_are_no_text_are_marked_not_lost(tmp_path):
-    frame, _ = read_examples(
-        put(tmp_path, json.dumps([{"instruction": "a", "output": 3}, {"instruction": None}])), KINDS["instruction"], {}
-    )
+    frame = frame_of(put(tmp_path, json.dumps([{"instruction": "a", "output": 3}, {"instruction": None}])))
     assert frame["output"].to_list() == ["3", None]
     assert frame["output__not_text"].to_list() == [True, False]
     assert frame["instruction"].to_list() == ["a", None]
@@ -95,14 +100,14 @@ def test_a_line_separator_inside_a_json_string_is_no_line_end(tmp_path):
     [
         ('[{"instruction": "a", "output": "b"},\n{"instruction": ', r"broken JSON at line 2, column 17"),
         ('{"instruction": "a", "output": "b"}\n{"instr', r"broken JSON at line 2, column"),
-        ('{"instruction": "a", "output": "b"}\n[1]', r"line 2 is '\[1\]'; an object was expected"),
-        ("[1, 2]", r"item 1 is 1; an object was expected"),
+        ('{"instruction": "a", "output": "b"}\n[1]', r"item 2 \(line 2\) is \[1\]; an object was expected"),
+        ("[1, 2]", r"item 1 \(line 1\) is 1; an object was expected"),
         ("", "empty"),
         ("  \n ", "empty"),
         ("[]", "no rows in it"),
         ("instruction,output\n", "no rows in it"),
-        ("a,a\n1,2\n", "column 'a' stands twice"),
-        ("instruction,output\nx,y,z\n", "row 1 has 3 fields, the header has 2"),
+        ("output,instruction,output\n1,2,3\n", "column 'output' stands twice"),
+        ("instruction,output\nx,y,z\n", r"row 1 \(line 2\) has 3 fields, the first line has 2"),
         ('instruction,output\nx,"y\n', "line"),
         ('[{"foo": 1}]', r"no column for 'instruction'; it has: foo"),
         ("指令".encode("gb18030"), r"not UTF-8: byte 0xc1 at position 2 \(line 1\)"),
@@ -119,7 +124,7 @@ def test_a_file_that_cannot_be_used_is_told_with_the_place(tmp_path, raw, told):
 def test_a_missing_file_and_a_folder_are_told(tmp_path):
     with pytest.raises(BiaslineError, match=r"none\.json: no such file"):
         read(tmp_path / "none.json")
-    with pytest.raises(BiaslineError, match="a folder"):
+    with pytest.raises(BiaslineError, match="no data file in this folder"):
         read(tmp_path)
 
 
@@ -133,7 +138,7 @@ def test_a_column_named_in_params_that_is_absent_is_told(tmp_path):
 
 def test_columns_that_later_stages_use_get_another_name(tmp_path):
     row = {"instruction": "a", "output": "b", "base": "x", "tokens": 3, "row": "r", "skill": "s"}
-    frame, _ = read_examples(put(tmp_path, json.dumps([row])), KINDS["instruction"], {})
+    frame = frame_of(put(tmp_path, json.dumps([row])))
     assert frame.select("row", "meta_base", "meta_tokens", "meta_row", "skill").rows() == [(1, "x", "3", "r", "s")]
 
 
@@ -152,8 +157,8 @@ def test_odd_files_are_told_too(tmp_path, raw, told):
 
 
 def classified(path):
-    frame, taken = read_examples(path, KINDS["classification"], {})
-    return frame.select("row", "text", "text_pair", "label").rows(), taken
+    found = read_examples(path, KINDS["classification"], Source())
+    return found.frame.select("row", "text", "text_pair", "label").rows(), found.taken
 
 
 def test_texts_with_labels_by_their_usual_names(tmp_path):
@@ -162,3 +167,152 @@ def test_texts_with_labels_by_their_usual_names(tmp_path):
     assert taken == {"text": "sentence", "label": "label"}
     pairs = [{"sentence1": "a", "sentence2": "b", "label": 1}, {"sentence1": "c", "sentence2": "d", "label": 0}]
     assert classified(put(tmp_path, json.dumps(pairs)))[0] == [(1, "a", "b", "1"), (2, "c", "d", "0")]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lambda raw: pa.compress(raw, "zstd", asbytes=True)])
+def test_compressed_text_is_read_as_it_is(tmp_path, pack):
+    assert read(put(tmp_path, pack(json.dumps(ROWS).encode()), "rows.bin"))[0] == EXPECTED
+
+
+def test_damaged_compression_is_told(tmp_path):
+    raw = gzip.compress(json.dumps(ROWS).encode())
+    with pytest.raises(BiaslineError, match=r"rows\.json: damaged"):
+        read(put(tmp_path, raw[:-9]))
+
+
+def test_objects_one_after_the_other_need_no_line_of_their_own(tmp_path):
+    text = "\n".join(json.dumps(row, indent=2) for row in ROWS)
+    assert read(put(tmp_path, text))[0] == EXPECTED
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 64])
+@pytest.mark.parametrize("array", [True, False])
+def test_where_blocks_end_does_not_matter(tmp_path, monkeypatch, block, array):
+    """Characters of several bytes, escapes, numbers and words cut by the end of a block are read whole."""
+    rows = [{"instruction": f"说{n}\u2028🍎\n", "output": "\\u00e9", "n": 1234567, "yes": True} for n in range(9)]
+    text = json.dumps(rows, ensure_ascii=False) if array else "\n".join(map(json.dumps, rows))
+    path = put(tmp_path, b"\xef\xbb\xbf" + text.encode())
+    whole = frame_of(path)
+    monkeypatch.setattr(files, "_BLOCK", block)
+    assert frame_of(path).equals(whole)
+    assert whole["n"].to_list() == ["1234567"] * 9
+
+
+def test_the_place_of_an_error_does_not_depend_on_blocks(tmp_path, monkeypatch):
+    rows = ",\n".join(json.dumps({"instruction": f"a{n}", "output": "b"}) for n in range(50))
+    broken = put(tmp_path, f"[{rows},\n{{'no'}}]")
+    monkeypatch.setattr(files, "_BLOCK", 11)
+    with pytest.raises(BiaslineError, match="broken JSON at line 51, column 2"):
+        read(broken)
+    odd = put(tmp_path, ("é" * 40 + "\n").encode() * 3 + b"\xff")
+    with pytest.raises(BiaslineError, match=r"byte 0xff at position 243 \(line 4\)"):
+        read(odd)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[{"instruction": "a", "output": "b"}', "the array does not end"),
+        ('[{"instruction": "a", "output": "b"}]]', "extra data"),
+        ('[{"instruction": "a", "output": "b"} {}]', "expecting ',' delimiter"),
+        ('[{"instruction": "a", "output": "b"},]', "Expecting value"),
+        ('{"instruction": "a", "output": "b"},', "Expecting value"),
+    ],
+)
+def test_a_broken_array_gives_no_rows(tmp_path, text, told):
+    with pytest.raises(BiaslineError, match=told):
+        read(put(tmp_path, text))
+
+
+def test_a_cell_of_ten_megabytes_and_nul_bytes_are_read(tmp_path):
+    big = "x" * 10_000_000
+    assert frame_of(put(tmp_path, json.dumps([{"instruction": big, "output": "a\x00b"}])))["output"][0] == "a\x00b"
+    tsv = put(tmp_path, f"instruction\toutput\n{big}\ta\x00b\n")
+    assert frame_of(tsv)["instruction"].str.len_chars()[0] == 10_000_000
+
+
+def test_a_file_without_header_is_guessed_and_said(tmp_path):
+    lines = [f"src\t{n % 2}\t{'*' if n % 2 else ''}\tsentence number {n}" for n in range(20)]
+    found = read_examples(put(tmp_path, "\n".join(lines)), KINDS["classification"], Source())
+    assert found.taken == {"text": "4", "label": "2"}
+    assert found.frame["text"][0] == "sentence number 0"
+    assert "no header" in found.notes[0] and "text is column 4" in found.notes[1]
+
+
+def test_a_header_that_nobody_knows_is_not_taken_for_a_row(tmp_path):
+    lines = "satz\turteil\n" + "\n".join(f"das ist satz {n}\t{n % 2}" for n in range(20))
+    with pytest.raises(BiaslineError, match="no column for 'text'; it has: 1, 2"):
+        frame_of(put(tmp_path, lines), "classification")
+    named = frame_of(put(tmp_path, lines), "classification", columns={"text": "satz", "label": "urteil"})
+    assert named.height == 20
+
+
+def test_a_header_can_be_denied_and_columns_named_by_place(tmp_path):
+    path = put(tmp_path, "label,text\nx,y\n")
+    frame = frame_of(path, "classification", header="absent", columns={"text": "2", "label": "1"})
+    assert frame.select("text", "label").rows() == [("text", "label"), ("y", "x")]
+
+
+def folder_of(tmp_path, **parts):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, rows in parts.items():
+        (folder / f"{name}.tsv").write_text("text\tlabel\n" + "".join(f"{row}\t{len(row) % 2}\n" for row in rows))
+    return folder
+
+
+def test_names_of_files_in_a_folder_fix_the_split(tmp_path):
+    folder = folder_of(tmp_path, train=["a", "bb"], valid=["ccc"], test=["dddd"])
+    (folder / "README.md").write_text("not data")
+    frame = frame_of(folder, "classification")
+    assert frame.select("text", "fixed_split", "file").rows() == [
+        ("dddd", "test", "test.tsv"),
+        ("ccc", "valid", "valid.tsv"),
+        ("a", "train", "train.tsv"),
+        ("bb", "train", "train.tsv"),
+    ]
+
+
+def test_dev_is_the_test_where_there_is_no_other(tmp_path):
+    frame = frame_of(folder_of(tmp_path, train=["a", "bb"], dev=["ccc"]), "classification")
+    assert frame["fixed_split"].to_list() == ["test", "train", "train"]
+
+
+def test_other_names_fix_nothing(tmp_path):
+    frame = frame_of(folder_of(tmp_path, january=["a", "bb"], february=["ccc"]), "classification")
+    assert frame["fixed_split"].to_list() == [None] * 3
+    assert frame["row"].to_list() == [1, 2, 3]
+
+
+def test_a_folder_saved_by_datasets(tmp_path):
+    rows = [{"text": f"text {n}", "label": n % 2} for n in range(5)]
+    parts = {"train": datasets.Dataset.from_list(rows), "test": datasets.Dataset.from_list(rows[:1])}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
+    frame = frame_of(tmp_path / "saved", "classification")
+    assert frame["fixed_split"].to_list() == ["test"] + ["train"] * 5
+    assert frame["label"].to_list() == ["0", "0", "1", "0", "1", "0"]
+    parts["train"].save_to_disk(tmp_path / "one")
+    assert frame_of(tmp_path / "one", "classification")["fixed_split"].to_list() == [None] * 5
+
+
+def test_a_pinned_hub_data_set(tmp_path, monkeypatch):
+    asked = []
+
+    def load_dataset(name, config, revision):
+        asked.append((name, config, revision))
+        return {"train": datasets.Dataset.from_list([{"sentence": "fine", "label": 1}])}
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    pinned = {"hub_dataset": "nyu-mll/glue", "config": "sst2", "revision": "0" * 40}
+    assert frame_of(put(tmp_path, json.dumps(pinned)), "classification")["text"].to_list() == ["fine"]
+    assert asked == [("nyu-mll/glue", "sst2", "0" * 40)]
+    with pytest.raises(BiaslineError, match="revision must be a commit"):
+        frame_of(put(tmp_path, json.dumps(pinned | {"revision": "main"})), "classification")
+    with pytest.raises(BiaslineError, match="unknown key 'split'"):
+        frame_of(put(tmp_path, json.dumps(pinned | {"split": "train"})), "classification")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "gb18030"])
+def test_another_encoding_is_told_with_the_way_out(tmp_path, encoding):
+    with pytest.raises(BiaslineError, match=r"not UTF-8: byte 0x.. at position \d+ \(line 1\).*iconv"):
+        read(put(tmp_path, json.dumps(ROWS, ensure_ascii=False).encode(encoding)))

@@ -4,14 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biasline.data.kinds import KINDS
-from biasline.data.split import content_key, split_examples, split_of
+from biasline.data.split import content_key, split_examples, split_of, without_near_duplicates
 from biasline.errors import BiaslineError
 from biasline.params import Split
 
 
 def frame(count, start=0):
     rows = [(number, f"ask {number}", "", f"answer {number}") for number in range(start, start + count)]
-    return pl.DataFrame(rows, schema=["row", "instruction", "input", "output"], orient="row")
+    return pl.DataFrame(rows, schema=["row", "instruction", "input", "output"], orient="row").with_columns(
+        pl.lit(None, pl.String).alias("fixed_split")
+    )
 
 
 def test_shares_are_met():
@@ -31,7 +33,8 @@ def test_new_rows_never_move_old_ones():
 @given(st.text(max_size=30), st.text(max_size=30), st.integers(0, 5))
 def test_where_a_row_goes_depends_on_its_own_text_alone(instruction, text, seed):
     split = Split(seed=seed)
-    assert split_of(content_key(instruction, text), split) == split_of(content_key(instruction, text), split)
+    one, two = (split_of(content_key(instruction, text), split.seed, split.valid, split.test) for _ in range(2))
+    assert one == two
     spaced = content_key(f"  {instruction}\t", text)
     assert spaced == content_key(instruction, text)
 
@@ -41,7 +44,7 @@ def test_width_case_and_space_do_not_part_copies():
 
 
 def test_two_answers_to_one_question_stay_together():
-    rows = [(1, "q", "i", "a"), (2, "q", "i", "b"), *frame(50, 3).rows()]
+    rows = [(1, "q", "i", "a", None), (2, "q", "i", "b", None), *frame(50, 3).rows()]
     parts = split_examples(pl.DataFrame(rows, schema=frame(1).schema, orient="row"), KINDS["instruction"], Split())
     assert sum({1, 2} <= set(part["row"]) for part in parts.values()) == 1
 
@@ -60,3 +63,68 @@ def test_an_empty_split_is_told():
 
 def test_a_validation_share_of_zero_may_be_empty():
     assert split_examples(frame(30), KINDS["instruction"], Split(valid=0.0))["valid"].is_empty()
+
+
+def fixed(rows):
+    schema = {"row": pl.Int64, "text": pl.String, "text_pair": pl.String, "label": pl.String, "fixed_split": pl.String}
+    return pl.DataFrame([(n, text, "", "a", split) for n, (text, split) in enumerate(rows, 1)], schema, orient="row")
+
+
+def test_a_given_test_file_is_the_test_and_validation_comes_out_of_training():
+    rows = [(f"train {n}", "train") for n in range(300)] + [(f"test {n}", "test") for n in range(7)]
+    parts = split_examples(fixed(rows), KINDS["classification"], Split())
+    assert parts["test"]["text"].to_list() == [f"test {n}" for n in range(7)]
+    assert 10 < parts["valid"].height < 60
+    assert all(text.startswith("train") for text in parts["valid"]["text"])
+    assert "fixed_split" not in parts["train"].columns
+
+
+def test_rows_of_one_group_stay_together():
+    rows = frame(400).with_columns((pl.col("row") // 8).cast(pl.String).alias("customer"))
+    parts = split_examples(rows, KINDS["instruction"], Split(group="customer"))
+    seen = [set(part["customer"]) for part in parts.values()]
+    assert sum(map(len, seen)) == len(set.union(*seen)) == 50
+    with pytest.raises(BiaslineError, match=r"split\.group: no column 'client'; there are: .*customer"):
+        split_examples(rows, KINDS["instruction"], Split(group="client"))
+
+
+def test_labels_have_their_share_of_each_split_but_for_chance():
+    rows = frame(6000).with_columns(
+        pl.when(pl.col("row") % 10 == 0).then(pl.lit("b")).otherwise(pl.lit("a")).alias("c")
+    )
+    parts = split_examples(rows, KINDS["instruction"], Split())
+    for part in parts.values():
+        assert (part["c"] == "b").mean() == pytest.approx(0.1, abs=0.04)
+
+
+def planted():
+    parts = split_examples(frame(400), KINDS["instruction"], Split())
+    test, valid = parts["test"]["instruction"][0], parts["valid"]["instruction"][0]
+    leaks = [(900, f"{test}", "", "another answer"), (901, f"{valid.upper()}", "", "x")]
+    shaped = pl.DataFrame(leaks, schema=parts["train"].schema, orient="row")
+    parts["train"] = pl.concat([parts["train"], shaped])
+    return parts
+
+
+def test_planted_leaks_leave_training_and_nothing_else_goes():
+    parts = planted()
+    before = {name: part.height for name, part in parts.items()}
+    after, taken = without_near_duplicates(parts, KINDS["instruction"], 0.8, within=True, across=True)
+    assert taken["leak"]["row"].to_list() == [900, 901]
+    assert "near_duplicate" not in taken
+    assert {name: part.height for name, part in after.items()} == before | {"train": before["train"] - 2}
+
+
+def test_looking_for_leaks_can_be_switched_off():
+    parts = planted()
+    after, taken = without_near_duplicates(parts, KINDS["instruction"], 0.8, within=False, across=False)
+    assert taken == {} and all(after[name].equals(part) for name, part in parts.items())
+
+
+def test_a_near_copy_within_a_split_goes():
+    parts = planted()
+    row = parts["train"].row(0)
+    copy = pl.DataFrame([(999, row[1].upper(), "", row[3].upper())], schema=parts["train"].schema, orient="row")
+    parts["train"] = pl.concat([parts["train"], copy])
+    _, taken = without_near_duplicates(parts, KINDS["instruction"], 0.8, within=True, across=False)
+    assert 999 in taken["near_duplicate"]["row"].to_list()

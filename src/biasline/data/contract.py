@@ -1,29 +1,62 @@
 """The contract: what an example must be, as named rules held by Pandera over an eager frame, all failures at once.
 
 A rule is a Polars expression that is true where the row is good. Rows that break any rule go to quarantine with every
-reason. Thresholds come from params; rules can be switched off by name.
+reason. Thresholds come from params; rules can be switched off and on by name, and a project can add its own.
 """
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FunctionType
+from typing import Any
 
 import pandera.polars as pa
 import polars as pl
 
 from biasline.data.kinds import KINDS, Kind
-from biasline.data.sources import NOT_TEXT_SUFFIX
-from biasline.errors import BiaslineError
+from biasline.data.sources import FIXED_SPLIT, NOT_TEXT_SUFFIX
+from biasline.errors import BiaslineError, first_line, shown
 from biasline.params import Quality
 
 _PLACEHOLDERS = ("n/a", "na", "none", "null", "nil", "nan", "tbd", "todo", "-", "--", "---", "…", "...", "?")
 _PLACEHOLDERS += ("无", "暂无", "暂无数据", "略", "<nooutput>", "<no output>", "[no output]", "nooutput")
+# An input that says there is none: "<noinput>", "No input required.", "“&lt;无输入&gt;”".
+_NO_INPUT = r"(?i)^\W*(?:no[ -]?input(?: (?:is )?(?:required|needed|necessary|provided|given))?|n/?a|none|null|"
+_NO_INPUT += r"not applicable|(?:无|没有|无需|不需要|暂无)(?:任何)?输入|无)\W*$"
 # What marks the beginning of another record inside an output.
 _MERGED = r"(?m)^\s*(?:Human|Assistant)\s*[::]|###\s*(?:Instruction|Input|Response)|\"(?:instruction|output)\"\s*:"
 _CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u{fffe}\u{ffff}]"
 # The replacement character, or UTF-8 bytes that were read as Latin-1 or Windows-1252.
 _MOJIBAKE = r"\u{fffd}|(?:[\u{e0}-\u{ef}][\u{80}-\u{bf}\u{2013}-\u{2122}\u{152}-\u{178}]{2}){2}|(?:Ã[\u{80}-\u{bf}]){1}"
 _URL_ONLY = r"^\s*(?:https?://|www\.)\S+\s*$"
+# An input that stands for a picture, a sound or a file which nobody can see: "[image]", "<photo attached>", "![](…)".
+_MEDIUM = r"(?:image|picture|photo|photograph|video|audio|file|attachment|图片|图像|照片|视频|音频|附件)"
+_ATTACHMENT = rf"(?i)^\s*[\[<(][^\])>]{{0,40}}{_MEDIUM}[^\])>]{{0,60}}[\])>]\W*$"
+_ATTACHMENT += r"|^\s*!\[[^\]]*\]\s*[(\[]\S*[)\]]\s*(?:\[\d+\]:\s*\S+\s*)?$"
+# A prompt that speaks of another language, of words or of code; an output that is code.
+_OTHER_TONGUE = r"[英译語语文码]|代码|程序|函数|编程|单词|字母|缩写|[A-Za-z]"
+_CODE = r"(?m)```|[{};]|=\s|</|^\s*(?:def|class|import|SELECT|select|print)\b"
+_WORD = r"[A-Za-z]{2,}"
+_EMAIL = r"(?i)\b[a-z0-9._%+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}\b"
+_PHONE = r"(?:\+\d{1,3}[ -]?)?\(?\b\d{3}\)?[ -]\d{3}[ -]\d{4}\b|\b1[3-9]\d{9}\b"
+_CARD = r"\b(?:4\d{3}|5[1-5]\d{2}|3[47]\d{2}|6(?:011|5\d{2}))[ -]?\d{4}[ -]?\d{4}[ -]?\d{3,4}\b"
+_KEY = r"\bAKIA[0-9A-Z]{16}\b|\bsk-[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}|\bxox[abpr]-[A-Za-z0-9-]{10,}"
+_KEY += r"|\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+# Rules about what must not be told on; their matches are blotted out wherever a broken row is shown.
+SECRETS = {"email": _EMAIL, "phone": _PHONE, "card": _CARD, "key": _KEY}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the rules are about: the kind's columns, the thresholds, and the labels that are allowed (empty: any)."""
+
+    kind: Kind
+    quality: Quality
+    labels: tuple[str, ...] = ()
+
+
+Good = Callable[[Terms], pl.Expr]
 
 
 @dataclass(frozen=True)
@@ -33,15 +66,16 @@ class Rule:
     Attributes:
         name: stands in the quarantine and in `quality.off`.
         told: what is wrong with a row that breaks it, for people.
-        good: from the kind of example and the thresholds to an expression that is true for good rows (null counts as
-            broken).
+        good: an expression that is true for good rows (null counts as broken).
         kinds: names of the kinds that it holds for.
+        on: whether it holds unless switched off; one that does not is switched on by `quality.on`.
     """
 
     name: str
     told: str
-    good: Callable[[Kind, Quality], pl.Expr]
+    good: Good
     kinds: tuple[str, ...] = tuple(KINDS)
+    on: bool = True
 
 
 def _text(name: str) -> pl.Expr:
@@ -57,31 +91,37 @@ def _squeezed(name: str) -> pl.Expr:
     return _text(name).str.replace_all(r"\s+", " ").str.strip_chars()
 
 
-def _filled(name: str) -> pl.Expr:
-    return _text(name).str.strip_chars().str.len_chars() > 0
+def _filled(name: str) -> Good:
+    return lambda _: _text(name).str.strip_chars().str.len_chars() > 0
 
 
-def _length(kind: Kind) -> pl.Expr:
-    return pl.sum_horizontal(_text(name).str.len_chars() for name in kind.prompt)
+def _free_of(pattern: str) -> Good:
+    return lambda terms: pl.all_horizontal(~_text(name).str.contains(pattern) for name in terms.kind.columns)
 
 
-def _free_of(pattern: str) -> Callable[[Kind, Quality], pl.Expr]:
-    return lambda kind, _: pl.all_horizontal(~_text(name).str.contains(pattern) for name in kind.columns)
-
-
-def _all_text(kind: Kind, _: Quality) -> pl.Expr:
+def _all_text(terms: Terms) -> pl.Expr:
     # A label may be a number: it names a class all the same.
-    columns = kind.columns if kind.answer == "output" else kind.prompt
+    columns = terms.kind.columns if terms.kind.answer == "output" else terms.kind.prompt
     return ~pl.any_horizontal(pl.col(name + NOT_TEXT_SUFFIX) for name in columns)
 
 
-def _no_copy(kind: Kind, _: Quality) -> pl.Expr:
+def _short_enough(terms: Terms) -> pl.Expr:
+    length = pl.sum_horizontal(_text(name).str.len_chars() for name in terms.kind.prompt)
+    return length <= terms.quality.max_prompt_chars
+
+
+def _long_enough(terms: Terms) -> pl.Expr:
+    length = _text("output").str.strip_chars().str.len_chars()
+    return (length >= terms.quality.min_output_chars) | (length == 0)
+
+
+def _no_copy(terms: Terms) -> pl.Expr:
     # Short ones are left alone: "Repeat: yes" is a fair row.
-    differs = pl.all_horizontal(_squeezed("output") != _squeezed(name) for name in kind.prompt)
+    differs = pl.all_horizontal(_squeezed("output") != _squeezed(name) for name in terms.kind.prompt)
     return (_squeezed("output").str.len_chars() < 10) | differs
 
 
-def _no_loop(_: Kind, __: Quality) -> pl.Expr:
+def _no_loop(_: Terms) -> pl.Expr:
     """A tenth of the words at least are distinct in an output of 20 or more, an eighth of 40 or more Han characters."""
 
     def varied(piece: str, from_count: int, times: int) -> pl.Expr:
@@ -91,52 +131,92 @@ def _no_loop(_: Kind, __: Quality) -> pl.Expr:
     return varied(r"[\p{L}\p{N}]+", 20, 10) & varied(r"\p{Han}", 40, 8)
 
 
-def _long_enough(_: Kind, quality: Quality) -> pl.Expr:
-    length = _text("output").str.strip_chars().str.len_chars()
-    return (length >= quality.min_output_chars) | (length == 0)
+def _translated(terms: Terms) -> pl.Expr:
+    """In a Chinese task the prompt is Chinese, and so is the output, unless another language or code is in play."""
+    if terms.quality.language != "zh":
+        return pl.lit(True)
+    prompt = pl.concat_str([_text(name) for name in terms.kind.prompt], separator="\n")
+    prompted = prompt.str.contains(r"\p{Han}") | (prompt.str.count_matches(_WORD) < 4)
+    if terms.kind.answer != "output":
+        return prompted
+    output = _text("output")
+    foreign = ~output.str.contains(r"\p{Han}") & (output.str.count_matches(_WORD) >= 8)
+    return prompted & (~foreign | output.str.contains(_CODE) | prompt.str.contains(_OTHER_TONGUE))
+
+
+def _agreed(terms: Terms) -> pl.Expr:
+    """No other row has the same text under another label.
+
+    A given test set stays whole: where it agrees with itself, the rows of other files that contradict it go.
+    """
+    folded = [_squeezed(name).str.to_lowercase() for name in terms.kind.prompt]
+    rank = pl.col(FIXED_SPLIT).replace_strict({"test": 0, "valid": 1}, default=2, return_dtype=pl.Int8)
+    leads = rank == rank.min().over(folded)
+    label = _text("label").str.strip_chars()
+    every = label.n_unique().over(folded) == 1
+    leading = pl.when(leads).then(label).drop_nulls().n_unique().over(folded) == 1
+    return every | (leads & leading) | (_squeezed("text") == "")
+
+
+def _known_label(terms: Terms) -> pl.Expr:
+    label = _text("label").str.strip_chars()
+    return label.is_in(terms.labels) | (label == "") if terms.labels else pl.lit(True)
+
+
+def _no_placeholder(_: Terms) -> pl.Expr:
+    return ~(_bare("output").is_in(_PLACEHOLDERS) | _text("output").str.strip_chars().is_in(_PLACEHOLDERS))
 
 
 _INSTRUCTION, _CLASSIFICATION = ("instruction",), ("classification",)
 
 RULES: tuple[Rule, ...] = (
     Rule("not_text", "a field is not text", _all_text),
-    Rule("empty_instruction", "no instruction", lambda *_: _filled("instruction"), _INSTRUCTION),
-    Rule("empty_output", "no output", lambda *_: _filled("output"), _INSTRUCTION),
-    Rule("empty_text", "no text", lambda *_: _filled("text"), _CLASSIFICATION),
-    Rule("empty_label", "no label", lambda *_: _filled("label"), _CLASSIFICATION),
-    Rule(
-        "placeholder_output",
-        "the output is a placeholder",
-        lambda *_: ~(_bare("output").is_in(_PLACEHOLDERS) | _text("output").str.strip_chars().is_in(_PLACEHOLDERS)),
-        _INSTRUCTION,
-    ),
+    Rule("empty_instruction", "no instruction", _filled("instruction"), _INSTRUCTION),
+    Rule("empty_output", "no output", _filled("output"), _INSTRUCTION),
+    Rule("empty_text", "no text", _filled("text"), _CLASSIFICATION),
+    Rule("empty_label", "no label", _filled("label"), _CLASSIFICATION),
+    Rule("unknown_label", "the label is none of source.labels", _known_label, _CLASSIFICATION),
+    Rule("placeholder_output", "the output is a placeholder", _no_placeholder, _INSTRUCTION),
     Rule("short_output", "the output is shorter than min_output_chars", _long_enough, _INSTRUCTION),
     Rule(
         "long_output",
         "the output is longer than max_output_chars",
-        lambda _, quality: _text("output").str.len_chars() <= quality.max_output_chars,
+        lambda terms: _text("output").str.len_chars() <= terms.quality.max_output_chars,
         _INSTRUCTION,
     ),
-    Rule(
-        "long_prompt",
-        "what the model is given is longer than max_prompt_chars",
-        lambda kind, quality: _length(kind) <= quality.max_prompt_chars,
-    ),
+    Rule("long_prompt", "what the model is given is longer than max_prompt_chars", _short_enough),
     Rule(
         "merged_record",
         "another record begins inside the output",
-        lambda *_: ~_text("output").str.contains(_MERGED),
+        lambda _: ~_text("output").str.contains(_MERGED),
         _INSTRUCTION,
     ),
     Rule("control_characters", "control characters", _free_of(_CONTROL)),
     Rule("mojibake", "wrongly decoded characters", _free_of(_MOJIBAKE)),
+    Rule("url_only_input", "the input is a bare link", lambda _: ~_text("input").str.contains(_URL_ONLY), _INSTRUCTION),
     Rule(
-        "url_only_input", "the input is a bare link", lambda *_: ~_text("input").str.contains(_URL_ONLY), _INSTRUCTION
+        "missing_attachment",
+        "the input stands for a picture or file that is not there",
+        lambda _: ~_text("input").str.contains(_ATTACHMENT),
+        _INSTRUCTION,
     ),
+    Rule("untranslated", "not in the task's language (quality.language)", _translated),
     Rule("copied_output", "the output repeats the prompt", _no_copy, _INSTRUCTION),
     Rule("repeated_loop", "the output goes round in a loop", _no_loop, _INSTRUCTION),
-    Rule("duplicate", "an exact copy of an earlier row", lambda kind, _: pl.struct(kind.columns).is_first_distinct()),
+    Rule("card", "a payment card's number", _free_of(_CARD)),
+    Rule("key", "a secret key or token", _free_of(_KEY)),
+    Rule("email", "an e-mail address", _free_of(_EMAIL), on=False),
+    Rule("phone", "a phone number", _free_of(_PHONE), on=False),
+    Rule("conflicting_duplicate", "the same text has another label elsewhere", _agreed, _CLASSIFICATION),
+    Rule(
+        "duplicate",
+        "an exact copy of an earlier row",
+        lambda terms: pl.struct(terms.kind.columns).is_first_distinct(),
+    ),
 )
+# Found after the split, by comparing rows (see `nearness`); switched off by name as the rules above.
+NEAR_DUPLICATE = Rule("near_duplicate", "nearly the same as an earlier row of its split", lambda _: pl.lit(True))
+LEAK = Rule("leak", "the prompt is nearly that of a held-out row", lambda _: pl.lit(True))
 
 
 @dataclass(frozen=True)
@@ -145,75 +225,187 @@ class Checked:
 
     Attributes:
         good: the rows that keep every rule; the text columns and the metadata, without companions.
-        quarantine: `row`, `reasons` (list of rule names), then the row's text as it was read.
+        quarantine: `row`, `reasons` (list of rule names), then the row's text as it was read, secrets blotted out.
         broken: rule → number of rows that break it; a row may break several.
+        told: rule → what is wrong, for people.
     """
 
     good: pl.DataFrame
     quarantine: pl.DataFrame
     broken: dict[str, int]
+    told: dict[str, str]
+
+    @property
+    def rows(self) -> int:
+        return self.good.height + self.quarantine.height
 
 
-def check_examples(frame: pl.DataFrame, kind: str, quality: Quality) -> Checked:
+def check_examples(
+    frame: pl.DataFrame, kind: str, quality: Quality, labels: Sequence[str] = (), own: Sequence[Rule] = ()
+) -> Checked:
     """Part a frame (see `sources.read_examples`) of a kind into good rows and quarantine.
 
-    Errors: `BiaslineError` where `quality.off` names no rule, or the rate of broken rows passes
-    `quality.max_quarantine`.
-    """
-    names = [rule.name for rule in RULES if kind in rule.kinds]
-    if unknown := [name for name in quality.off if name not in names]:
-        raise BiaslineError(f"quality.off: {unknown[0]!r} is no rule; expected some of {', '.join(names)}")
-    failures = _failures(
-        frame, [rule for rule in RULES if rule.name in {*names} - {*quality.off}], KINDS[kind], quality
-    )
+    Args:
+        labels: the labels that are allowed; empty for any.
+        own: rules of the project's own.
 
-    reasons: dict[int, list[str]] = {}
-    for name, index in failures:
-        reasons.setdefault(index, []).append(name)
-    bad = sorted(reasons)
+    Errors: `BiaslineError` where `quality` names no rule.
+    """
+    terms = Terms(KINDS[kind], quality, tuple(labels))
+    rules = active_rules(kind, quality, own)
+    checked = [rule for rule in rules if rule not in (NEAR_DUPLICATE, LEAK)]
+    failures = _failures(frame, checked, terms)
+    broken = {rule.name: int(failures[rule.name].sum()) for rule in checked if rule.name in failures}
+    any_failed = pl.DataFrame(failures).select(pl.any_horizontal(pl.all())).to_series() if failures else None
     keep = [name for name in frame.columns if not name.endswith(NOT_TEXT_SUFFIX)]
-    listed = pl.Series("reasons", [sorted(reasons[index], key=names.index) for index in bad], dtype=pl.List(pl.String))
-    quarantine = frame.select(keep)[bad].insert_column(1, listed)
-    is_bad = pl.Series([index in reasons for index in range(frame.height)])
-    good = frame.select(keep).filter(~is_bad).with_columns(pl.col(KINDS[kind].columns).fill_null(""))
+    if any_failed is None:
+        good, quarantine = frame.select(keep), frame.select(keep).clear()
+        reasons: list[list[str]] = []
+    else:
+        good, quarantine = frame.select(keep).filter(~any_failed), frame.select(keep).filter(any_failed)
+        marks = pl.DataFrame(failures).filter(any_failed)
+        reasons = [[name for name, failed in zip(marks.columns, row, strict=True) if failed] for row in marks.rows()]
+    quarantine = quarantine.drop(FIXED_SPLIT).insert_column(1, pl.Series("reasons", reasons, dtype=pl.List(pl.String)))
+    good = good.with_columns(pl.col(terms.kind.columns).fill_null(""))
     if kind == "classification":
         good = good.with_columns(pl.col("label").str.strip_chars())
-    broken = {name: sum(1 for failed, _ in failures if failed == name) for name in names}
-    broken = {name: count for name, count in broken.items() if count}
+    return Checked(good, _blotted(quarantine, terms.kind), broken, {rule.name: rule.told for rule in rules})
 
-    share = quarantine.height / frame.height
-    if share > quality.max_quarantine or good.is_empty():
-        told = ", ".join(f"{name} {count}" for name, count in sorted(broken.items(), key=lambda item: -item[1]))
-        first = quarantine.row(0, named=True)
+
+def with_quarantined(checked: Checked, splits: Mapping[str, pl.DataFrame], more: Mapping[str, pl.DataFrame]) -> Checked:
+    """The same with further rows in quarantine: reason → good rows that are good no longer; in row order."""
+    quarantine, good = checked.quarantine, pl.concat(list(splits.values()))
+    for reason, rows in more.items():
+        marked = rows.insert_column(1, pl.Series("reasons", [[reason]] * rows.height, dtype=pl.List(pl.String)))
+        quarantine = pl.concat([quarantine, marked], how="diagonal")
+    broken = checked.broken | {reason: rows.height for reason, rows in more.items()}
+    return replace(checked, good=good, quarantine=quarantine.sort("row"), broken=broken)
+
+
+def emptied_inputs(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """The frame with inputs that only say that there is none made empty, and how many there were."""
+    says_none = pl.col("input").fill_null("").str.replace_all("&[lg]t;", "").str.contains(_NO_INPUT)
+    count = int(frame.select(says_none.sum()).item())
+    return frame.with_columns(pl.when(says_none).then(pl.lit("")).otherwise("input").alias("input")), count
+
+
+def active_rules(kind: str, quality: Quality, own: Sequence[Rule] = ()) -> list[Rule]:
+    """The rules that hold for a kind of example.
+
+    Errors: `BiaslineError` where `quality.off`, `quality.on` or `quality.hard` names none of them.
+    """
+    rules = [rule for rule in (*RULES, *own, NEAR_DUPLICATE, LEAK) if kind in rule.kinds]
+    names = [rule.name for rule in rules]
+    for key, asked in (("off", quality.off), ("on", quality.on), ("hard", quality.hard)):
+        if unknown := [name for name in asked if name not in names]:
+            raise BiaslineError(f"quality.{key}: {unknown[0]!r} is no rule; expected some of {', '.join(names)}")
+    return [rule for rule in rules if (rule.on or rule.name in quality.on) and rule.name not in quality.off]
+
+
+def refuse_too_many(checked: Checked, quality: Quality) -> None:
+    """Stop the run where too many rows are broken.
+
+    Errors: `BiaslineError` where the rate of quarantined rows passes `quality.max_quarantine`, that of a hard rule its
+    own threshold, or where no row is left.
+    """
+    if not checked.broken:
+        return
+    first = checked.quarantine.row(0, named=True)
+    example = f"the first is row {first['row']}: {', '.join(first['reasons'])}"
+    for name, allowed in quality.hard.items():
+        rate = checked.broken.get(name, 0) / checked.rows
+        if rate > allowed:
+            row = checked.quarantine.filter(pl.col("reasons").list.contains(name))["row"][0]
+            raise BiaslineError(
+                f"{checked.broken[name]} of {checked.rows} rows ({rate:.1%}) break the hard rule {name} "
+                f"({checked.told[name]}), {allowed:.1%} allowed; the first is row {row}",
+                f"mend the data, or change quality.hard.{name}",
+            )
+    share = checked.quarantine.height / checked.rows
+    if share > quality.max_quarantine or checked.good.is_empty():
+        told = ", ".join(f"{name} {count}" for name, count in sorted(checked.broken.items(), key=lambda item: -item[1]))
         raise BiaslineError(
-            f"{quarantine.height} of {frame.height} rows ({share:.1%}) break the contract, "
-            f"{quality.max_quarantine:.1%} allowed: {told}; the first is row {first['row']}: "
-            f"{', '.join(first['reasons'])}",
+            f"{checked.quarantine.height} of {checked.rows} rows ({share:.1%}) break the contract, "
+            f"{quality.max_quarantine:.1%} allowed: {told}; {example}",
             "mend the data, map its columns (source.columns), or change quality.max_quarantine",
         )
-    return Checked(good, quarantine, broken)
 
 
-def _failures(frame: pl.DataFrame, rules: list[Rule], kind: Kind, quality: Quality) -> list[tuple[str, int]]:
-    """(rule, index) of every failure, from one lazy Pandera validation of the eager frame."""
+def own_rules(path: Path) -> list[Rule]:
+    """A project's own rules: the public functions of a Python file.
+
+    Each takes the frame and returns a Boolean series (or an expression) that is true for good rows; its name is the
+    rule's, the first line of its docstring says what is wrong with a row that breaks it.
+
+    Errors: `BiaslineError` where the file is missing, does not run, or holds no function.
+    """
+    if not path.is_file():
+        raise BiaslineError(f"{shown(path)}: no such file (quality.checks)", "put it there, or mend quality.checks")
+    space: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
+    try:
+        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), space)
+    except Exception as error:  # whatever the user's code raises
+        raise BiaslineError(f"{shown(path)}: does not run: {type(error).__name__}: {first_line(error)}") from None
+    rules = [
+        Rule(name, (function.__doc__ or name).strip().splitlines()[0], _own(path, function))
+        for name, function in space.items()
+        if isinstance(function, FunctionType) and function.__module__ == path.stem and not name.startswith("_")
+    ]
+    if not rules:
+        raise BiaslineError(f"{shown(path)}: no function in it", "write `def name(frame): return frame[…] …`")
+    if clash := {rule.name for rule in rules} & {rule.name for rule in (*RULES, NEAR_DUPLICATE, LEAK)}:
+        raise BiaslineError(f"{shown(path)}: {min(clash)} is a rule already", "call the function something else")
+    return rules
+
+
+def _own(path: Path, function: FunctionType) -> Good:
+    def good(_: Terms) -> pl.Expr:
+        def checked(row: pl.Series) -> pl.Series:
+            try:
+                found = function(row.struct.unnest())
+                found = row.struct.unnest().select(found).to_series() if isinstance(found, pl.Expr) else found
+            except Exception as error:  # whatever the user's code raises
+                raise BiaslineError(
+                    f"{shown(path)}: {function.__name__}: {type(error).__name__}: {first_line(error)}"
+                ) from None
+            if not isinstance(found, pl.Series) or found.dtype != pl.Boolean or len(found) != len(row):
+                raise BiaslineError(
+                    f"{shown(path)}: {function.__name__}: a Boolean series of {len(row)} rows was expected, got "
+                    f"{getattr(found, 'dtype', type(found).__name__)}",
+                    "return one truth value per row",
+                )
+            return found
+
+        return pl.struct(pl.all()).map_batches(checked, return_dtype=pl.Boolean)
+
+    return good
+
+
+def _blotted(quarantine: pl.DataFrame, kind: Kind) -> pl.DataFrame:
+    """Secrets out of what is shown, whichever rule a row broke."""
+    texts = [pl.col(name) for name in kind.columns]
+    for name, pattern in SECRETS.items():
+        texts = [text.str.replace_all(pattern, f"[{name}]") for text in texts]
+    return quarantine.with_columns(texts)
+
+
+def _failures(frame: pl.DataFrame, rules: list[Rule], terms: Terms) -> dict[str, pl.Series]:
+    """Rule → which rows break it, for the rules that any row breaks, from one lazy Pandera validation."""
     checks = [
-        pa.Check(
-            lambda data, rule=rule: data.lazyframe.select(rule.good(kind, quality)), name=rule.name, error=rule.told
-        )
+        pa.Check(lambda data, rule=rule: data.lazyframe.select(rule.good(terms)), name=rule.name, error=rule.told)
         for rule in rules
     ]
-    columns = {name: pa.Column(pl.String, nullable=True) for name in kind.columns}
+    columns = {name: pa.Column(pl.String, nullable=True) for name in terms.kind.columns}
     schema = pa.DataFrameSchema({"row": pa.Column(pl.Int64), **columns}, checks=checks)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             schema.validate(frame, lazy=True)
     except pa.errors.SchemaErrors as errors:
-        found = []
+        found = {}
         for error in errors.schema_errors:
             if error.check is None or error.check_output is None:
                 raise BiaslineError(f"the data breaks the schema: {error}") from None
-            passed = error.check_output["check_output"].fill_null(False)
-            found += [(str(error.check.name), index) for index in passed.not_().arg_true().to_list()]
-        return found
-    return []
+            found[str(error.check.name)] = error.check_output["check_output"].fill_null(False).not_()
+        return {rule.name: found[rule.name] for rule in rules if rule.name in found}
+    return {}

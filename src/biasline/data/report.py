@@ -1,11 +1,12 @@
 """What validation found, as numbers for `dvc metrics` and as a page for people."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from biasline.data.contract import RULES, Checked
+from biasline.data.contract import Checked
 from biasline.data.kinds import Kind
 from biasline.layout import SPLITS
 
@@ -16,7 +17,7 @@ _BAR = 30
 
 def quality_numbers(checked: Checked, splits: dict[str, pl.DataFrame], raw_sha256: str) -> dict[str, Any]:
     """Counts for quality.json: rows read, quarantined by rule, and by split."""
-    rows = checked.good.height + checked.quarantine.height
+    rows = checked.rows
     return {
         "raw_sha256": raw_sha256,
         "rows": rows,
@@ -27,9 +28,10 @@ def quality_numbers(checked: Checked, splits: dict[str, pl.DataFrame], raw_sha25
     }
 
 
-def quality_page(data: Path, kind: Kind, taken: dict[str, str], numbers: dict[str, Any], checked: Checked) -> str:
+def quality_page(
+    data: Path, kind: Kind, taken: dict[str, str], notes: Sequence[str], numbers: dict[str, Any], checked: Checked
+) -> str:
     """quality.md: what was read, what was refused and why, with the rows themselves."""
-    told = {rule.name: rule.told for rule in RULES}
     columns = ", ".join(f"`{theirs}` as {ours}" for ours, theirs in taken.items())
     lines = [
         f"# Data quality: {data.as_posix()}",
@@ -37,6 +39,8 @@ def quality_page(data: Path, kind: Kind, taken: dict[str, str], numbers: dict[st
         f"{numbers['rows']:,} rows read, {numbers['quarantined']:,} quarantined "
         f"({numbers['quarantine_rate']:.2%}). Columns taken: {columns}.",
         "",
+        *(f"- {note}" for note in notes),
+        *([""] if notes else []),
         "| split | rows | |",
         "|---|---:|---|",
         *(
@@ -52,7 +56,7 @@ def quality_page(data: Path, kind: Kind, taken: dict[str, str], numbers: dict[st
     most = max(checked.broken.values())
     lines += ["| rule | what is wrong | rows | |", "|---|---|---:|---|"]
     for name, count in sorted(checked.broken.items(), key=lambda item: (-item[1], item[0])):
-        lines.append(f"| {name} | {told[name]} | {count:,} | {_bar(count, most)} |")
+        lines.append(f"| {name} | {checked.told[name]} | {count:,} | {_bar(count, most)} |")
     shown = checked.quarantine.head(_SHOWN_ROWS)
     lines += ["", f"The first {shown.height} of them (all are in `clean/quarantine.parquet`):", ""]
     lines += ["| row | reasons | " + " | ".join(kind.columns) + " |", "|---:|---|" + "---|" * len(kind.columns)]

@@ -6,6 +6,8 @@ import unicodedata
 import polars as pl
 
 from biasline.data.kinds import Kind
+from biasline.data.nearness import near_duplicates, near_to
+from biasline.data.sources import FIXED_SPLIT
 from biasline.errors import BiaslineError
 from biasline.layout import SPLITS, TaskPlace
 from biasline.params import Split
@@ -20,23 +22,44 @@ def content_key(*texts: str) -> str:
     return " ".join(folded.split())
 
 
-def split_of(key: str, split: Split) -> str:
-    """`train`, `valid` or `test` for a content key: a hash dealt over the unit interval."""
-    digest = hashlib.sha256(f"{split.seed}\x1f{key}".encode()).digest()
+def split_of(key: str, seed: int, valid: float, test: float) -> str:
+    """`train`, `valid` or `test` for a content key: a hash dealt over the unit interval.
+
+    Each label gets its share of each split but for chance: the hash knows nothing of labels.
+    """
+    digest = hashlib.sha256(f"{seed}\x1f{key}".encode()).digest()
     position = int.from_bytes(digest[:8], "big") / 2**64
-    if position < split.test:
+    if position < test:
         return "test"
-    return "valid" if position < split.test + split.valid else "train"
+    return "valid" if position < test + valid else "train"
 
 
 def split_examples(good: pl.DataFrame, kind: Kind, split: Split) -> dict[str, pl.DataFrame]:
     """Deal good rows to the three splits, keeping their order.
 
-    Errors: `BiaslineError` where the training split, or a split that params give a share, would be empty.
+    Where names of files fix splits (`FIXED_SPLIT`), they are respected; what they leave open, such as a validation set
+    out of the training file, is dealt by hash.
+
+    Errors: `BiaslineError` where the training split, or a split that params give a share, would be empty, or where
+    `split.group` is no column.
     """
-    keys = map(content_key, *(good[name].to_list() for name in kind.prompt))
-    placed = pl.Series([split_of(key, split) for key in keys], dtype=pl.String)
-    parts = {name: good.filter(placed == name) for name in SPLITS}
+    if split.group:
+        if split.group not in good.columns:
+            known = ", ".join(name for name in good.columns if name not in ("row", FIXED_SPLIT))
+            raise BiaslineError(f"split.group: no column {split.group!r}; there are: {known}", "name one of these")
+        keys = good[split.group].fill_null("").to_list()
+    else:
+        keys = list(map(content_key, *(good[name].to_list() for name in kind.prompt)))
+    fixed = good[FIXED_SPLIT].to_list()
+    has = set(fixed)
+    valid, test = (0.0 if name in has else share for name, share in (("valid", split.valid), ("test", split.test)))
+    # Rows of a training file are dealt further only to splits that no file has.
+    placed = [
+        name if name in ("valid", "test") else split_of(key, split.seed, valid, test)
+        for name, key in zip(fixed, keys, strict=True)
+    ]
+    rest = good.drop(FIXED_SPLIT)
+    parts = {name: rest.filter(pl.Series(placed) == name) for name in SPLITS}
     shares = {"train": 1.0, "valid": split.valid, "test": split.test}
     for name, part in parts.items():
         if part.is_empty() and shares[name] > 0:
@@ -45,6 +68,47 @@ def split_examples(good: pl.DataFrame, kind: Kind, split: Split) -> dict[str, pl
                 "add rows or raise the share",
             )
     return parts
+
+
+def without_near_duplicates(
+    parts: dict[str, pl.DataFrame], kind: Kind, threshold: float, within: bool, across: bool
+) -> tuple[dict[str, pl.DataFrame], dict[str, pl.DataFrame]]:
+    """Splits without rows that nearly repeat others.
+
+    Args:
+        parts: the splits.
+        threshold: see `near_duplicates`.
+        within: take out rows that are nearly an earlier row of their split: a prompt with its output, or a text.
+        across: take out training rows whose prompt is nearly that of a validation or test row, and validation rows
+            whose prompt is nearly that of a test row: what is tested was then never shown, not even in other words.
+
+    Returns: the splits, and what was taken out: `near_duplicate`, `leak` → rows.
+    """
+    taken: dict[str, list[pl.DataFrame]] = {"near_duplicate": [], "leak": []}
+
+    def take(name: str, reason: str, indices: list[int]) -> None:
+        if indices:
+            mask = pl.Series(range(parts[name].height)).is_in(indices)
+            taken[reason].append(parts[name].filter(mask))
+            parts[name] = parts[name].filter(~mask)
+
+    parts = dict(parts)
+    if across:
+        held_out: list[str] = []
+        for name in ("test", "valid", "train"):
+            prompts = _joined(parts[name], kind.prompt)
+            if held_out:
+                take(name, "leak", near_to(prompts, held_out, threshold))
+            held_out += _joined(parts[name], kind.prompt)
+    if within:
+        compared = kind.columns if kind.answer == "output" else kind.prompt
+        for name in SPLITS:
+            take(name, "near_duplicate", sorted(near_duplicates(_joined(parts[name], compared), threshold)))
+    return parts, {reason: pl.concat(frames) for reason, frames in taken.items() if frames}
+
+
+def _joined(frame: pl.DataFrame, columns: tuple[str, ...]) -> list[str]:
+    return frame.select(pl.concat_str(columns, separator="\n")).to_series().to_list()
 
 
 def read_split(place: TaskPlace, name: str) -> pl.DataFrame:

@@ -1,16 +1,44 @@
 """The validate stage: raw file → clean splits, quarantine and report."""
 
 import hashlib
+import json
 from pathlib import Path
 
-from biasline.data.contract import check_examples
+import polars as pl
+
+from biasline.data.contract import (
+    LEAK,
+    NEAR_DUPLICATE,
+    active_rules,
+    check_examples,
+    emptied_inputs,
+    own_rules,
+    refuse_too_many,
+    with_quarantined,
+)
 from biasline.data.kinds import KINDS
 from biasline.data.report import quality_numbers, quality_page
 from biasline.data.sources import read_examples
-from biasline.data.split import split_examples
+from biasline.data.split import split_examples, without_near_duplicates
 from biasline.jsonfile import dump_json
 from biasline.layout import TaskPlace, replacing, write_text
 from biasline.params import Task
+
+# How many times more rows of one label than of another are worth a warning.
+_UNBALANCED = 20
+
+
+def data_sha256(data: Path) -> str:
+    """sha256 of a file; of a folder, over the names and hashes of its files."""
+
+    def of_file(path: Path) -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    if not data.is_dir():
+        return of_file(data)
+    listed = [(path.relative_to(data).as_posix(), of_file(path)) for path in sorted(data.rglob("*")) if path.is_file()]
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
 def validate(task: Task, place: TaskPlace) -> str:
@@ -19,21 +47,50 @@ def validate(task: Task, place: TaskPlace) -> str:
     Returns: one line that tells what happened.
     """
     data, kind = Path(task.data), KINDS[task.kind]
-    frame, taken = read_examples(data, kind, task.source.columns)
-    checked = check_examples(frame, task.kind, task.quality)
-    splits = split_examples(checked.good, kind, task.split)
-    numbers = quality_numbers(checked, splits, hashlib.sha256(data.read_bytes()).hexdigest())
+    examples = read_examples(data, kind, task.source)
+    notes = list(examples.notes)
+    frame = examples.frame
+    if "input" in kind.columns:
+        frame, emptied = emptied_inputs(frame)
+        notes += [f"{emptied:,} inputs that only say that there is none are taken as empty"] if emptied else []
+    own = own_rules(Path(task.quality.checks)) if task.quality.checks else []
+    rules = {rule.name for rule in active_rules(task.kind, task.quality, own)}
+    checked = check_examples(frame, task.kind, task.quality, task.source.labels, own)
+    refuse_too_many(checked, task.quality)
+    splits, near = without_near_duplicates(
+        split_examples(checked.good, kind, task.split),
+        kind,
+        task.quality.near_duplicate,
+        within=NEAR_DUPLICATE.name in rules,
+        across=LEAK.name in rules,
+    )
+    checked = with_quarantined(checked, splits, near)
+    refuse_too_many(checked, task.quality)
+    if task.kind == "classification":
+        notes += _imbalance(splits["train"]["label"])
+    numbers = quality_numbers(checked, splits, data_sha256(data))
 
     with replacing(place.clean) as draft:
         draft.mkdir()
         for name, part in {**splits, "quarantine": checked.quarantine}.items():
             part.write_parquet(draft / place.split(name).name)
     write_text(place.quality, dump_json(numbers))
-    write_text(place.quality_page, quality_page(data, kind, taken, numbers, checked))
+    write_text(place.quality_page, quality_page(data, kind, examples.taken, notes, numbers, checked))
+    for note in notes:
+        print(f"note: {note}")
     parts = ", ".join(f"{name} {count:,}" for name, count in numbers["splits"].items())
-    guessed = ", ".join(f"{ours} from {theirs!r}" for ours, theirs in taken.items() if ours != theirs)
+    guessed = ", ".join(f"{ours} from {theirs!r}" for ours, theirs in examples.taken.items() if ours != theirs)
     return (
         f"{numbers['rows']:,} rows: {parts}, quarantined {numbers['quarantined']:,}"
         + (f"; columns taken: {guessed}" if guessed else "")
         + f"; see {place.quality_page}"
     )
+
+
+def _imbalance(labels: pl.Series) -> list[str]:
+    """A warning where one label is much rarer than another."""
+    counts = labels.value_counts(sort=True).rows()
+    (most, many), (least, few) = counts[0], counts[-1]
+    if few * _UNBALANCED > many:
+        return []
+    return [f"unbalanced labels: {most!r} has {many:,} training rows, {least!r} {few:,}; look at the macro F1"]

@@ -1,0 +1,68 @@
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from biasline.data.nearness import near_duplicates, near_to
+
+LONG = (
+    "On a cold morning the old clock in the tower struck seven while the baker carried two trays of warm bread across "
+    "the square and a dog slept under the only bench that the sun had found so early in the year."
+)
+
+
+def changed(text, words, seed=0):
+    """The same with some of its words replaced."""
+    parts, choice = text.split(), random.Random(seed)
+    for place in choice.sample(range(len(parts)), words):
+        parts[place] = f"word{place}"
+    return " ".join(parts)
+
+
+def test_a_long_text_with_a_word_changed_is_near_and_one_with_many_is_not():
+    texts = [LONG, changed(LONG, 1), changed(LONG, 12), LONG.upper() + "!!"]
+    assert near_duplicates(texts, 0.8) == {1: 0, 3: 0}
+    assert near_duplicates(texts, 0.99) == {3: 0}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "near"),
+    [
+        ("24小时有多少分钟？", "24 小时有多少分钟？", True),
+        ("What is love?", "what is love", True),
+        ("Ｗｈａｔ ｉｓ ｌｏｖｅ", "What is love", True),
+        ("9+5=?", "9-5=?", False),
+        ("What is 1.5?", "What is 15?", False),
+        ("What is love?", "What is life?", False),
+        ("?", "!", False),
+    ],
+)
+def test_short_texts_are_near_where_only_marks_differ(one, other, near):
+    assert near_duplicates([one, other], 0.8) == ({1: 0} if near else {})
+
+
+def test_texts_are_held_against_others_only():
+    held_out = [LONG, "What is love?"]
+    texts = ["Say hello", "say hello!", changed(LONG, 1), changed(LONG, 1, seed=2), "what is love"]
+    assert near_to(texts, held_out, 0.8) == [2, 3, 4]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=12), max_size=12))
+def test_every_repetition_points_at_an_earlier_text_that_is_none(texts):
+    found = near_duplicates(texts, 0.8)
+    assert all(earlier < index and earlier not in found for index, earlier in found.items())
+    assert near_duplicates(texts, 0.8) == found
+
+
+def test_planted_copies_are_found_among_thousands():
+    choice = random.Random(0)
+    words = [f"w{n}" for n in range(500)]
+    texts = [" ".join(choice.choices(words, k=60)) for _ in range(3000)]
+    planted = {3000 + place: origin for place, origin in enumerate(range(0, 3000, 30))}
+    texts += [changed(texts[origin], 2, seed=origin) for origin in planted.values()]
+    found = near_duplicates(texts, 0.8)
+    assert set(found) <= set(planted)
+    assert len(found) >= 0.95 * len(planted)
+    assert all(planted[index] == earlier for index, earlier in found.items())
