@@ -77,7 +77,8 @@ def test_inspect_and_pin(workspace):
         (["nominate", "small", "abcd"], "no registered version of a run 'abcd'"),
         (["predict", "small", "hi"], "biasline-small: no champion"),
         (["pin", "./nowhere"], "no folder, and no hub id"),
-        (["inspect", "nowhere.json"], "no such pin"),
+        (["inspect", "nowhere.json"], "nowhere.json: no such file"),
+        (["predict", "--tasks", "small,", "hi"], "biasline-small: no champion"),
     ],
 )
 def test_a_refusal_is_one_line_and_exit_code_1(workspace, arguments, told):
@@ -91,3 +92,9 @@ def test_a_refusal_is_one_line_and_exit_code_1(workspace, arguments, told):
 def test_history_of_nothing(workspace):
     assert "nothing decided yet" in run("history", "small").stdout
     assert json.loads(run("history", "small", "--json").stdout) == []
+
+
+def test_an_empty_line_would_shift_the_answers(workspace):
+    done = run("predict", "small", stdin="one\n\ntwo\n")
+    assert done.returncode == 1
+    assert "line 2 is empty" in done.stderr

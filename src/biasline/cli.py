@@ -95,7 +95,10 @@ def pin(
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="A pin, a model's folder or config.json, or a hub id OWNER/NAME.")],
+    model: Annotated[
+        str, typer.Argument(help="A pin, a model's folder or config.json, package:NAME/FOLDER, or a hub id.")
+    ],
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit of a hub id.")] = "",
     labels: Annotated[int, typer.Option(help="With a new classification head for so many labels.", min=0)] = 0,
     figure: Annotated[Path | None, typer.Option(help="Draw layer × role into this file (.png, .svg, .pdf).")] = None,
     as_json: AsJson = False,
@@ -104,7 +107,7 @@ def inspect(
     from biasline.bases.create import config_file, inventory_of
     from biasline.bases.describe import as_data, as_text
 
-    found = inventory_of(config_file(model), labels)
+    found = inventory_of(config_file(model, revision), labels)
     if as_json:
         print(json.dumps(as_data(found), indent=2))
     else:
@@ -130,12 +133,15 @@ def predict(
     """Ask registered models: `predict TASK [TEXT]`, or `predict --tasks a,b [TEXT]`."""
     if (tasks and text is not None) or (not tasks and task is None):
         raise typer.BadParameter("name one task, or several with --tasks")
-    names, asked = ([name.strip() for name in tasks.split(",")], task) if tasks else ([task or ""], text)
+    several = list(dict.fromkeys(name.strip() for name in tasks.split(",") if name.strip()))
+    names, asked = (several, task) if tasks else ([task or ""], text)
     kinds = {name: _task(name).kind for name in names}
     texts = [asked] if asked is not None else [line.rstrip("\n") for line in sys.stdin]
-    texts = [line for line in texts if line.strip()]
-    if not texts:
+    if not any(line.strip() for line in texts):
         raise BiaslineError("nothing asked", "give a text, or lines on standard input")
+    for number, line in enumerate(texts, 1):
+        if not line.strip():
+            raise BiaslineError(f"line {number} is empty, so answers would not stand beside their lines", "take it out")
 
     from biasline.data.kinds import KINDS
     from biasline.registry.ask import ask
@@ -145,7 +151,7 @@ def predict(
         for name, kind in kinds.items()
     }
     told = []
-    for name, answers in ask(rows, alias, lambda line: print(line, file=sys.stderr) if tasks else None):
+    for name, answers in ask(rows, alias, bool(tasks), lambda line: print(line, file=sys.stderr)):
         for row, answer in zip(rows[name], answers, strict=True):
             shaped = answer if isinstance(answer, dict) else {"output": answer}
             told.append({**({"task": name} if tasks else {}), **row, **shaped})

@@ -111,3 +111,30 @@ def test_what_leads_to_no_config_is_told(tmp_path):
         config_file(str(tmp_path))
     with pytest.raises(BiaslineError, match="no pin, folder, config file or hub id"):
         config_file("a b")
+
+
+@pytest.mark.parametrize(
+    ("named", "head", "pooler"),
+    [
+        ("BertForQuestionAnswering", 2 * 16 + 2, False),
+        ("BertForSequenceClassification", 2 * 16 + 2, True),
+        ("BertForMaskedLM", 0, True),
+        ("", 0, True),
+    ],
+)
+def test_the_model_is_the_one_that_the_config_names(tmp_path, named, head, pooler):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = {"model_type": "bert", **sizes, **({"architectures": [named]} if named else {})}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = inventory_of(config_file(str(tmp_path)))
+    assert found.summary()["head"] == head
+    assert ("pooler" in found.summary()["roles"]) == pooler
+
+
+def test_a_package_is_inspected_as_it_is_pinned(tmp_path, monkeypatch, large):
+    package = tmp_path / "site" / "has_config"
+    (package / "model").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (large / "bloom.json").rename(package / "model" / "config.json")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "site"), *sys.path])
+    assert config_file("package:has_config/model") == package / "model" / "config.json"

@@ -12,7 +12,7 @@ from biasline.bitfit import BiasDelta, tune_biases
 from biasline.errors import BiaslineError
 from tests.bitfit.test_tuning import one_step
 from tests.bitfit.test_zoo import one_step as one_zoo_step
-from tests.bitfit.zoo import build
+from tests.bitfit.zoo import build, ids, logits
 
 IDS = torch.arange(4, 40).view(3, 12)
 
@@ -287,3 +287,127 @@ def test_no_pickle_is_read_or_written(root):
     for path in (root / "src" / "biasline" / "bitfit").glob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert "pickle" not in text and "torch.load" not in text and "torch.save" not in text, path
+
+
+def test_a_base_that_differs_deep_inside_its_weights_is_refused(bloom, trained):
+    with torch.no_grad():
+        bloom.transformer.word_embeddings.weight.view(-1)[1600:].normal_()
+    with pytest.raises(BiaslineError, match=r"word_embeddings\.weight: .*not those of the base"):
+        BiasDelta.load(trained[0]).apply(bloom)
+
+
+def test_a_model_with_fewer_parameters_is_another_base(bloom, trained):
+    rewrite(trained[0], lambda _, header: header["manifest"].update(frozen=header["manifest"]["frozen"] + "0" * 8))
+    with pytest.raises(BiaslineError, match="one that this model lacks"):
+        BiasDelta.load(trained[0]).apply(bloom)
+
+
+@pytest.mark.parametrize("cut", [[0, 8, 24, 5], [-1, 8, 24, 4], [0, 8, 4, 4], [0, 0, 24, 4]])
+def test_a_cut_outside_of_its_bias_is_refused(trained, cut):
+    def change(tensors, header):
+        key = next(key for key in header["manifest"]["tensors"] if key.endswith("#query"))
+        header["manifest"]["tensors"][key]["cut"] = cut
+
+    rewrite(trained[0], change)
+    with pytest.raises(BiaslineError, match="#query: its cut lies outside"):
+        BiasDelta.load(trained[0])
+
+
+def test_a_key_that_is_not_its_entrys_is_refused(trained):
+    def change(tensors, header):
+        entries = header["manifest"]["tensors"]
+        old = next(key for key in entries if key.endswith("#query"))
+        for mapping in (entries, tensors):
+            mapping[old.replace("#query", "#value")] = mapping.pop(old)
+
+    rewrite(trained[0], change)
+    with pytest.raises(BiaslineError, match="#value: shape"):
+        BiasDelta.load(trained[0])
+
+
+def test_values_that_are_not_finite_are_neither_written_nor_read(bloom, trained, tmp_path):
+    delta = BiasDelta.load(trained[0])
+    key = min(delta.tensors)
+    delta.tensors[key] = delta.tensors[key] * float("nan")
+    with pytest.raises(BiaslineError, match=f"tensor {key}: values that are not finite"):
+        delta.save(tmp_path / "nan.safetensors")
+    with pytest.raises(BiaslineError, match="cannot be written"):
+        BiasDelta.load(trained[0]).save(tmp_path / "no" / "folder.safetensors")
+
+
+def test_apply_that_fails_halfway_leaves_the_model_as_it_was(bloom, trained, monkeypatch):
+    from biasline.bitfit.inventory import Bias
+
+    before = {name: value.clone() for name, value in bloom.state_dict().items()}
+    delta, write, calls = BiasDelta.load(trained[0]), Bias.write, []
+
+    def failing(self, parameter, values):
+        calls.append(self.key)
+        if len(calls) == 5:
+            raise RuntimeError("no")
+        write(self, parameter, values)
+
+    monkeypatch.setattr(Bias, "write", failing)
+    with pytest.raises(RuntimeError):
+        delta.apply(bloom)
+    assert all(torch.equal(value, before[name]) for name, value in bloom.state_dict().items())
+    delta.apply(bloom)
+
+
+def test_applied_under_inference_mode_and_reverted_outside():
+    delta, model = injected_delta()
+    delta.revert(model)
+    with torch.inference_mode():
+        delta.apply(model)
+    delta.revert(model)
+    with torch.inference_mode():
+        delta.apply(model)
+        delta.revert(model)
+    delta.apply(model)
+
+
+@pytest.mark.parametrize("roles", ["mlp_in", "mlp_out", "attention_output", "mlp"])
+def test_another_layout_has_a_place_for_what_the_base_has_already(roles):
+    model = build("qwen2")
+    tuning = tune_biases(model, roles, inject=roles)
+    one_zoo_step(model, tuning)
+    with torch.no_grad():
+        tuned = logits(model, ids())
+    delta = BiasDelta.of(tuning)
+    delta.revert(model)
+    merged = delta.merge(model)
+    assert type(merged).__name__ == "LlamaForCausalLM"
+    with torch.no_grad():
+        assert torch.allclose(logits(merged, ids()), tuned, rtol=1e-6, atol=1e-6)
+
+
+def test_a_merge_that_fails_leaves_the_model_as_it_was(monkeypatch):
+    model = build("qwen2")
+    tuning = tune_biases(model, "mlp", inject="mlp")
+    one_zoo_step(model, tuning)
+    delta = BiasDelta.of(tuning)
+    delta.revert(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    monkeypatch.setattr(torch, "allclose", lambda *_, **__: False)
+    with pytest.raises(BiaslineError, match="Qwen2ForCausalLM as LlamaForCausalLM: they give other outputs"):
+        delta.merge(model)
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    delta.apply(model)
+
+
+def test_heads_of_different_sizes_are_told_apart(bloom):
+    from transformers import BloomForSequenceClassification
+
+    deltas = []
+    for labels in (2, 3):
+        bloom.config.num_labels = labels
+        torch.manual_seed(0)
+        model = BloomForSequenceClassification(bloom.config)
+        model.transformer = bloom.transformer
+        tuning = tune_biases(model, "value", head="train")
+        deltas.append(BiasDelta.of(tuning))
+        deltas[-1].revert(model)
+    heads = [found for found in deltas[0].diff(deltas[1]) if found.role == "head"]
+    assert [found.norms[1] == 0.0 for found in heads] == [True, False]
+    assert all(found.distance > 0 for found in heads)

@@ -88,3 +88,32 @@ def test_grouped_queries_give_short_key_and_value_biases():
     parts = {"q_proj": 32, "k_proj": 8, "v_proj": 8, "o_proj": 16}
     Injection(model, {f"model.layers.0.self_attn.{name}.bias": length for name, length in parts.items()})
     model(ids())
+
+
+def test_a_linear_layer_that_forgets_its_bias_is_helped(bloom):
+    class Forgetful(nn.Linear):
+        def forward(self, inputs):
+            return inputs @ self.weight.T
+
+    class Mindful(nn.Linear):
+        def forward(self, inputs):
+            found = inputs @ self.weight.T
+            return found if self.bias is None else found + self.bias
+
+    for kind in (Forgetful, Mindful):
+        layer = kind(3, 2, bias=False)
+        inputs = torch.randn(4, 3)
+        plain = layer(inputs)
+        Injection(layer, {"bias": 2})
+        assert torch.equal(layer(inputs), plain)
+        with torch.no_grad():
+            layer.bias.add_(1.0)
+        assert torch.allclose(layer(inputs), plain + 1.0)
+
+
+def test_norms_are_injected_on_unknown_architectures_too():
+    from biasline.bitfit import tune_biases
+
+    model = nn.Sequential(nn.Linear(2, 3), nn.RMSNorm(3), nn.LayerNorm(3, bias=False))
+    tuning = tune_biases(model, "all", inject="norm")
+    assert tuning.injection.names == ["1.bias", "2.bias"]

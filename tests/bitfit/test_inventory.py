@@ -51,7 +51,7 @@ def test_bert_by_role():
         "pooler": 32,
         "head": 3,
     }
-    assert not inventory.key_acts
+    assert inventory.key_entries == 0
     assert inventory.total == sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -95,7 +95,7 @@ def test_llama_has_none_and_says_where_they_could_be():
 def test_qwen2_has_query_key_value_only():
     inventory = inspect_biases(Qwen2ForCausalLM(Qwen2Config(**SMALL, num_key_value_heads=2)))
     assert by_role(inventory.biases) == {"query": 64, "key": 32, "value": 32}
-    assert inventory.key_acts
+    assert inventory.key_entries == inventory.head_width == 8
 
 
 def test_a_relative_attention_bias_is_an_embedding_not_a_bias():
@@ -124,3 +124,13 @@ def test_meta_tensors_give_the_same_inventory(kind):
     real = inspect_biases(model(config))
     with torch.device("meta"):
         assert inspect_biases(model(config)) == real
+
+
+def test_biases_of_several_dimensions_count():
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate_up_proj_bias = nn.Parameter(torch.zeros(4, 6))
+
+    found = inspect_biases(nn.Sequential(Experts(), nn.LayerNorm([3, 4])))
+    assert [(bias.name, bias.count) for bias in found.biases] == [("0.gate_up_proj_bias", 24), ("1.bias", 12)]

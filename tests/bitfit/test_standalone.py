@@ -132,3 +132,50 @@ def test_a_random_head_never_stays_frozen(bert):
     with pytest.raises(BiaslineError, match=r"has a head \(classifier\.weight, …\).*head='train'"):
         tune_biases(unknown)
     assert tune_biases(unknown, head="train").head_count == 2 * 16 + 2
+
+
+def test_whatever_the_files_lack_outside_the_body_is_trained(tmp_path):
+    from transformers import BertForMaskedLM, BertModel, ModernBertForSequenceClassification, ModernBertModel
+
+    from tests.bitfit.zoo import ZOO, build
+
+    body = build("modernbert").model
+    assert isinstance(body, ModernBertModel)
+    body.save_pretrained(tmp_path / "modern")
+    model = ModernBertForSequenceClassification.from_pretrained(tmp_path / "modern")
+    tuning = tune_biases(model, "attention", inject="attention")
+    assert {entry.name.split(".")[0] for entry in tuning.head} == {"head", "classifier"}
+
+    BertModel(ZOO["bert"].make().config).save_pretrained(tmp_path / "bert")
+    model = BertForMaskedLM.from_pretrained(tmp_path / "bert")
+    trained = {entry.name for entry in tune_biases(model, "value").head}
+    assert {"cls.predictions.transform.dense.weight", "cls.predictions.transform.LayerNorm.weight"} <= trained
+    with pytest.raises(BiaslineError, match=r"cls\.predictions\..* is not in the base's files either"):
+        tune_biases(BertForMaskedLM.from_pretrained(tmp_path / "bert"), "value", head=["cls.predictions.bias"])
+
+
+def test_the_trainer_resumes_where_it_was(blocks, bert):
+    """Two times ten steps with a checkpoint between them end as twenty do."""
+    from transformers import BloomConfig, BloomForSequenceClassification, Trainer, TrainingArguments
+
+    config = BloomConfig(vocab_size=40, hidden_size=16, n_layer=2, n_head=4, pad_token_id=0, num_labels=2)
+    dataset = rows(32, lambda n: {"input_ids": ids(1)[0].tolist(), "labels": n % 2})
+    ended = []
+    for steps in ([12], [6, 12]):
+        for last in steps:
+            torch.manual_seed(0)
+            model = BloomForSequenceClassification(config)
+            tuning = tune_biases(model, "value", head="train")
+            arguments = TrainingArguments(
+                output_dir=f"runs{len(steps)}", max_steps=last, save_steps=6, use_cpu=True, disable_tqdm=True,
+                report_to="none", lr_scheduler_type="constant",
+            )  # fmt: skip
+            trainer = Trainer(
+                model=model,
+                args=arguments,
+                train_dataset=dataset,
+                optimizers=(tuning.optimizer(lr=1e-2), None),
+            )
+            trainer.train(resume_from_checkpoint=last != steps[0])
+        ended.append(BiasDelta.of(tuning).tensors)
+    assert all(torch.allclose(ended[0][key], ended[1][key], rtol=1e-5, atol=1e-7) for key in ended[0])

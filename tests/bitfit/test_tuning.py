@@ -3,9 +3,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biasline.bitfit import tune_biases
+from biasline.bitfit import BiasDelta, tune_biases
 from biasline.bitfit.inventory import Bias
 from biasline.bitfit.roles import Fused, Heads
+from biasline.errors import BiaslineError
 
 
 def one_step(model, tuning, learning_rate=1e-2):
@@ -100,3 +101,182 @@ def test_writing_a_part_leaves_the_rest(heads, width, data):
     rest = torch.ones(length, dtype=torch.bool)
     rest[bias.read(torch.arange(length))] = False
     assert torch.equal(parameter[rest], before[rest])
+
+
+def stepped(model, tuning, ids, **more):
+    optimizer = tuning.optimizer(lr=1e-2, **more)
+    model(input_ids=ids, labels=ids).loss.backward()
+    optimizer.step()
+    return optimizer
+
+
+IDS = torch.randint(4, 100, (4, 9), generator=torch.Generator().manual_seed(1))
+
+
+def moved(tuning):
+    return {key: int((value != tuning.originals[key].float()).sum()) for key, value in tuning.values().items()}
+
+
+def test_one_base_is_tuned_for_one_task_after_the_other(bloom):
+    """What one tuning leaves behind must not hold the next one back."""
+    wanted = {name: part.requires_grad for name, part in bloom.named_parameters()}
+    for roles in ("value", "query", "all"):
+        tuning = tune_biases(bloom, roles)
+        stepped(bloom, tuning, IDS)
+        counts = moved(tuning)
+        assert all(counts.values()), counts
+        BiasDelta.of(tuning).revert(bloom)
+        assert {name: part.requires_grad for name, part in bloom.named_parameters()} == wanted
+    bloom(input_ids=IDS, labels=IDS).loss.backward()
+    fused = bloom.transformer.h[0].self_attention.query_key_value.bias.grad.view(4, 3, 8)
+    assert fused[:, 0].any() and fused[:, 2].any(), "a gradient is masked though nothing is tuned"
+
+
+def test_asking_for_an_optimizer_again_takes_the_old_masks_off(bloom):
+    tuning = tune_biases(bloom, "value")
+    for _ in range(3):
+        tuning.optimizer(lr=1e-2)
+    assert len(tuning.traces.hooks) == 2
+
+
+def test_a_tuned_model_is_not_tuned_again_before_it_is_reverted(bloom):
+    BiasDelta.of(tune_biases(bloom, "value"))
+    with pytest.raises(BiaslineError, match="a delta is applied to this model → revert it first"):
+        tune_biases(bloom, "query")
+
+
+def test_the_optimizer_does_what_a_loop_written_by_hand_does(bloom):
+    """Clipping by the model's gradients, accumulation and a schedule, on fused biases that are trained in part."""
+    import copy
+
+    other = copy.deepcopy(bloom)
+    tuning = tune_biases(bloom, "value+mlp_in")
+    optimizer = tuning.optimizer(lr=1e-2)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, 4)
+    hand = tune_biases(other, "value+mlp_in")
+    plain = torch.optim.AdamW([hand.master], lr=1e-2, weight_decay=0.0)
+    rates = torch.optim.lr_scheduler.LinearLR(plain, 1.0, 0.1, 4)
+    for step in range(4):
+        for part in (IDS[:2], IDS[2:]):
+            (bloom(input_ids=part, labels=part).loss / 2 * 50).backward()
+            (other(input_ids=part, labels=part).loss / 2 * 50).backward()
+        total = torch.nn.utils.clip_grad_norm_([p for p in bloom.parameters() if p.requires_grad], 0.5)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        hand.collect()
+        assert total == pytest.approx(float(hand.master.grad.norm()), rel=1e-5), step
+        torch.nn.utils.clip_grad_norm_([hand.master], 0.5)
+        plain.step()
+        hand.write()
+        rates.step()
+    assert torch.allclose(tuning.master, hand.master, rtol=1e-5, atol=1e-7)
+
+
+def test_weights_do_not_decay_unless_asked_and_the_head_has_a_rate_of_its_own():
+    from tests.bitfit.zoo import build
+
+    tuning = tune_biases(build("bert"), "value", head="train")
+    optimizer = tuning.optimizer(lr=1e-2, head_lr=1e-3)
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(1e-2, 0.0), (1e-3, 0.0)]
+    assert tuning.optimizer(lr=1.0, weight_decay=0.1).param_groups[0]["weight_decay"] == 0.1
+    assert "weight_decay" not in tuning.optimizer(torch.optim.Rprop, lr=1.0).param_groups[0]
+
+
+def test_a_skipped_step_leaves_nothing_behind(bloom):
+    tuning = tune_biases(bloom, "norm")
+    optimizer = tuning.optimizer(torch.optim.SGD, lr=1.0)
+    (bloom(input_ids=IDS, labels=IDS).loss * 1e6).backward()
+    optimizer.zero_grad()
+    optimizer.step()
+    assert not any(moved(tuning).values())
+
+
+def test_a_closure_and_a_gradient_scaler_are_refused(bloom):
+    tuning = tune_biases(bloom, "norm")
+    optimizer = tuning.optimizer(lr=1e-2)
+    with pytest.raises(BiaslineError, match="takes no closure"):
+        optimizer.step(lambda: bloom(input_ids=IDS, labels=IDS).loss)
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(bloom(input_ids=IDS, labels=IDS).loss).backward()
+    with pytest.raises(AssertionError, match="No inf checks"):
+        scaler.step(optimizer)
+
+
+def test_values_loaded_from_a_checkpoint_are_what_training_goes_on_from(bloom):
+    tuning = tune_biases(bloom, "value+norm")
+    optimizer = stepped(bloom, tuning, IDS)
+    saved = {name: value.clone() for name, value in bloom.state_dict().items()}
+    kept = tuning.values()
+    for _ in range(3):
+        bloom(input_ids=IDS, labels=IDS).loss.backward()
+        optimizer.step()
+    assert any(not torch.equal(kept[key], value) for key, value in tuning.values().items())
+    bloom.load_state_dict(saved)
+    best = BiasDelta.of(tuning)
+    assert all(torch.equal(best.tensors[key], value) for key, value in kept.items())
+
+
+def test_parameters_that_share_memory_have_one_gradient_together():
+    class Twice(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+            self.b.bias = torch.nn.Parameter(self.a.bias.data)
+
+        def forward(self, x):
+            return self.a(x) + 2 * self.b(x)
+
+    model = Twice()
+    tuning = tune_biases(model)
+    model(torch.zeros(1, 2)).sum().backward()
+    tuning.collect()
+    assert tuning.master.grad.tolist() == [3.0, 3.0, 3.0]
+
+
+@pytest.mark.parametrize("wrap", [torch.nn.DataParallel, torch.compile])
+def test_a_wrapper_is_looked_through(bloom, wrap):
+    tuning = tune_biases(wrap(bloom), "value")
+    assert {bias.name.split(".")[0] for bias in tuning.selection.biases} == {"transformer"}
+    delta = BiasDelta.of(tuning)
+    delta.revert(wrap(bloom))
+    delta.apply(bloom)
+
+
+@pytest.mark.parametrize("head", ["Train", "new", "classifier.weight"])
+def test_a_misspelled_head_is_told(bloom, head):
+    with pytest.raises(BiaslineError, match="expected auto, train, keep"):
+        tune_biases(bloom, head=head)
+
+
+def test_a_head_that_is_not_there_is_told_and_nothing_is_injected():
+    from tests.bitfit.zoo import build
+
+    model = build("llama")
+    before = list(model.state_dict())
+    with pytest.raises(BiaslineError, match=r"head: the model has no parameter nope\.weight"):
+        tune_biases(model, inject="all", head=["nope.weight"])
+    assert list(model.state_dict()) == before
+
+
+def test_what_keep_says_holds_for_the_heads_biases_too():
+    from tests.bitfit.zoo import build
+
+    with pytest.raises(BiaslineError, match="nothing but the head"):
+        tune_biases(build("bert"), "head", head="keep")
+
+
+def test_a_model_without_values_is_told(bloom):
+    with torch.device("meta"):
+        empty = type(bloom)(bloom.config)
+    with pytest.raises(BiaslineError, match="meta device"):
+        tune_biases(empty)
+    with pytest.raises(BiaslineError, match=r"0\.weight has no shape as yet"):
+        tune_biases(torch.nn.Sequential(torch.nn.LazyLinear(3)))
+
+
+def test_a_cast_after_training_began_is_told(bloom):
+    tuning = tune_biases(bloom, "value")
+    bloom.to(torch.bfloat16)
+    with pytest.raises(BiaslineError, match="cast after training began"):
+        BiasDelta.of(tuning)

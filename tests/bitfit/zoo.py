@@ -75,6 +75,23 @@ ZOO: dict[str, Animal] = {
         {**EMBEDDING, **FULL, **POST, "lm_head": 16 + 16 + 40},
     ),
     "roberta": Animal(_of("RobertaForSequenceClassification", **SIZES), {**EMBEDDING, **FULL, **POST, **DENSE_HEAD}),
+    "xlm-roberta": Animal(
+        _of("XLMRobertaForSequenceClassification", **SIZES), {**EMBEDDING, **FULL, **POST, **DENSE_HEAD}
+    ),
+    "camembert": Animal(
+        _of("CamembertForSequenceClassification", **SIZES), {**EMBEDDING, **FULL, **POST, **DENSE_HEAD}
+    ),
+    "bert-decoder": Animal(
+        # a second attention in each layer, to what an encoder says
+        _of("BertLMHeadModel", **SIZES, is_decoder=True, add_cross_attention=True),
+        {
+            **EMBEDDING,
+            **FULL,
+            **{role: 64 for role in ("query", "key", "value", "attention_output")},
+            "norm": 96,
+            "lm_head": 16 + 16 + 40,
+        },
+    ),
     "electra": Animal(
         # embeddings of 8, projected to 16
         _of("ElectraForSequenceClassification", **SIZES, embedding_size=8),
@@ -221,6 +238,13 @@ ZOO: dict[str, Animal] = {
         keys=4,
         merges=("query", "key", "value", "attention_output"),
     ),
+    "gemma": Animal(
+        _of("GemmaForCausalLM", **SIZES, **GROUPED),
+        NONE,
+        {**GATED, **PRE, **LM},
+        keys=4,
+        merges=("query", "key", "value", "attention_output"),
+    ),
     "gemma2": Animal(
         # four norms in each layer
         _of("Gemma2ForCausalLM", **SIZES, **GROUPED),
@@ -289,6 +313,28 @@ ZOO: dict[str, Animal] = {
             **LM,
         },
     ),
+    "mt5": Animal(
+        _of(
+            "MT5ForConditionalGeneration",
+            **SEQ2SEQ,
+            d_kv=4,
+            d_ff=24,
+            num_layers=2,
+            num_heads=4,
+            feed_forward_proj="gated-gelu",
+        ),
+        NONE,
+        {
+            "query": 96,
+            "key": 96,
+            "value": 96,
+            "attention_output": 96,
+            "mlp_in": 192,
+            "mlp_out": 64,
+            "norm": 2 * 2 * 16 + 16 + 2 * 3 * 16 + 16,
+            **LM,
+        },
+    ),
     "bart": Animal(
         _of(
             "BartForConditionalGeneration",
@@ -310,6 +356,31 @@ ZOO: dict[str, Animal] = {
             "mlp_in": 96,
             "mlp_out": 64,
             "norm": 2 * 2 * 16 + 2 * 3 * 16,
+        },
+        LM,
+    ),
+    "mbart": Animal(
+        # norms before, and one more behind the last layer of each side
+        _of(
+            "MBartForConditionalGeneration",
+            **SEQ2SEQ,
+            encoder_layers=2,
+            decoder_layers=2,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=24,
+            decoder_ffn_dim=24,
+            max_position_embeddings=32,
+        ),
+        {
+            "embedding_norm": 32,
+            "query": 96,
+            "key": 96,
+            "value": 96,
+            "attention_output": 96,
+            "mlp_in": 96,
+            "mlp_out": 64,
+            "norm": 2 * 2 * 16 + 16 + 2 * 3 * 16 + 16,
         },
         LM,
     ),
@@ -339,4 +410,9 @@ def ids(rows: int = 3, length: int = 7) -> torch.Tensor:
 
 def logits(model: Any, tokens: torch.Tensor) -> torch.Tensor:
     more = {"decoder_input_ids": tokens.flip(1)} if model.config.is_encoder_decoder else {}
+    if getattr(model.config, "add_cross_attention", False):
+        said = torch.randn(
+            len(tokens), 1 if tokens.shape[1] == 1 else 5, HIDDEN, generator=torch.Generator().manual_seed(4)
+        )
+        more["encoder_hidden_states"] = said.to(model.dtype)
     return model(input_ids=tokens, attention_mask=torch.ones_like(tokens), **more).logits

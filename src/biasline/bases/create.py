@@ -62,8 +62,7 @@ def create_pin(source: str, out: Path, revision: str = "", allow_bin: bool = Fal
 
 def _resolve(source: str, out: Path, revision: str) -> tuple[Path, PinnedSource]:
     if source.startswith("package:"):
-        package, _, inner = source.removeprefix("package:").partition("/")
-        return _package(package, inner)
+        return _package(*source.removeprefix("package:").partition("/")[::2])
     folder = Path(source).expanduser()
     if folder.is_dir():
         # Relative, so that a pin beside its base is right in every clone.
@@ -134,8 +133,12 @@ def config_file(source: str, revision: str = "") -> Path:
         return path / "config.json"
     if path.is_file() and "pin_version" not in load_json(path, ""):
         return path
-    if path.is_file() or path.suffix == ".json":
+    if path.is_file():
         return locate(read_pin(path), path) / "config.json"
+    if source.startswith("package:"):
+        return _package(*source.removeprefix("package:").partition("/")[::2])[0] / "config.json"
+    if path.suffix == ".json":
+        raise BiaslineError(f"{shown(path)}: no such file", "name a pin, a config file or a model's folder")
     if _is_hub_id(source):
         return _snapshot_of(source, revision, ["config.json"]) / "config.json"
     raise BiaslineError(f"{source}: no pin, folder, config file or hub id (OWNER/NAME)", "name one of these")
@@ -167,23 +170,33 @@ def inventory_of(config_path: Path, labels: int = 0) -> "Inventory":
     return inspect_biases(model)
 
 
+class _Named:
+    """A model class of Transformers, built as the automatic ones are."""
+
+    def __init__(self, model_class: Any) -> None:
+        self._model_class = model_class
+
+    def from_config(self, config: Any) -> Any:
+        return self._model_class._from_config(config)
+
+
 def _model_class(config: Any, labels: int) -> Any:
-    """The kind of model that a config names: a language model, a classifier with its head, or the bare base.
+    """The class of the model that a config names; what builds it from a config is called `from_config`.
 
     Encoders count without the head of their pretraining, which no task uses.
     """
-    from transformers import (
-        AutoModel,
-        AutoModelForCausalLM,
-        AutoModelForSeq2SeqLM,
-        AutoModelForSequenceClassification,
-    )
+    import transformers
 
-    named = " ".join(config.architectures or [])
-    if labels or "SequenceClassification" in named:
-        return AutoModelForSequenceClassification
-    if "ConditionalGeneration" in named and type(config) in AutoModelForSeq2SeqLM._model_mapping:
-        return AutoModelForSeq2SeqLM
-    if "CausalLM" in named or "LMHead" in named or (not named and type(config) in AutoModelForCausalLM._model_mapping):
-        return AutoModelForCausalLM
-    return AutoModel
+    if labels:
+        return transformers.AutoModelForSequenceClassification
+    causal, masked = (
+        type(config) in mapping._model_mapping
+        for mapping in (transformers.AutoModelForCausalLM, transformers.AutoModelForMaskedLM)
+    )
+    named = (config.architectures or [""])[0]
+    if not named:
+        return transformers.AutoModelForCausalLM if causal and not masked else transformers.AutoModel
+    found = getattr(transformers, named, None)
+    if found is None or "MaskedLM" in named or "PreTraining" in named:
+        return transformers.AutoModel
+    return _Named(found)

@@ -40,7 +40,7 @@ def as_text(inventory: Inventory, width: int) -> str:
             ("biases", present),
             ("missing: `inject` would add zeros", inventory.missing),
             ("norm scales: trained if `norm_scale` is asked for", inventory.scales),
-            ("head: trained whole if it is new, not counted among the biases", inventory.head),
+            ("head: apart from the biases", inventory.head),
         )
         for title, biases in sections:
             if not biases:

@@ -14,11 +14,12 @@ from biasline.bitfit.roles import (
 
 _BERT: tuple[Row, ...] = (
     ("embeddings.LayerNorm", "embedding_norm"),
-    ("layer.#.attention.self.query", "query"),
-    ("layer.#.attention.self.key", "key"),
-    ("layer.#.attention.self.value", "value"),
-    ("layer.#.attention.output.dense", "attention_output"),
-    ("layer.#.attention.output.LayerNorm", "norm"),
+    # `*`: attention, and crossattention where there is one.
+    ("layer.#.*.self.query", "query"),
+    ("layer.#.*.self.key", "key"),
+    ("layer.#.*.self.value", "value"),
+    ("layer.#.*.output.dense", "attention_output"),
+    ("layer.#.*.output.LayerNorm", "norm"),
     ("layer.#.intermediate.dense", "mlp_in"),
     ("layer.#.output.dense", "mlp_out"),
     ("layer.#.output.LayerNorm", "norm"),
@@ -52,6 +53,8 @@ _OPT: tuple[Row, ...] = (
     ("layers.#.fc1", "mlp_in"),
     ("layers.#.fc2", "mlp_out"),
     ("final_layer_norm", "norm"),
+    ("encoder.layer_norm", "norm"),
+    ("decoder.layer_norm", "norm"),
 )
 
 _BLOOM_MLP: tuple[Row, ...] = (("#.mlp.dense_h_to_4h", "mlp_in"), ("#.mlp.dense_4h_to_h", "mlp_out"))
@@ -77,10 +80,27 @@ def _phi_keys(config: Any, width: int) -> int:
 
 _GEMMA = Architecture(_LLAMA, keys_always, flags=("attention_bias",))
 
+_T5 = Architecture(
+    (
+        ("block.#.layer.*.*.q", "query"),
+        ("block.#.layer.*.*.k", "key"),
+        ("block.#.layer.*.*.v", "value"),
+        ("block.#.layer.*.*.o", "attention_output"),
+        ("block.#.layer.*.*.wi", "mlp_in"),
+        ("block.#.layer.*.*.wi_*", "mlp_in"),
+        ("block.#.layer.*.*.wo", "mlp_out"),
+        ("block.#.layer.*.layer_norm", "norm"),
+        ("final_layer_norm", "norm"),
+    ),
+    keys_never,
+)
+
 # By `model_type` of the Transformers config.
 ARCHITECTURES: dict[str, Architecture] = {
     "bert": Architecture(_BERT, keys_never),
     "roberta": Architecture(_BERT, keys_never),
+    "xlm-roberta": Architecture(_BERT, keys_never),
+    "camembert": Architecture(_BERT, keys_never),
     "electra": Architecture(
         (
             *_BERT,
@@ -167,6 +187,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         (
             ("h.#.attn.c_attn", Fused("concatenated")),
             ("h.#.attn.c_proj", "attention_output"),
+            ("h.#.crossattention.q_attn", "query"),
+            ("h.#.crossattention.c_proj", "attention_output"),
             ("h.#.mlp.c_fc", "mlp_in"),
             ("h.#.mlp.c_proj", "mlp_out"),
             ("h.#.ln_*", "norm"),
@@ -200,6 +222,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "opt": Architecture(_OPT, keys_never, flags=("enable_bias",)),
     "bart": Architecture(_OPT, keys_never),
+    "mbart": Architecture(_OPT, keys_never),
     "falcon": Architecture(
         (
             ("h.#.self_attention.query_key_value", Fused("interleaved")),
@@ -236,6 +259,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mistral": Architecture(_LLAMA, keys_always, layout="llama"),
     "qwen2": Architecture(_LLAMA, keys_always, layout="llama"),
     "qwen3": Architecture(_LLAMA, keys_always, flags=("attention_bias",)),
+    "gemma": _GEMMA,
     "gemma2": _GEMMA,
     "gemma3_text": _GEMMA,
     # The vision tower's biases count as `other`.
@@ -243,20 +267,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         (("vision_tower.**", "other"), ("multi_modal_projector.**", "other"), *_LLAMA),
         keys_always,
     ),
-    "t5": Architecture(
-        (
-            ("block.#.layer.*.*.q", "query"),
-            ("block.#.layer.*.*.k", "key"),
-            ("block.#.layer.*.*.v", "value"),
-            ("block.#.layer.*.*.o", "attention_output"),
-            ("block.#.layer.*.*.wi", "mlp_in"),
-            ("block.#.layer.*.*.wi_*", "mlp_in"),
-            ("block.#.layer.*.*.wo", "mlp_out"),
-            ("block.#.layer.*.layer_norm", "norm"),
-            ("final_layer_norm", "norm"),
-        ),
-        keys_never,
-    ),
+    "t5": _T5,
+    "mt5": _T5,
 }
 
 

@@ -5,7 +5,6 @@ Stored are the trained values, not differences: `b + (t - b)` is not `t` in floa
 
 import hashlib
 import json
-import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,16 +16,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from biasline.bitfit.applied import Applied, Traces, applied_to, set_applied
 from biasline.bitfit.injection import Injection
-from biasline.bitfit.inventory import Bias, value_hash
+from biasline.bitfit.inventory import Bias, unwrapped, value_hash
 from biasline.bitfit.roles import Cut
 from biasline.bitfit.stock import stock_form
 from biasline.bitfit.tuning import BiasTuning
-from biasline.errors import BiaslineError, shown
+from biasline.errors import BiaslineError, first_line, shown
 
 FORMAT_VERSION = 2
 
-# How many leading entries of each frozen parameter tell one base from another.
+# How many entries of each frozen parameter tell one base from another.
 _SAMPLE = 64
 _SAMPLE_DIGITS = 8
 
@@ -70,24 +70,16 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two deltas are apart in one tensor: Euclidean norms of the trained values' difference and of both."""
+    """How far two deltas are apart in one tensor: Euclidean norms of the trained values' difference and of both.
+
+    A tensor that one of them lacks counts as zero there; one that has another shape in each comes twice, once for each.
+    """
 
     key: str
     role: str
     layer: int | None
     distance: float
     norms: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class _Applied:
-    delta: "BiasDelta"
-    originals: dict[str, torch.Tensor]
-    injection: Injection
-
-
-# What is applied to a model; gone with the model.
-_applied: "weakref.WeakKeyDictionary[nn.Module, _Applied]" = weakref.WeakKeyDictionary()
 
 
 class BiasDelta:
@@ -118,8 +110,15 @@ class BiasDelta:
             labels: label names in the order of the head's outputs, for a classification.
         """
         model = tuning.model
+        tuning.read()
         tuning.write()
         tensors = tuning.values()
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        for place in tuning.entries:
+            if parameters[place.name].dtype != tuning.originals[place.key].dtype:
+                raise BiaslineError(
+                    f"tensor {place.key}: the model was cast after training began", "cast it before tune_biases"
+                )
         own = {key for key in tuning.originals if key.partition("#")[0] not in tuning.injection.names}
         entries = {
             place.key: Entry(
@@ -144,7 +143,7 @@ class BiasDelta:
             about=dict(about or {}),
         )
         delta = cls(tensors, manifest)
-        _applied[model] = _Applied(delta, dict(tuning.originals), tuning.injection)
+        set_applied(model, Applied(delta, dict(tuning.originals), tuning.injection, tuning.traces))
         return delta
 
     @property
@@ -154,11 +153,19 @@ class BiasDelta:
         return {place.name: place.shape[0] for key, place in places if self.manifest.tensors[key].injected}
 
     def save(self, path: Path | str) -> None:
-        """Write one safetensors file; equal deltas give equal bytes."""
+        """Write one safetensors file; equal deltas give equal bytes.
+
+        Errors: `BiaslineError` for values that are not finite, and for a place that cannot be written.
+        """
+        _refuse_odd_values("the delta", self.tensors)
         manifest = self.manifest.model_dump(exclude_defaults=True)
         text = json.dumps({"format_version": FORMAT_VERSION, "sha256": _sha256(manifest), "manifest": manifest})
         # One key: safetensors writes several in an order of its own, another each time.
-        save_file({key: self.tensors[key].contiguous() for key in sorted(self.tensors)}, path, {"biasline": text})
+        values = {key: self.tensors[key].contiguous() for key in sorted(self.tensors)}
+        try:
+            save_file(values, path, {"biasline": text})
+        except (OSError, SafetensorError) as error:
+            raise BiaslineError(f"{shown(Path(path))}: cannot be written: {first_line(error)}") from None
 
     @classmethod
     def load(cls, path: Path | str) -> "BiasDelta":
@@ -169,7 +176,7 @@ class BiasDelta:
         """
         path = Path(path)
         if not path.is_file():
-            raise BiaslineError(f"{shown(path)}: no delta there", "train the task first: `dvc repro`")
+            raise BiaslineError(f"{shown(path)}: no delta there", "train first; in a project: `dvc repro`")
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -187,6 +194,8 @@ class BiasDelta:
             entry = manifest.tensors[key]
             place = entry.place(key)
             shape = place.shape if place.cut is None else (place.count,)
+            if place.cut is not None and not place.cut.fits(torch.Size(place.shape).numel()):
+                raise BiaslineError(f"{shown(path)}: tensor {key}: its cut lies outside of it", "restore the file")
             if tuple(values.shape) != shape or place.key != key:
                 raise BiaslineError(
                     f"{shown(path)}: tensor {key}: shape {tuple(values.shape)}, its manifest says {shape}",
@@ -196,6 +205,7 @@ class BiasDelta:
                 raise BiaslineError(
                     f"{shown(path)}: tensor {key}: its values are not those that were saved", "restore the file"
                 )
+        _refuse_odd_values(shown(path), tensors)
         return cls(tensors, manifest)
 
     def apply(self, model: nn.Module) -> None:
@@ -204,32 +214,41 @@ class BiasDelta:
         Errors: `BiaslineError` where a delta is applied already, a tensor does not fit, or the model's own values are
         not those of the base that the delta was trained on. The model is then left as it was.
         """
-        if model in _applied:
+        model = unwrapped(model)
+        if applied_to(model) is not None:
             raise BiaslineError("a delta is applied to this model already", "revert it first")
         injection = Injection(model, self.injected)
+        originals: dict[str, torch.Tensor] = {}
         try:
             places = self._checked_places(model)
+            parameters = dict(model.named_parameters(remove_duplicate=False))
+            with torch.inference_mode(False):
+                originals = {key: place.read(parameters[place.name]) for key, place in places.items()}
+                set_applied(model, Applied(self, originals, injection, Traces()))
+                for key, place in places.items():
+                    place.write(parameters[place.name], self.tensors[key])
         except BaseException:
-            injection.remove(model)
+            if applied_to(model) is not None:
+                self.revert(model)
+            else:
+                injection.remove(model)
             raise
-        parameters = dict(model.named_parameters(remove_duplicate=False))
-        originals = {key: place.read(parameters[place.name]) for key, place in places.items()}
-        for key, place in places.items():
-            place.write(parameters[place.name], self.tensors[key])
-        _applied[model] = _Applied(self, originals, injection)
 
     def revert(self, model: nn.Module) -> None:
         """Put the base's own values back, bit by bit; injected biases go."""
-        if model not in _applied:
+        model = unwrapped(model)
+        applied = applied_to(model)
+        if applied is None:
             raise BiaslineError("no delta is applied to this model")
-        applied = _applied[model]
         if applied.delta is not self:
             raise BiaslineError("another delta is applied to this model", "revert that one")
-        del _applied[model]
         parameters = dict(model.named_parameters(remove_duplicate=False))
-        for key, place in self._places().items():
-            place.write(parameters[place.name], applied.originals[key])
+        with torch.inference_mode(False):
+            for key, place in self._places().items():
+                place.write(parameters[place.name], applied.originals[key])
+        applied.traces.remove(model)
         applied.injection.remove(model)
+        set_applied(model, None)
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[nn.Module]:
@@ -249,13 +268,20 @@ class BiasDelta:
         Returns: `model`, changed in place. Where biases were injected, its config says so; if its type has no place
         for them but another type does the same computation with biases, a model of that type, sharing the tensors.
 
-        Errors: as `apply`; and `BiaslineError` naming the first bias that no stock model has a place for.
+        Errors: as `apply`; and `BiaslineError` naming the first bias that no stock model has a place for. The model is
+        then left as it was.
         """
+        model = unwrapped(model)
         injected = self.injected
-        finish = stock_form(model, list(injected)) if injected and model not in _applied else None
+        finish = stock_form(model, list(injected)) if injected and applied_to(model) is None else None
         self.apply(model)
-        del _applied[model]
-        return finish() if finish else model
+        try:
+            merged = finish() if finish else model
+        except BaseException:
+            self.revert(model)
+            raise
+        set_applied(model, None)
+        return merged
 
     def change(self, model: nn.Module) -> list[tuple[Bias, torch.Tensor]]:
         """Trained minus base values per bias (not of a head), flat fp32; `model` must be the plain base."""
@@ -279,9 +305,18 @@ class BiasDelta:
         for key in [*self.tensors, *(key for key in other.tensors if key not in self.tensors)]:
             entry = (self.manifest.tensors.get(key) or other.manifest.tensors[key]).place(key)
             one, two = self.tensors.get(key, torch.zeros(())), other.tensors.get(key, torch.zeros(()))
-            norms = (float(one.norm()), float(two.norm()))
-            told.append(Difference(key, entry.role, entry.layer, float((one - two).norm()), norms))
+            pairs = [(one, two)]
+            if key in self.tensors and key in other.tensors and not self._same_place(other, key):
+                # Heads of different tasks, or parts of one bias that were cut otherwise: nothing to subtract.
+                pairs = [(one, torch.zeros(())), (torch.zeros(()), two)]
+            for left, right in pairs:
+                norms = (float(left.norm()), float(right.norm()))
+                told.append(Difference(key, entry.role, entry.layer, float((left - right).norm()), norms))
         return told
+
+    def _same_place(self, other: "BiasDelta", key: str) -> bool:
+        one, two = self.manifest.tensors[key], other.manifest.tensors[key]
+        return (one.shape, one.cut) == (two.shape, two.cut)
 
     def _places(self) -> dict[str, Bias]:
         return {key: self.manifest.tensors[key].place(key) for key in self.tensors}
@@ -334,7 +369,7 @@ def _read_manifest(where: str, metadata: Mapping[str, str]) -> Manifest:
         raw = None
     if not isinstance(raw, dict):
         raise BiaslineError(f"{where}: bad manifest: no JSON object", "restore the file")
-    if raw.get("format_version") != FORMAT_VERSION:
+    if str(raw.get("format_version")) != str(FORMAT_VERSION):
         raise BiaslineError(
             f"{where}: format version {raw.get('format_version')}; this Biasline reads {FORMAT_VERSION}",
             "install the Biasline that wrote it",
@@ -354,10 +389,11 @@ def _sha256(manifest: object) -> str:
 
 
 def _samples(model: nn.Module, trained: Iterable[str]) -> list[tuple[str, str]]:
-    """Each frozen parameter with a hash over its name, its shape and its first entries, in model order.
+    """Each frozen parameter with a hash over its name, its shape and some of its entries, in model order.
 
-    The trained biases alone do not tell one base from another: injected ones were all zero. A whole hash of the
-    weights would take seconds for what must take milliseconds; where files are at hand, the base's pin has that.
+    The trained biases alone do not tell one base from another: injected ones were all zero. A hash over all weights
+    would take seconds for what must take milliseconds, so it is over 64 entries spread evenly; where files are at
+    hand, the base's pin holds the whole.
     """
     skipped = set(trained)
     frozen = [
@@ -367,7 +403,8 @@ def _samples(model: nn.Module, trained: Iterable[str]) -> list[tuple[str, str]]:
     ]
     if not frozen:
         return []
-    heads = [part.detach().reshape(-1)[:_SAMPLE].float() for _, part in frozen]
+    flat = [part.detach().reshape(-1) for _, part in frozen]
+    heads = [part[:: max(1, part.numel() // _SAMPLE)][:_SAMPLE].float() for part in flat]
     values = torch.cat(heads).cpu().numpy()
     found, offset = [], 0
     for (name, part), sample in zip(frozen, heads, strict=True):
@@ -376,6 +413,12 @@ def _samples(model: nn.Module, trained: Iterable[str]) -> list[tuple[str, str]]:
         found.append((name, digest.hexdigest()[:_SAMPLE_DIGITS]))
         offset += len(sample)
     return found
+
+
+def _refuse_odd_values(where: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    for key, values in tensors.items():
+        if not torch.isfinite(values).all():
+            raise BiaslineError(f"{where}: tensor {key}: values that are not finite", "train at a lower rate")
 
 
 def _dtype(model: nn.Module) -> str:

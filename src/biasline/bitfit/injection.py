@@ -1,7 +1,7 @@
 """Zero biases for layers that have none.
 
-A linear layer and torch's layer norm add a bias by themselves once they have one. An RMS norm does not: there a forward
-hook adds it.
+A linear layer and torch's layer norm add a bias by themselves once they have one. An RMS norm does not, nor does a
+linear layer of someone's own that forgets it: there a forward hook adds it.
 """
 
 from collections.abc import Mapping
@@ -60,10 +60,27 @@ class Injection:
                 f"tensor {name}: {length} entries, the layer has room for {weight.shape[0]}", "take its own base"
             )
         dtype = weight.dtype if weight.is_floating_point() else torch.float32
-        module.register_parameter("bias", nn.Parameter(torch.zeros(length, dtype=dtype, device=weight.device)))
+        with torch.inference_mode(False):  # or it could never be written to outside of it
+            zeros = torch.zeros(length, dtype=dtype, device=weight.device)
+            module.register_parameter("bias", nn.Parameter(zeros, requires_grad=False))
         self.names.append(name)
-        if not isinstance(module, nn.Linear | nn.LayerNorm):
+        if not _adds_by_itself(module):
             self._hooks[name] = module.register_forward_hook(_add_bias)
+
+
+@torch.no_grad()
+def _adds_by_itself(module: nn.Module) -> bool:
+    """Whether the layer's own forward pass adds its bias; a forward pass of someone's own is tried out."""
+    if type(module).forward in (nn.Linear.forward, nn.LayerNorm.forward):
+        return True
+    if not isinstance(module, nn.Linear) or module.weight.is_meta:
+        return False
+    probe = torch.ones(1, module.in_features, dtype=module.bias.dtype, device=module.bias.device)
+    without = module(probe)
+    module.bias.fill_(1.0)
+    added = not torch.equal(module(probe), without)
+    module.bias.zero_()
+    return added
 
 
 def _add_bias(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:

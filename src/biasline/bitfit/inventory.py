@@ -11,6 +11,7 @@ from torch import nn
 
 from biasline.bitfit.architectures import architecture_of
 from biasline.bitfit.roles import NORM_SCALE, UNKNOWN, Architecture, Cut, Fused, Heads
+from biasline.errors import BiaslineError
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,6 @@ class Inventory:
     key_entries: int
     known: bool
 
-    @property
-    def key_acts(self) -> bool:
-        """Whether a key bias can change this model's output at all."""
-        return self.key_entries > 0 or not self.known
-
     def summary(self) -> dict[str, Any]:
         """Counts as plain data, for a pin or a report: a head apart from the biases and from their share."""
         biases = [bias for bias in self.biases if bias.role != "head"]
@@ -126,9 +122,12 @@ def by_role(biases: Iterable[Bias]) -> dict[str, int]:
 def inspect_biases(model: nn.Module) -> Inventory:
     """Find every bias of `model`; works on meta tensors too.
 
-    A bias is a one-dimensional floating-point `nn.Parameter` that its module keeps as `bias` or `…_bias`. Buffers of
-    that name (causal masks of old checkpoints) and embeddings (T5's `relative_attention_bias.weight`) are not.
+    A bias is a floating-point `nn.Parameter` that its module keeps as `bias` or `…_bias`. Buffers of that name (causal
+    masks of old checkpoints) and embeddings (T5's `relative_attention_bias.weight`) are not.
+
+    Errors: `BiaslineError` for a parameter without a shape as yet (lazy modules).
     """
+    model = unwrapped(model)
     config = getattr(model, "config", None)
     model_type = str(getattr(config, "model_type", None) or type(model).__name__)
     architecture = architecture_of(model_type)
@@ -143,8 +142,15 @@ def inspect_biases(model: nn.Module) -> Inventory:
     width = 0
     for path, module in model.named_modules():
         role, layer = architecture.role_of(path)
-        own = [(name, part) for name, part in module.named_parameters(recurse=False) if _storage(part) not in seen]
-        seen.update(_storage(part) for _, part in own)
+        own = []
+        for attribute, parameter in module.named_parameters(recurse=False):
+            if isinstance(parameter, nn.UninitializedParameter):
+                raise BiaslineError(
+                    f"{_joined(path, attribute)} has no shape as yet", "run the model once on an input, then inspect it"
+                )
+            if storage_of(parameter) not in seen:
+                seen.add(storage_of(parameter))
+                own.append((attribute, parameter))
         for attribute, parameter in own:
             name, shape = _joined(path, attribute), tuple(parameter.shape)
             if role == "head":
@@ -163,7 +169,7 @@ def inspect_biases(model: nn.Module) -> Inventory:
         elif heads and isinstance(role, Fused):  # GPT-2's own kind of linear layer
             width = heads.width(next(part.numel() for name, part in module.named_parameters() if name == "bias"))
 
-    storages = {_storage(parameter): parameter.numel() for parameter in model.parameters()}
+    storages = {storage_of(parameter): parameter.numel() for parameter in model.parameters()}
     return Inventory(
         tuple(biases),
         tuple(missing),
@@ -175,6 +181,17 @@ def inspect_biases(model: nn.Module) -> Inventory:
         architecture.keys(text, width) if heads else 0,
         architecture is not UNKNOWN,
     )
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside `torch.compile` and data-parallel wrappers, whose parameters are its own under other names."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -221,7 +238,7 @@ def _parts(
 
 def _is_bias(attribute: str, parameter: nn.Parameter) -> bool:
     named = attribute == "bias" or attribute.endswith("_bias") or attribute.startswith("bias_")
-    return named and parameter.ndim == 1 and parameter.is_floating_point()
+    return named and parameter.is_floating_point()
 
 
 def _bias_lacks(module: nn.Module) -> int:
@@ -237,7 +254,7 @@ def _injected_role(module: nn.Module, role: str | Fused) -> str | Fused:
     return "norm" if role == "other" and is_norm(module) else role
 
 
-def _storage(parameter: torch.Tensor) -> tuple[int, int]:
+def storage_of(parameter: torch.Tensor) -> tuple[int, int]:
     """Equal for parameters that share memory. Meta tensors have none: there only one object is one parameter."""
     if parameter.is_meta:
         return id(parameter), 0

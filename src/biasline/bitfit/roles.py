@@ -38,6 +38,12 @@ class Cut:
     def count(self) -> int:
         return self.width * self.repeats
 
+    def fits(self, length: int) -> bool:
+        """Whether it lies in a vector of so many entries, none of them twice."""
+        if min(self.start, self.width - 1, self.repeats - 1) < 0 or (self.repeats > 1 and self.stride < self.width):
+            return False
+        return self.start + (self.repeats - 1) * self.stride + self.width <= length
+
     def leading(self, entries: int, head_width: int) -> "Cut":
         """The first `entries` of each head; a run holds one head, or, where there is one run, all heads in a row."""
         if self.repeats == 1:

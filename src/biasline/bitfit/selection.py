@@ -67,7 +67,9 @@ def select_biases(
     wanted = _roles("biases", roles, frozenset(ROLES) - _NOT_IN_ALL, [NORM_SCALE])
     injected = _roles("inject", inject, frozenset(ROLES) - _NOT_INJECTED_BY_ALL, []) if inject else frozenset()
     for what, asked in (("biases", roles), ("inject", inject)):
-        if set(asked.split("+")) - {"", "all", NORM_SCALE} and not inventory.known:
+        # Norms are told by their class, on any architecture.
+        always = {"", "all", "norm"} if what == "inject" else {"all", NORM_SCALE}
+        if set(asked.split("+")) - always and not inventory.known:
             _refuse_unknown(inventory, f"{what} {asked!r}")
     chosen_layers, matches = _layers(layers, inventory), _compiled(pattern)
     named = set(roles.split("+"))

@@ -34,28 +34,34 @@ def stock_form(model: nn.Module, injected: Sequence[str]) -> Finish:
         raise _homeless(type(model).__name__, injected[0])
     architecture = architecture_of(model.config.model_type)
     needed = set(injected)
-    config, lengths = _with_flags(type(model), model.config, architecture.flags, needed)
+    flags, lengths = _with_flags(type(model), model.config, architecture.flags, needed)
     if needed <= lengths.keys():
-        return lambda: _switched(model, config, lengths)
+        return lambda: _switched(model, flags, lengths)
     if architecture.layout:
         target_class, config = _other_layout(model, architecture.layout)
-        flags = architecture_of(architecture.layout).flags
-        config, lengths = _with_flags(target_class, config, flags, needed)
+        # A place is needed for the biases that the base has, too.
+        needed |= {name for name, _ in model.named_parameters() if name.endswith(".bias")}
+        flags, lengths = _with_flags(target_class, config, architecture_of(architecture.layout).flags, needed)
         if needed <= lengths.keys():
+            for flag in flags:
+                setattr(config, flag, True)
             return lambda: _moved(model, _on_meta(target_class, config))
-    raise _homeless(type(model).__name__, sorted(needed - lengths.keys())[0])
+    raise _homeless(type(model).__name__, min(needed - lengths.keys()))
 
 
-def _with_flags(model_class: Any, config: Any, flags: Sequence[str], needed: set[str]) -> tuple[Any, dict[str, int]]:
-    """The config with those switches on that bring a needed bias, and name → length of all biases it then has."""
+def _with_flags(
+    model_class: Any, config: Any, flags: Sequence[str], needed: set[str]
+) -> tuple[list[str], dict[str, int]]:
+    """The switches that bring a needed bias, and name → length of all biases that a model with them has."""
     plain = _bias_lengths(model_class, config)
-    chosen = copy.deepcopy(config)
+    all_on, chosen = copy.deepcopy(config), []
     for flag in flags:
         tried = copy.deepcopy(config)
         setattr(tried, flag, True)
         if (_bias_lengths(model_class, tried).keys() - plain.keys()) & needed:
-            setattr(chosen, flag, True)
-    return chosen, _bias_lengths(model_class, chosen)
+            setattr(all_on, flag, True)
+            chosen.append(flag)
+    return chosen, _bias_lengths(model_class, all_on)
 
 
 def _bias_lengths(model_class: Any, config: Any) -> dict[str, int]:
@@ -68,11 +74,12 @@ def _on_meta(model_class: Any, config: Any) -> nn.Module:
         return model_class(config)
 
 
-def _switched(model: Any, config: Any, lengths: dict[str, int]) -> nn.Module:
+def _switched(model: Any, flags: Sequence[str], lengths: dict[str, int]) -> nn.Module:
     """A switch brings biases to more layers than were asked for: those get zeros."""
     present = {name for name, _ in model.named_parameters()}
     Injection(model, {name: length for name, length in lengths.items() if name not in present})
-    model.config = config
+    for flag in flags:
+        setattr(model.config, flag, True)  # in place: the model's inner parts hold the same config
     return model
 
 
@@ -98,10 +105,11 @@ def _other_layout(model: Any, layout: str) -> tuple[Any, Any]:
 def _moved(model: Any, target: Any) -> nn.Module:
     """The tensors of `model` in a model of another type; what that has besides must be biases, and gets zeros."""
     found = target.load_state_dict(model.state_dict(), strict=False, assign=True)
-    assert not found.unexpected_keys, found.unexpected_keys
+    odd = [*found.unexpected_keys, *(name for name in found.missing_keys if not name.endswith(".bias"))]
+    if odd:
+        raise _not_the_same(model, target, f"{odd[0]} is in one of them only")
     for name in found.missing_keys:
         layer = target.get_submodule(name.rpartition(".")[0])
-        assert name.endswith(".bias"), name
         layer.bias = nn.Parameter(torch.zeros(layer.out_features, dtype=layer.weight.dtype, device=layer.weight.device))
     # What is computed from the config (rotary frequencies) lies in buffers that no file holds.
     for path, module in list(target.named_modules()):
@@ -112,11 +120,16 @@ def _moved(model: Any, target: Any) -> nn.Module:
         target.generation_config = model.generation_config
     target.train(model.training)
     ids = torch.arange(8, device=model.device)[None] % model.config.vocab_size
-    if not torch.allclose(model(ids).logits, target(ids).logits, rtol=1e-4, atol=1e-5):
-        raise BiaslineError(
-            f"{type(model).__name__} as {type(target).__name__}: not the same outputs", "keep the delta form"
-        )
+    if not torch.allclose(model(ids)[0], target(ids)[0], rtol=1e-4, atol=1e-5):
+        raise _not_the_same(model, target, "they give other outputs")
     return target
+
+
+def _not_the_same(model: nn.Module, target: nn.Module, why: str) -> BiaslineError:
+    return BiaslineError(
+        f"{type(model).__name__} as {type(target).__name__}: {why}",
+        "keep the delta form: load the base and apply the delta",
+    )
 
 
 def _homeless(model_class: str, name: str) -> BiaslineError:

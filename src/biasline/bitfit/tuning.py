@@ -1,14 +1,17 @@
 """Training biases in place: everything else frozen, fp32 masters beside the model's own values."""
 
 from collections.abc import Callable, Iterator, Sequence
+from inspect import signature
+from itertools import chain
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from biasline.bitfit.applied import Traces, applied_to
 from biasline.bitfit.architectures import architecture_of
 from biasline.bitfit.injection import Injection
-from biasline.bitfit.inventory import Bias, Inventory, inspect_biases
+from biasline.bitfit.inventory import Bias, Inventory, inspect_biases, storage_of, unwrapped
 from biasline.bitfit.selection import Selection, select_biases
 from biasline.errors import BiaslineError
 
@@ -48,18 +51,25 @@ class BiasTuning:
         self.model = model
         self.inventory = inventory
         self.selection = selection
-        self.injection = Injection(model, selection.inject)
+        self.new = frozenset(new)
+        self.traces = Traces({name: part.requires_grad for name, part in model.named_parameters()})
         parameters = dict(model.named_parameters(remove_duplicate=False))
         self.head = tuple(Bias(name, "head", None, tuple(parameters[name].shape)) for name in head)
-        self.new = frozenset(new)
+        self.injection = Injection(model, selection.inject)
+        parameters = dict(model.named_parameters(remove_duplicate=False))
         self._parameters = {entry.name: parameters[entry.name] for entry in (*selection.biases, *self.head)}
-        for parameter in model.parameters():
+        # Parameters that share memory have a gradient each, and their sum is the memory's.
+        sharing: dict[tuple[int, int], list[nn.Parameter]] = {}
+        for parameter in {id(part): part for part in parameters.values()}.values():
             parameter.requires_grad_(False)
-        for parameter in self._parameters.values():
+            sharing.setdefault(storage_of(parameter), []).append(parameter)
+        self._sharing = {name: sharing[storage_of(part)] for name, part in self._parameters.items()}
+        for parameter in chain.from_iterable(self._sharing.values()):
             parameter.requires_grad_(True)
         self.originals = {entry.key: entry.read(self._parameters[entry.name]) for entry in self.entries}
         self.master = self._master(selection.biases)
         self.head_master = self._master(self.head) if self.head else None
+        self._written = [self._current(entries) for entries, _ in self._blocks()]
 
     @property
     def entries(self) -> tuple[Bias, ...]:
@@ -85,30 +95,58 @@ class BiasTuning:
     ) -> torch.optim.Optimizer:
         """An optimizer for any training loop: `loss.backward(); optimizer.step()`, or the `Trainer` of Transformers.
 
-        Before each step it takes the model's gradients, after it writes the biases back. Weight decay is zero unless
-        given: it would pull absolute biases to zero. Not for fp16 with a gradient scaler, which would look for the
-        scaled gradients here before they have arrived.
+        Before each step it takes the model's gradients, after it writes the biases back; `zero_grad` clears both. Where
+        the model's values were loaded from a checkpoint in between, they are what training goes on from. Weight decay
+        is zero unless given: it would pull absolute biases to zero. Not for fp16 with a gradient scaler, which looks
+        for scaled gradients here before they have arrived, and says that it found none.
 
         Args:
-            factory: an optimizer class of torch's kind.
+            factory: an optimizer class of torch's kind; not one that needs a closure.
             head_lr: learning rate of the head; that of the biases if left out.
             arguments: passed on, as `lr`.
         """
         groups: list[dict[str, Any]] = [{"params": [master]} for master in self.masters]
         if head_lr is not None and len(groups) > 1:
             groups[1]["lr"] = head_lr
-        made = factory(groups, **{"weight_decay": 0.0, **arguments})
-        made.register_step_pre_hook(lambda *_: self.collect())
-        made.register_step_post_hook(lambda *_: self.write())
-        # A loop that clips by the norm of the model's gradients must not see entries that are not trained.
+        decays = "weight_decay" in signature(factory).parameters
+        made = factory(groups, **{**({"weight_decay": 0.0} if decays else {}), **arguments})
+
+        def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if any(callable(value) for value in (*args, *kwargs.values())):
+                raise BiaslineError("this optimizer takes no closure", "call backward() first, then step()")
+            self.collect()
+
+        def after(*_: Any) -> None:
+            self.write()
+            self._forget_gradients()
+
+        def zero_grad(set_to_none: bool = True) -> None:
+            self._forget_gradients()
+
+        made.register_step_pre_hook(before)
+        made.register_step_post_hook(after)
+        made.zero_grad = zero_grad  # type: ignore[method-assign]
+        self._forget_gradients()
+        self._mask_gradients()
+        return made
+
+    def _forget_gradients(self) -> None:
+        for parameter in (*self.masters, *chain.from_iterable(self._sharing.values())):
+            parameter.grad = None
+
+    def _mask_gradients(self) -> None:
+        """A loop that clips by the norm of the model's gradients must not see entries that are not trained."""
+        self.traces.unhook()
         for name, parameter in self._parameters.items():
             parts = [entry for entry in self.selection.biases if entry.name == name and entry.cut is not None]
-            if parts:
-                mask = torch.zeros_like(parameter, requires_grad=False)
-                for part in parts:
-                    part.write(mask, torch.ones(part.count))
-                parameter.register_hook(lambda gradient, mask=mask: gradient * mask)
-        return made
+            if not parts:
+                continue
+            mask = torch.zeros_like(parameter, requires_grad=False)
+            for part in parts:
+                part.write(mask, torch.ones(part.count))
+            for shared in self._sharing[name]:
+                hook = shared.register_hook(lambda gradient, mask=mask: gradient * mask.to(gradient))
+                self.traces.hooks.append(hook)
 
     def to(self, device: torch.device) -> None:
         """Move the masters to where the model is."""
@@ -121,23 +159,32 @@ class BiasTuning:
 
         A parameter that had no part in the loss (its gradient is None) counts as zero.
         """
+        self.read()
         for entries, master in self._blocks():
             if master.grad is None:
                 master.grad = torch.zeros_like(master)
             for entry, part in _split(entries, master.grad):
-                found = self._parameters[entry.name].grad
-                if found is None:
-                    part.zero_()
-                else:
-                    part.copy_(entry.read(found))
-        for parameter in self._parameters.values():
+                part.zero_()
+                for parameter in self._sharing[entry.name]:
+                    if parameter.grad is not None:
+                        part.add_(entry.read(parameter.grad).to(part))
+        for parameter in chain.from_iterable(self._sharing.values()):
             parameter.grad = None
 
     def write(self) -> None:
         """Copy the masters into the model, cast to its dtype."""
-        for entries, master in self._blocks():
+        for place, (entries, master) in enumerate(self._blocks()):
             for entry, values in _split(entries, master.detach()):
                 entry.write(self._parameters[entry.name], values)
+            self._written[place] = self._current(entries)
+
+    @torch.no_grad()
+    def read(self) -> None:
+        """Take into the masters what someone else put into the model since the last `write`: a checkpoint, say."""
+        for place, (entries, master) in enumerate(self._blocks()):
+            current, written = self._current(entries), self._written[place]
+            if current.shape == written.shape and current.dtype == written.dtype:
+                master.copy_(torch.where(current != written.to(current.device), current.float().to(master), master))
 
     def values(self) -> dict[str, torch.Tensor]:
         """Key → trained entries, fp32, on the CPU: what a delta stores. Parts of a bias are flat."""
@@ -155,6 +202,10 @@ class BiasTuning:
             for entry, values in _split(entries, master.grad):
                 squares[entry.role] = squares.get(entry.role, 0.0) + float(values.square().sum())
         return {role: square**0.5 for role, square in squares.items()}
+
+    def _current(self, entries: Sequence[Bias]) -> torch.Tensor:
+        """What the model holds in these entries, flat."""
+        return torch.cat([entry.read(self._parameters[entry.name]) for entry in entries])
 
     def _master(self, entries: Sequence[Bias]) -> nn.Parameter:
         master = nn.Parameter(torch.cat([self.originals[entry.key].float() for entry in entries]))
@@ -183,12 +234,19 @@ def tune_biases(
             with random values (a head, a pooler) is trained whole, a head that was loaded stays frozen; `train`: an
             existing head is trained whole too; `keep`: it stays frozen, whatever is asked of the biases.
 
-    Errors: as `select_biases`; and where a random head would stay frozen, or cannot be told from a trained one.
+    Errors: as `select_biases`; where a random head would stay frozen, or cannot be told from a trained one; where a
+    delta is applied; for a model on the meta device.
     """
+    model = unwrapped(model)
+    if applied_to(model) is not None:
+        raise BiaslineError("a delta is applied to this model", "revert it first: training starts from the base")
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise BiaslineError("a model on the meta device has no values to train", "load its weights")
     inventory = inspect_biases(model)
     selection = select_biases(inventory, roles, layers, pattern, inject)
     new, trained = _head_policy(model, inventory, head)
-    kept = tuple(bias for bias in selection.biases if bias.name not in trained)
+    frozen = {entry.name for entry in inventory.head} if head == "keep" else set()
+    kept = tuple(bias for bias in selection.biases if bias.name not in {*trained, *frozen})
     if not kept:
         raise BiaslineError(f"biases {roles!r}: nothing but the head, which is trained anyway", "choose 'all'")
     injected = {name: length for name, length in selection.inject.items() if any(bias.name == name for bias in kept)}
@@ -198,9 +256,20 @@ def tune_biases(
 def _head_policy(model: nn.Module, inventory: Inventory, head: Head) -> tuple[list[str], list[str]]:
     """Names of the new head's parameters, and of those that are trained."""
     existing = [entry.name for entry in inventory.head]
-    if not isinstance(head, str):
-        return list(head), list(head)
     random = _random_parameters(model, inventory)
+    if not isinstance(head, str):
+        known = {name for name, _ in model.named_parameters()}
+        for name in head:
+            if name not in known:
+                raise BiaslineError(f"head: the model has no parameter {name}", "name its head's, weights and all")
+        if left := [name for name in random or [] if name not in head]:
+            raise BiaslineError(
+                f"head: {left[0]} is not in the base's files either; it would stay at random values",
+                "name it too, or say head='auto'",
+            )
+        return list(head), list(head)
+    if head not in ("auto", "train", "keep"):
+        raise BiaslineError(f"head {head!r}: expected auto, train, keep, or a list of parameter names")
     if random is None:
         if existing and head == "auto":
             raise BiaslineError(
@@ -217,18 +286,22 @@ def _head_policy(model: nn.Module, inventory: Inventory, head: Head) -> tuple[li
 
 
 def _random_parameters(model: nn.Module, inventory: Inventory) -> list[str] | None:
-    """Head and pooler parameters that Transformers did not find in the files; None where it loaded none at all.
+    """What Transformers did not find in the files, outside the base's body; None where it loaded nothing at all.
 
-    It marks each parameter that it loads; what it initialises itself has no mark.
+    It marks each parameter that it loads; what it initialises itself has no mark. In the body only a pooler may be
+    missing: other parameters without a mark there were put in by someone else, such as enlarged embeddings.
     """
     loaded = {name for name, part in model.named_parameters() if getattr(part, "_is_hf_initialized", False)}
     if not loaded:
         return None
     role_of = architecture_of(inventory.model_type).role_of
+    prefix = getattr(model, "base_model_prefix", "")
+    body = f"{prefix}." if prefix and hasattr(model, prefix) else ""
     return [
         name
         for name, _ in model.named_parameters()
-        if name not in loaded and role_of(name.rpartition(".")[0])[0] in ("head", "pooler")
+        if name not in loaded
+        and (not name.startswith(body) or role_of(name.rpartition(".")[0])[0] in ("head", "pooler"))
     ]
 
 

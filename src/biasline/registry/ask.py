@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 Rows = Sequence[dict[str, Any]]
 
 
-def ask(rows: Mapping[str, Rows], alias: str, told: Callable[[str], None]) -> Iterator[tuple[str, list[Any]]]:
+def ask(
+    rows: Mapping[str, Rows], alias: str, shared: bool, told: Callable[[str], None]
+) -> Iterator[tuple[str, list[Any]]]:
     """Answers of each task's model to its rows.
 
     Args:
-        rows: task → rows of its kind. One task is asked through its packaged model, code and all; several share a base
-            in memory, for which this checkout's code is used.
+        rows: task → rows of its kind.
         alias: which version.
+        shared: put the tasks' deltas on one base in memory, with this checkout's code; otherwise each task is asked
+            through its packaged model, code and all.
         told: told what was loaded and swapped, and how long it took.
 
     Errors: `BiaslineError` where a task has no such version.
@@ -34,11 +37,11 @@ def ask(rows: Mapping[str, Rows], alias: str, told: Callable[[str], None]) -> It
             raise BiaslineError(
                 f"{model_name(task)}: no {alias}", f"`biasline promote {task}` makes one, or take --alias candidate"
             )
-    if len(rows) == 1:
+    if not shared:
         import mlflow
 
-        ((task, asked),) = rows.items()
-        yield task, list(mlflow.pyfunc.load_model(f"models:/{model_name(task)}@{alias}").predict(list(asked)))
+        for task, asked in rows.items():
+            yield task, list(mlflow.pyfunc.load_model(f"models:/{model_name(task)}@{alias}").predict(list(asked)))
         return
     packages = {task: _package(version) for task, version in versions.items() if version is not None}
     for group in _by_base(packages):
