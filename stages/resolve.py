@@ -8,12 +8,12 @@ def resolve(name: str) -> str:
 
     from biasline.jsonfile import dump_json
     from biasline.layout import PARAMS, TaskPlace, write_text
-    from biasline.params import check_inputs, get_task, read_params
+    from biasline.params import check_inputs, get_task, read_params, resolved
 
     task = get_task(read_params(PARAMS), name, str(PARAMS))
     check_inputs(name, task, Path())
     place = TaskPlace(name)
-    write_text(place.resolved, dump_json(task.model_dump(mode="json")))
+    write_text(place.resolved, dump_json(resolved(task, Path()).model_dump(mode="json")))
     return f"{place.resolved} written"
 
 

@@ -157,3 +157,22 @@ def test_task_add_refuses_and_leaves_the_file(project, name, base, data, told):
 def test_check_inputs_says_how_to_make_a_pin(tmp_path):
     with pytest.raises(BiaslineError, match="biasline pin SOURCE --out nowhere.json"):
         check_inputs("a", Task(base="nowhere.json", data="x"), tmp_path)
+
+
+def test_a_template_is_a_known_name_or_a_file_of_the_projects_own(tmp_path):
+    from biasline.params import CUSTOM, Task, check_inputs, resolved
+
+    with pytest.raises(ValueError, match="template 'humanassistant' is none of human-assistant, alpaca, chat"):
+        Task(base="b", data="d", tokens={"template": "humanassistant"})
+    for name in ("b", "d", "elsewhere.jinja"):
+        (tmp_path / name).write_text("{{ messages }}")
+    (tmp_path / CUSTOM).mkdir()
+    (tmp_path / CUSTOM / "own.jinja").write_text("{{ messages[0].content }}")
+    for path in ("custom/none.jinja", "elsewhere.jinja"):
+        with pytest.raises(BiaslineError, match=r"tokens\.template: .*\.jinja: no such file in custom/"):
+            check_inputs("t", Task(base="b", data="d", tokens={"template": path}), tmp_path)
+    task = Task(base="b", data="d", tokens={"template": "custom/own.jinja"})
+    check_inputs("t", task, tmp_path)
+    assert resolved(task, tmp_path).tokens.template == "{{ messages[0].content }}"
+    assert resolved(task, tmp_path).tokens.template_name == "custom"
+    assert task.tokens.template_name == "custom"

@@ -16,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from biasline.errors import BiaslineError, shown
 from biasline.jsonfile import load_json
 
+# Own code and templates lie there, so that DVC sees a change in them.
 CUSTOM = Path("custom")
+TEMPLATES, JINJA = ("human-assistant", "alpaca", "chat"), ".jinja"
 TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -103,11 +105,27 @@ class Load(Group):
 
 
 class Tokens(Group):
-    template: Literal["human-assistant"] = Field("human-assistant", description="prompt template")
+    template: str = Field(
+        "human-assistant",
+        min_length=1,
+        description="human-assistant, alpaca, chat (the tokenizer's own), or a chat template in custom/ (.jinja)",
+    )
     max_length: int = Field(256, ge=8, description="tokens of prompt + response + EOS; the prompt is cut first")
     long_response: Literal["reject", "truncate"] = Field(
         "reject", description="a response beyond max_length: leave the row out and count it, or cut it (EOS kept)"
     )
+
+    @model_validator(mode="after")
+    def _knows_its_template(self) -> "Tokens":
+        name = self.template
+        if name not in TEMPLATES and not name.endswith(JINJA) and "{" not in name:
+            raise ValueError(f"template {name!r} is none of {', '.join(TEMPLATES)}, and no {JINJA} file")
+        return self
+
+    @property
+    def template_name(self) -> str:
+        """The template's name; a file's text, which a resolved task holds, is `custom`."""
+        return self.template if self.template in TEMPLATES else CUSTOM.name
 
 
 class Train(Group):
@@ -229,18 +247,27 @@ def get_task(params: Params, name: str, where: str) -> Task:
 
 def check_inputs(name: str, task: Task, root: Path) -> None:
     """Whether the files that a task names are there, before any work starts."""
-    checks = task.quality.checks
-    if checks and (Path(checks).parts[0] != CUSTOM.name or not (root / checks).is_file()):
-        raise BiaslineError(
-            f"tasks.{name}.quality.checks: {checks}: no such file in {CUSTOM}/",
-            "own code lies there, so that a change in it is seen",
-        )
+    template = task.tokens.template if task.tokens.template.endswith(JINJA) else ""
+    for key, own in (("quality.checks", task.quality.checks), ("tokens.template", template)):
+        if own and (Path(own).parts[0] != CUSTOM.name or not (root / own).is_file()):
+            raise BiaslineError(
+                f"tasks.{name}.{key}: {own}: no such file in {CUSTOM}/",
+                "own files lie there, so that a change in them is seen",
+            )
     if not (root / task.base).is_file():
         raise BiaslineError(
             f"tasks.{name}.base: {task.base}: no such pin", f"write it: `biasline pin SOURCE --out {task.base}`"
         )
     if not (root / task.data).exists():
         raise BiaslineError(f"tasks.{name}.data: {task.data}: no such file", "put it there, or mend the path")
+
+
+def resolved(task: Task, root: Path) -> Task:
+    """The task with the text of a template file in place of its name: a packaged model must not need the file."""
+    if not task.tokens.template.endswith(JINJA):
+        return task
+    text = (root / task.tokens.template).read_text(encoding="utf-8")
+    return task.model_copy(update={"tokens": task.tokens.model_copy(update={"template": text})})
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:

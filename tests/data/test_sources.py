@@ -316,3 +316,55 @@ def test_a_pinned_hub_data_set(tmp_path, monkeypatch):
 def test_another_encoding_is_told_with_the_way_out(tmp_path, encoding):
     with pytest.raises(BiaslineError, match=r"not UTF-8: byte 0x.. at position \d+ \(line 1\).*iconv"):
         read(put(tmp_path, json.dumps(ROWS, ensure_ascii=False).encode(encoding)))
+
+
+CHAT = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Hello"},
+    {"role": "user", "content": "说一种水果"},
+    {"role": "assistant", "content": "苹果"},
+]
+
+
+def test_dialogues_are_unrolled_to_their_last_question(tmp_path):
+    sharegpt = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}, {"from": "human", "value": "?"}]
+    for name, turns in (("messages", CHAT), ("conversations", CHAT), ("conversations", sharegpt)):
+        found = read_examples(put(tmp_path, json.dumps([{name: turns, "id": 7}])), KINDS["instruction"], Source())
+        [row] = found.frame.select("instruction", "input", "output", "history", "id").rows()
+        if turns is CHAT:
+            assert row[:3] == ("说一种水果", "", "苹果")
+            assert json.loads(row[3]) == [["system", "Be kind."], ["user", "Hi"], ["assistant", "Hello"]]
+        else:
+            assert row[:4] == ("Hi", "", "Hello", "")
+        assert row[4] == "7"
+        assert found.taken == {"dialogue": name}
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        "no list",
+        [],
+        [{"role": "user", "content": "Hi"}],
+        [{"role": "assistant", "content": "Hi"}],
+        [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}, {"role": "assistant", "content": "c"}],
+        [{"role": "tool", "content": "a"}, {"role": "assistant", "content": "c"}],
+        [{"role": "user", "content": None}, {"role": "assistant", "content": "c"}],
+        [{"says": "a"}],
+        ["a"],
+    ],
+)
+def test_a_broken_dialogue_is_null_for_the_contract_to_find(tmp_path, turns):
+    path = put(tmp_path, json.dumps([{"messages": CHAT}, {"messages": turns}]))
+    frame = frame_of(path)
+    assert frame["history"].is_null().to_list() == [False, True]
+    from biasline.data.contract import check_examples
+    from biasline.params import Quality
+
+    checked = check_examples(frame, "instruction", Quality())
+    assert checked.quarantine["reasons"].to_list() == [["broken_dialogue", "empty_instruction", "empty_output"]]
+
+
+def test_single_turns_have_no_history(tmp_path):
+    assert frame_of(put(tmp_path, json.dumps(ROWS)))["history"].to_list() == ["", ""]

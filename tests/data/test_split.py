@@ -10,8 +10,8 @@ from biasline.params import Split
 
 
 def frame(count, start=0):
-    rows = [(number, f"ask {number}", "", f"answer {number}") for number in range(start, start + count)]
-    return pl.DataFrame(rows, schema=["row", "instruction", "input", "output"], orient="row").with_columns(
+    rows = [(number, f"ask {number}", "", "", f"answer {number}") for number in range(start, start + count)]
+    return pl.DataFrame(rows, schema=["row", "instruction", "input", "history", "output"], orient="row").with_columns(
         pl.lit(None, pl.String).alias("fixed_split")
     )
 
@@ -44,7 +44,7 @@ def test_width_case_and_space_do_not_part_copies():
 
 
 def test_two_answers_to_one_question_stay_together():
-    rows = [(1, "q", "i", "a", None), (2, "q", "i", "b", None), *frame(50, 3).rows()]
+    rows = [(1, "q", "i", "", "a", None), (2, "q", "i", "", "b", None), *frame(50, 3).rows()]
     parts = split_examples(pl.DataFrame(rows, schema=frame(1).schema, orient="row"), KINDS["instruction"], Split())
     assert sum({1, 2} <= set(part["row"]) for part in parts.values()) == 1
 
@@ -100,7 +100,7 @@ def test_labels_have_their_share_of_each_split_but_for_chance():
 def planted():
     parts = split_examples(frame(400), KINDS["instruction"], Split())
     test, valid = parts["test"]["instruction"][0], parts["valid"]["instruction"][0]
-    leaks = [(900, f"{test}", "", "another answer"), (901, f"{valid.upper()}", "", "x")]
+    leaks = [(900, f"{test}", "", "", "another answer"), (901, f"{valid.upper()}", "", "", "x")]
     shaped = pl.DataFrame(leaks, schema=parts["train"].schema, orient="row")
     parts["train"] = pl.concat([parts["train"], shaped])
     return parts
@@ -124,7 +124,7 @@ def test_looking_for_leaks_can_be_switched_off():
 def test_a_near_copy_within_a_split_goes():
     parts = planted()
     row = parts["train"].row(0)
-    copy = pl.DataFrame([(999, row[1].upper(), "", row[3].upper())], schema=parts["train"].schema, orient="row")
+    copy = pl.DataFrame([(999, row[1].upper(), "", "", row[4].upper())], schema=parts["train"].schema, orient="row")
     parts["train"] = pl.concat([parts["train"], copy])
     _, taken = without_near_duplicates(parts, KINDS["instruction"], 0.8, within=True, across=False)
     assert 999 in taken["near_duplicate"]["row"].to_list()

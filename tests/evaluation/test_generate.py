@@ -15,15 +15,15 @@ def demo(root):
 
 
 def test_a_batch_answers_as_single_rows_do(root, demo_tokenizer):
-    model, ids = demo(root), prompts(demo_tokenizer)
-    alone = [generate(model, demo_tokenizer, [row], 12, 1)[0] for row in ids]
-    assert generate(model, demo_tokenizer, ids, 12, 5) == alone
+    model, ids, stops = demo(root), prompts(demo_tokenizer), [demo_tokenizer.eos_token_id]
+    alone = [generate(model, demo_tokenizer, [row], 12, 1, stops)[0] for row in ids]
+    assert generate(model, demo_tokenizer, ids, 12, 5, stops) == alone
     assert any(alone)
 
 
 def test_answers_come_in_the_order_of_the_prompts_and_progress_is_told(root, demo_tokenizer):
-    model, ids = demo(root), prompts(demo_tokenizer)
+    model, ids, stops = demo(root), prompts(demo_tokenizer), [demo_tokenizer.eos_token_id]
     seen = []
-    forward = generate(model, demo_tokenizer, ids, 4, 5, seen.append)
+    forward = generate(model, demo_tokenizer, ids, 4, 5, stops, seen.append)
     assert seen == [5, 10, 12]
-    assert generate(model, demo_tokenizer, ids[::-1], 4, 5) == forward[::-1]
+    assert generate(model, demo_tokenizer, ids[::-1], 4, 5, stops) == forward[::-1]

@@ -44,6 +44,7 @@ def read(project, path):
     return json.loads((project.folder / path).read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_bloom_on_chinese_alpaca(project, root):
     torch.manual_seed(0)
     base = root / "data" / "bases" / "tiny-bloom"
@@ -67,6 +68,7 @@ def test_bloom_on_chinese_alpaca(project, root):
     assert (project.folder / "data/alpaca-zh/registered.json").is_file()
 
 
+@pytest.mark.slow
 def test_bert_on_sst2(project):
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 

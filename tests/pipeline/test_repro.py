@@ -108,6 +108,7 @@ def test_the_main_job(project):
     assert len(quarantined["reasons"]) >= 8
 
 
+@pytest.mark.slow
 def test_two_clones_give_the_same_lock_and_delta(tmp_path):
     locks, deltas = [], []
     for name in ("one", "two"):

@@ -1,11 +1,12 @@
 import json
+import re
 
 import pytest
 
 from biasline.data.validate import validate
 from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace
-from biasline.params import read_params
+from biasline.params import Task, read_params
 from biasline.tokens.mask import IGNORED
 from biasline.tokens.sets import read_summary, read_token_set, tokenize
 
@@ -64,3 +65,34 @@ def test_a_changed_base_is_refused_and_old_outs_stay(small, workspace):
     with pytest.raises(BiaslineError, match=r"tokenizer_config\.json has changed since it was pinned"):
         tokenize(task, place)
     assert (place.tokens / "summary.json").read_bytes() == before
+
+
+def test_dialogues_go_through_with_every_answer_supervised(workspace):
+    talks = [
+        [
+            {"role": "user", "content": f"Count {n}"},
+            {"role": "assistant", "content": f"one {n}"},
+            {"role": "user", "content": "and on"},
+            {"role": "assistant", "content": f"two {n}"},
+        ]
+        for n in range(120)
+    ]
+    (workspace / "talks.json").write_text(json.dumps([{"messages": talk} for talk in talks]))
+    task = Task(base="data/bases/tiny-bloom.json", data="talks.json", quality={"off": ["near_duplicate", "leak"]})
+    place = TaskPlace("talks")
+    validate(task, place)
+    tokenize(task, place)
+    page = place.preview.read_text(encoding="utf-8")
+    shown = re.search(
+        r"Human: Count (\d+)\n\nAssistant: ⟦one (\d+)</s>⟧Human: and on\n\nAssistant: ⟦two (\d+)</s>⟧", page
+    )
+    assert shown and len(set(shown.groups())) == 1
+
+
+def test_the_template_is_a_choice(small):
+    task, place = small
+    tokenize(task.model_copy(update={"tokens": task.tokens.model_copy(update={"template": "alpaca"})}), place)
+    assert "### Response:⟦" in place.preview.read_text(encoding="utf-8")
+    assert read_summary(place)["template"] == "alpaca"
+    with pytest.raises(BiaslineError, match="no chat template"):
+        tokenize(task.model_copy(update={"tokens": task.tokens.model_copy(update={"template": "chat"})}), place)

@@ -106,7 +106,7 @@ def _all_text(terms: Terms) -> pl.Expr:
 
 
 def _short_enough(terms: Terms) -> pl.Expr:
-    length = pl.sum_horizontal(_text(name).str.len_chars() for name in terms.kind.prompt)
+    length = pl.sum_horizontal(_text(name).str.len_chars() for name in terms.kind.given)
     return length <= terms.quality.max_prompt_chars
 
 
@@ -171,6 +171,12 @@ _INSTRUCTION, _CLASSIFICATION = ("instruction",), ("classification",)
 
 RULES: tuple[Rule, ...] = (
     Rule("not_text", "a field is not text", _all_text),
+    Rule(
+        "broken_dialogue",
+        "its turns are not user and assistant in turn",
+        lambda _: pl.col("history").is_not_null(),
+        _INSTRUCTION,
+    ),
     Rule("empty_instruction", "no instruction", _filled("instruction"), _INSTRUCTION),
     Rule("empty_output", "no output", _filled("output"), _INSTRUCTION),
     Rule("empty_text", "no text", _filled("text"), _CLASSIFICATION),

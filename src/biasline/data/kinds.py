@@ -9,6 +9,7 @@ class Kind:
 
     Attributes:
         prompt: text columns that the model is given; the first is required.
+        context: what was said before: `history`, a JSON list of [role, content], empty for a single turn.
         answer: the column that it is to produce; required.
         aliases: our column → names that files use for it, best first.
     """
@@ -16,21 +17,33 @@ class Kind:
     prompt: tuple[str, ...]
     answer: str
     aliases: dict[str, tuple[str, ...]]
+    context: tuple[str, ...] = ()
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """All that the model is given."""
+        return (*self.prompt, *self.context)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """All of our columns; any other column of a file is metadata."""
-        return (*self.prompt, self.answer)
+        return (*self.given, self.answer)
 
     @property
     def required(self) -> tuple[str, ...]:
         return (self.prompt[0], self.answer)
 
 
+# A column of whole dialogues: lists of {role, content}, or of {from, value} as ShareGPT has them.
+DIALOGUES = ("messages", "conversations", "conversation", "dialogue", "dialog")
+ROLES = {"system": "system", "user": "user", "human": "user"}
+ROLES |= dict.fromkeys(("assistant", "gpt", "bot", "model", "chatgpt"), "assistant")
+
 KINDS = {
     "instruction": Kind(
         prompt=("instruction", "input"),
         answer="output",
+        context=("history",),
         aliases={
             "instruction": ("instruction", "prompt", "question", "query", "human", "user"),
             "input": ("input", "context", "passage"),

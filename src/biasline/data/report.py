@@ -59,9 +59,11 @@ def quality_page(
         lines.append(f"| {name} | {checked.told[name]} | {count:,} | {_bar(count, most)} |")
     shown = checked.quarantine.head(_SHOWN_ROWS)
     lines += ["", f"The first {shown.height} of them (all are in `clean/quarantine.parquet`):", ""]
-    lines += ["| row | reasons | " + " | ".join(kind.columns) + " |", "|---:|---|" + "---|" * len(kind.columns)]
+    columns = [name for name in kind.columns if name not in kind.context or (shown[name].fill_null("") != "").any()]
+    columns = [name for name in kind.columns if name not in kind.context or (shown[name].fill_null("") != "").any()]
+    lines += ["| row | reasons | " + " | ".join(columns) + " |", "|---:|---|" + "---|" * len(columns)]
     for row in shown.iter_rows(named=True):
-        cells = " | ".join(_cell(row[name]) for name in kind.columns)
+        cells = " | ".join(_cell(row[name]) for name in columns)
         lines.append(f"| {row['row']} | {', '.join(row['reasons'])} | {cells} |")
     return "\n".join([*lines, ""])
 

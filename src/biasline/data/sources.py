@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from biasline.data.files import Record, raw_files
-from biasline.data.kinds import Kind
+from biasline.data.kinds import DIALOGUES, ROLES, Kind
 from biasline.errors import BiaslineError, shown
 from biasline.params import Source
 
@@ -33,6 +33,8 @@ RESERVED = frozenset(
 # Rows that are Python objects at one time: a million of them would not fit.
 _CHUNK = 20_000
 _RAW = "raw."
+# What a column of whole dialogues is taken for.
+DIALOGUE = "dialogue"
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,14 @@ def read_examples(data: Path, kind: Kind, source: Source) -> Examples:
     names = [name.removeprefix(_RAW) for name in raw.columns if name.startswith(_RAW)]
     names = [name for name in names if not name.endswith(NOT_TEXT_SUFFIX)]
     taken, notes = _take_columns(data, raw, names, kind, source)
+    if DIALOGUE in taken:
+        raw = _unrolled(raw, taken[DIALOGUE])
 
     columns = [pl.col("row")]
     for ours in kind.columns:
+        if DIALOGUE in taken:
+            columns += [pl.col(ours), pl.lit(False).alias(ours + NOT_TEXT_SUFFIX)]
+            continue
         theirs = taken.get(ours)
         text = pl.col(_RAW + theirs) if theirs else pl.lit("", pl.String)
         flag = pl.col(_RAW + theirs + NOT_TEXT_SUFFIX).fill_null(False) if theirs else pl.lit(False)
@@ -158,6 +165,9 @@ def _take_columns(
                 "mend source.columns in params.yaml",
             )
     taken = dict(source.columns)
+    rolls = [name for name in names if name.strip().lower() in DIALOGUES]
+    if kind.context and rolls and not taken and not {"instruction", "output"} & {name.lower() for name in names}:
+        return {DIALOGUE: rolls[0]}, []
     lowered = {name.strip().lower(): name for name in reversed(names)}
     for ours, aliases in kind.aliases.items():
         if ours not in taken:
@@ -191,6 +201,35 @@ def _guess(raw: pl.DataFrame, names: list[str]) -> tuple[dict[str, str], list[st
     return {"text": text, "label": label}, [
         f"guessed: text is column {text} (the longest), label column {label} ({values[label]} values)"
     ]
+
+
+def _unrolled(raw: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Dialogues as what the user says last, what the assistant answers, and what was said before; null if broken."""
+    rows = [_parted(text) for text in raw[_RAW + name].to_list()]
+    schema = {ours: pl.String for ours in ("instruction", "input", "output", "history")}
+    return raw.with_columns(pl.DataFrame(rows, schema=schema, orient="row").get_columns())
+
+
+def _parted(text: str | None) -> tuple[str | None, str, str | None, str | None]:
+    try:
+        turns = [_turn(item) for item in json.loads(text or "")]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None, "", None, None
+    while turns and turns[-1][0] != "assistant":  # a question without an answer teaches nothing
+        turns.pop()
+    spoken = turns[1:] if turns and turns[0][0] == "system" else turns
+    expected = ["user", "assistant"] * (len(spoken) // 2)
+    if not spoken or [role for role, _ in spoken] != expected:
+        return None, "", None, None
+    *before, (_, question), (_, answer) = turns
+    return question, "", answer, json.dumps(before, ensure_ascii=False) if before else ""
+
+
+def _turn(item: Any) -> tuple[str, str]:
+    role, said = (item["role"], item["content"]) if "role" in item else (item["from"], item["value"])
+    if not isinstance(said, str):
+        raise TypeError
+    return ROLES[role.lower()], said
 
 
 def _as_text(value: Any) -> str | None:

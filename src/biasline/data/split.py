@@ -49,7 +49,7 @@ def split_examples(good: pl.DataFrame, kind: Kind, split: Split) -> dict[str, pl
             raise BiaslineError(f"split.group: no column {split.group!r}; there are: {known}", "name one of these")
         keys = good[split.group].fill_null("").to_list()
     else:
-        keys = list(map(content_key, *(good[name].to_list() for name in kind.prompt)))
+        keys = list(map(content_key, *(good[name].to_list() for name in kind.given)))
     fixed = good[FIXED_SPLIT].to_list()
     has = set(fixed)
     valid, test = (0.0 if name in has else share for name, share in (("valid", split.valid), ("test", split.test)))
@@ -96,12 +96,12 @@ def without_near_duplicates(
     if across:
         held_out: list[str] = []
         for name in ("test", "valid", "train"):
-            prompts = _joined(parts[name], kind.prompt)
+            prompts = _joined(parts[name], kind.given)
             if held_out:
                 take(name, "leak", near_to(prompts, held_out, threshold))
-            held_out += _joined(parts[name], kind.prompt)
+            held_out += _joined(parts[name], kind.given)
     if within:
-        compared = kind.columns if kind.answer == "output" else kind.prompt
+        compared = kind.columns if kind.answer == "output" else kind.given
         for name in SPLITS:
             take(name, "near_duplicate", sorted(near_duplicates(_joined(parts[name], compared), threshold)))
     return parts, {reason: pl.concat(frames) for reason, frames in taken.items() if frames}

@@ -24,7 +24,9 @@ def model_card(
     roles = ", ".join(f"{role} {count:,}" for role, count in report["roles"].items())
     counted = f", and a new head of {trainable['head']:,} beside them" if trainable["head"] else ""
     made = (
-        f"template `{task.tokens.template}`" if task.kind == "instruction" else f"labels {', '.join(manifest.labels)}"
+        f"template `{task.tokens.template_name}`"
+        if task.kind == "instruction"
+        else f"labels {', '.join(manifest.labels)}"
     )
     example = '{"instruction": "…", "input": ""}' if task.kind == "instruction" else '{"text": "…"}'
     lines = [

@@ -27,7 +27,7 @@ from biasline.layout import TaskPlace, replacing, write_text
 from biasline.params import Task
 from biasline.progress import progress
 from biasline.tokens.mask import Encoder
-from biasline.tokens.sets import prompts_of, read_token_set
+from biasline.tokens.sets import dialogues_of, read_token_set
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ def _compare_answers(
     """Generated answers of the untuned base and the tuned model."""
     model = load_causal_lm(pin, folder, task.load).to(best_device())
     tokenizer = load_tokenizer(pin, folder)
-    prompts = Encoder(tokenizer, task.tokens.max_length).prompts(prompts_of(test, task.tokens.template))
+    encoder = Encoder(tokenizer, task.tokens.template, task.tokens.max_length)
+    prompts = encoder.prompts(dialogues_of(test, answered=False))
     references, token_set = test["output"].to_list(), read_token_set(place, "test")
     settings = task.evaluate
 
@@ -111,6 +112,7 @@ def _compare_answers(
                 prompts,
                 settings.max_new_tokens,
                 settings.batch_size,
+                encoder.stops(),
                 lambda done: shown.at(offset + done, who),
             )
             exact = np.array([answer == text.strip() for answer, text in zip(answers, references, strict=True)])

@@ -1,6 +1,6 @@
 """Greedy answers, in batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ def generate(
     prompts: list[list[int]],
     max_new_tokens: int,
     batch_size: int,
+    stops: Sequence[int],
     finished: Callable[[int], None] = lambda _: None,
 ) -> list[str]:
     """Answers to prompts, without special tokens, stripped; in the order of the prompts.
@@ -21,8 +22,9 @@ def generate(
 
     Args:
         model: a causal language model in eval mode.
-        tokenizer: its tokenizer; stops at its end-of-sequence token.
+        tokenizer: its tokenizer.
         prompts: token ids.
+        stops: tokens that end an answer.
         finished: told the number of prompts answered so far, after each batch.
     """
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -44,7 +46,7 @@ def generate(
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 pad_token_id=pad,
-                eos_token_id=tokenizer.eos_token_id,
+                eos_token_id=list(stops),
             )
         texts = tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
         for index, text in zip(chosen, texts, strict=True):

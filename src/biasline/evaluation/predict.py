@@ -11,7 +11,7 @@ from biasline.evaluation.classify import probabilities
 from biasline.evaluation.generate import generate
 from biasline.params import Task
 from biasline.tokens.mask import Encoder
-from biasline.tokens.template import render_prompt
+from biasline.tokens.template import dialogue
 from biasline.tokens.texts import TextEncoder
 
 
@@ -51,11 +51,11 @@ class Predictor:
         return self._classify(rows) if self.labels else self._answer(rows, params or {})
 
     def _answer(self, rows: Sequence[tuple[str, str]], params: dict[str, Any]) -> list[str]:
-        prompts = [render_prompt(self.task.tokens.template, *row) for row in rows]
-        ids = Encoder(self.tokenizer, self.task.tokens.max_length).prompts(prompts)
+        encoder = Encoder(self.tokenizer, self.task.tokens.template, self.task.tokens.max_length)
+        ids = encoder.prompts([dialogue(*row) for row in rows])
         settings = self.task.evaluate
         longest = params.get("max_new_tokens", settings.max_new_tokens)
-        return generate(self.model, self.tokenizer, ids, longest, settings.batch_size)
+        return generate(self.model, self.tokenizer, ids, longest, settings.batch_size, encoder.stops())
 
     def _classify(self, rows: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
         encoder = TextEncoder(self.tokenizer, self.task.tokens.max_length, self.token_types)

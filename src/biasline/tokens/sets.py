@@ -14,7 +14,7 @@ from biasline.jsonfile import dump_json, load_json
 from biasline.layout import SPLITS, TaskPlace, replacing, write_text
 from biasline.params import Task
 from biasline.tokens.mask import IGNORED, Encoder
-from biasline.tokens.template import render_prompt
+from biasline.tokens.template import Turn, dialogue
 from biasline.tokens.texts import TextEncoder, label_names, label_numbers
 
 SUMMARY = "summary.json"
@@ -49,8 +49,8 @@ def tokenize(task: Task, place: TaskPlace) -> str:
         encoder = TextEncoder(tokenizer, task.tokens.max_length, wants_token_types(folder))
         sets = {name: _texts(encoder, frame, labels, name) for name, frame in frames.items()}
     else:
-        responses = Encoder(tokenizer, task.tokens.max_length, task.tokens.long_response)
-        sets = {name: _responses(responses, frame, task) for name, frame in frames.items()}
+        responses = Encoder(tokenizer, task.tokens.template, task.tokens.max_length, task.tokens.long_response)
+        sets = {name: _responses(responses, frame) for name, frame in frames.items()}
     for name, found in sets.items():
         if found.rejected and not found.columns["row"]:
             raise BiaslineError(
@@ -83,8 +83,8 @@ def tokenize(task: Task, place: TaskPlace) -> str:
     return f"{counts}{told}; {what}; see {place.preview}"
 
 
-def _responses(encoder: Encoder, frame: pl.DataFrame, task: Task) -> _TokenSet:
-    encoded = encoder.examples(prompts_of(frame, task.tokens.template), frame["output"].to_list())
+def _responses(encoder: Encoder, frame: pl.DataFrame) -> _TokenSet:
+    encoded = encoder.examples(dialogues_of(frame, answered=True))
     pairs = list(zip(frame["row"].to_list(), encoded, strict=True))
     kept = [(row, example) for row, example in pairs if example is not None]
     columns = {
@@ -104,10 +104,10 @@ def _texts(encoder: TextEncoder, frame: pl.DataFrame, labels: list[str], split: 
     )
 
 
-def prompts_of(frame: pl.DataFrame, template: str) -> list[str]:
-    """The rendered prompts of a clean split, in its order."""
-    pairs = zip(frame["instruction"].to_list(), frame["input"].to_list(), strict=True)
-    return [render_prompt(template, instruction, text) for instruction, text in pairs]
+def dialogues_of(frame: pl.DataFrame, answered: bool) -> list[list[Turn]]:
+    """The dialogues of a clean split, in its order; with the last answer or up to it."""
+    rows = frame.select("instruction", "input", "history", "output").iter_rows()
+    return [dialogue(*given, output=output if answered else None) for *given, output in rows]
 
 
 def read_token_set(place: TaskPlace, split: str) -> Any:
@@ -150,7 +150,7 @@ def _summary(pin: Pin, task: Task, labels: list[str], sets: Mapping[str, _TokenS
             supervised = (label != IGNORED for row in found.columns["labels"] for label in row)
             splits[name]["supervised_tokens"] = sum(supervised)
     summary = {"base": pin.name, "tokenizer_sha256": pin.tokenizer_sha256, "max_length": task.tokens.max_length}
-    summary |= {"labels": labels} if labels else {"template": task.tokens.template}
+    summary |= {"labels": labels} if labels else {"template": task.tokens.template_name}
     return {**summary, "splits": splits}
 
 

@@ -1,13 +1,182 @@
-"""How an example becomes a prompt and a response."""
+"""How a dialogue becomes text, in pieces: what the model is given, and what it is to say.
+
+Every template is a chat template in Jinja, as tokenizers carry them: it sees `messages` of `role` and `content` (a
+user's also as `instruction` and `input`), `add_generation_prompt`, `bos_token` and `eos_token`. It is rendered with
+marks in place of the contents, once for each sequence of roles, and cut at the marks: so the border between prompt and
+response is exact, special tokens written out in the data stay text, and a file of rows costs one rendering.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from biasline.errors import BiaslineError, first_line
+
+_HUMAN_ASSISTANT = (
+    "{%- for m in messages -%}"
+    "{%- if m.role == 'system' -%}{{ m.content + '\n\n' }}"
+    "{%- elif m.role == 'user' -%}{{ 'Human: ' + m.content + '\n\n' }}"
+    "{%- else -%}{{ 'Assistant: ' + m.content + eos_token }}{%- endif -%}"
+    "{%- endfor -%}{%- if add_generation_prompt -%}{{ 'Assistant: ' }}{%- endif -%}"
+)
+# As Stanford Alpaca trains: one preamble with an input, one without.
+_ALPACA = (
+    "{%- for m in messages -%}"
+    "{%- if m.role == 'system' -%}{{ m.content + '\n\n' }}"
+    "{%- elif m.role == 'user' -%}"
+    "{%- if loop.first -%}{{ 'Below is an instruction that describes a task' }}"
+    "{%- if m.input -%}{{ ', paired with an input that provides further context' }}{%- endif -%}"
+    "{{ '. Write a response that appropriately completes the request.\n\n' }}{%- endif -%}"
+    "{{ '### Instruction:\n' + m.instruction + '\n\n' }}"
+    "{%- if m.input -%}{{ '### Input:\n' + m.input + '\n\n' }}{%- endif -%}{{ '### Response:' }}"
+    "{%- else -%}{{ m.content + eos_token }}{%- if not loop.last -%}{{ '\n\n' }}{%- endif -%}{%- endif -%}"
+    "{%- endfor -%}"
+)
+BUILT_IN = {"human-assistant": _HUMAN_ASSISTANT, "alpaca": _ALPACA}
+# The tokenizer's own template.
+CHAT = "chat"
+
+# Private characters: no text that passes the contract's eye has them next to digits by chance.
+_OPEN, _CLOSE = "\ue000", "\ue001"
+_MARK = re.compile(rf"{_OPEN}(\d+)([cix]){_CLOSE}")
 
 
-def render_prompt(template: str, instruction: str, text: str) -> str:
-    """The text that the model is given; the response follows it directly.
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a dialogue: `system`, `user` or `assistant`, and what is said; a user may hand in an `input` too."""
+
+    role: str
+    content: str
+    input: str = ""
+
+    @property
+    def text(self) -> str:
+        """Content and input as one text."""
+        return f"{self.content}\n{self.input}".rstrip() if self.role == "user" else self.content
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a rendered dialogue.
+
+    Attributes:
+        text: the stretch.
+        supervised: whether the model is to say it.
+        special: whether special tokens written in it are meant (the template's own words), or are text (contents).
+    """
+
+    text: str
+    supervised: bool
+    special: bool
+
+
+def dialogue(instruction: str, text: str, history: str = "", output: str | None = None) -> list[Turn]:
+    """The turns of an example.
 
     Args:
-        template: name of the template, `human-assistant`.
-        instruction: what is asked.
-        text: the example's input; may be empty.
+        instruction, text: the last thing that the user says; `text` is its input and may be empty.
+        history: JSON list of [role, content] before that; empty for none.
+        output: the answer; None where it is yet to be given.
     """
-    assert template == "human-assistant", template
-    return f"Human: {instruction}\n{text}".strip() + "\n\nAssistant: "
+    turns = [Turn(role, content) for role, content in json.loads(history)] if history else []
+    turns.append(Turn("user", instruction, text))
+    return turns if output is None else [*turns, Turn("assistant", output)]
+
+
+class Template:
+    """A template, ready to cut dialogues into pieces.
+
+    Args:
+        name: one of `BUILT_IN`, `chat` for the tokenizer's own, or a template's text.
+        tokenizer: a fast Transformers tokenizer.
+
+    Errors: `BiaslineError` where the tokenizer has no template of its own, or the template does not render.
+    """
+
+    def __init__(self, name: str, tokenizer: Any) -> None:
+        self.name = name
+        self.tokenizer = tokenizer
+        if name == CHAT:
+            if not tokenizer.chat_template:
+                raise BiaslineError(
+                    "tokens.template: chat: the base's tokenizer has no chat template",
+                    f"take one of {', '.join(BUILT_IN)}, or a .jinja file",
+                )
+            self._source = tokenizer.chat_template
+        else:
+            self._source = BUILT_IN.get(name, name)
+        self._specials = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+        self._skeleton = lru_cache(maxsize=1024)(self._rendered)
+
+    def pieces(self, turns: Sequence[Turn]) -> list[Piece]:
+        """The pieces of a dialogue; where its last turn is not the assistant's, what makes the model answer is last.
+
+        What the assistant says is supervised, and the special token behind it that ends the turn.
+
+        Errors: `BiaslineError` where the template refuses the dialogue or leaves a turn out.
+        """
+        skeleton = self._skeleton(tuple((turn.role, bool(turn.input)) for turn in turns))
+        found: list[Piece] = []
+        for text, place, field in skeleton:
+            if place is None:
+                pieces = self._own_words(text, after_answer=bool(found) and found[-1].supervised)
+            else:
+                turn = turns[place]
+                said = {"c": turn.text, "i": turn.content, "x": turn.input}[field]
+                pieces = [Piece(said, turn.role == "assistant", special=False)]
+            for piece in pieces:
+                if found and not (found[-1].special or piece.special) and found[-1].supervised == piece.supervised:
+                    found[-1] = Piece(found[-1].text + piece.text, piece.supervised, special=False)
+                else:
+                    found.append(piece)
+        return found
+
+    def _own_words(self, text: str, after_answer: bool) -> list[Piece]:
+        """The template's own text; behind an answer, up to its first special token, it ends the turn."""
+        ends = [text.index(token) + len(token) for token in self._specials if token in text]
+        end = min(ends, default=0) if after_answer else 0
+        rest = text[end:]
+        special = any(token in rest for token in self._specials)
+        return [
+            *([Piece(text[:end], True, special=True)] if end else []),
+            *([Piece(rest, False, special)] if rest else []),
+        ]
+
+    def _rendered(self, shape: tuple[tuple[str, bool], ...]) -> list[tuple[str, int | None, str]]:
+        """Own text and places of contents in turn: (text, None, "") or ("", number of the turn, which field)."""
+        messages = []
+        for place, (role, has_input) in enumerate(shape):
+            marks = {field: f"{_OPEN}{place}{field}{_CLOSE}" for field in "cix"}
+            message = {"role": role, "content": marks["c"]}
+            if role == "user":
+                message |= {"instruction": marks["i"], "input": marks["x"] if has_input else ""}
+            messages.append(message)
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages,
+                chat_template=self._source,
+                tokenize=False,
+                add_generation_prompt=shape[-1][0] != "assistant",
+            )
+        except Exception as error:  # a template is code
+            told = " ".join(first_line(error).split())
+            roles = ", ".join(role for role, _ in shape)
+            raise BiaslineError(f"tokens.template: it does not render the turns {roles}: {told}") from None
+        parts: list[tuple[str, int | None, str]] = []
+        end = 0
+        for mark in _MARK.finditer(text):
+            if mark.start() > end:
+                parts.append((text[end : mark.start()], None, ""))
+            parts.append(("", int(mark[1]), mark[2]))
+            end = mark.end()
+        if end < len(text):
+            parts.append((text[end:], None, ""))
+        shown = [place for _, place, _ in parts if place is not None]
+        for place, (role, _) in enumerate(shape):
+            if shown.count(place) == 0 or (role == "assistant" and shown.count(place) > 1):
+                times = "leaves out" if place not in shown else "shows more than once"
+                raise BiaslineError(f"tokens.template: it {times} turn {place + 1} ({role})", "mend the template")
+        return parts

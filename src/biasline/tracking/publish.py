@@ -108,7 +108,7 @@ def _params(record: Record, task: Task) -> dict[str, Any]:
         "data": task.data,
         "data_rows": quality.get("rows"),
         "train_rows": report.get("rows"),
-        "template": task.tokens.template if task.kind == "instruction" else None,
+        "template": task.tokens.template_name if task.kind == "instruction" else None,
         "max_length": task.tokens.max_length,
         "method": train.method,
         "biases": train.biases,

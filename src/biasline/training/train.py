@@ -79,7 +79,7 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
         base={"name": pin.name, "digest": pin.digest},
         about={
             "task": place.task,
-            **({} if labels else {"template": task.tokens.template}),
+            **({} if labels else {"template": task.tokens.template_name}),
             "tokenizer_sha256": pin.tokenizer_sha256,
             "tokens_sha256": folder_sha256(place.tokens),
             "fingerprint": name,
