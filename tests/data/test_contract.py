@@ -72,6 +72,8 @@ def test_each_rule_finds_its_row(tmp_path, broken, reason):
         {"output": "Café, naïve, Ærøskøbing — „ja“ … 你好！ Ã la carte"},
         {"input": "see https://example.com for more"},
         {"input": "same", "output": "same"},  # too short to call it a copy
+        {"instruction": "Sort these numbers.", "input": "1, 2, 3, 4, 5", "output": "1, 2, 3, 4, 5"},
+        {"instruction": "找出文中的错误。", "input": "我们在这里有很多经验。", "output": "我们在这里有很多经验。"},
         {"output": "The human: a study of mankind."},
         {"output": "word " * 19},
         {"input": "A picture of a cat, drawn by a child"},

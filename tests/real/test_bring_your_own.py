@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 # The two lines, and less work than a person would want.
 PARAMS = """
 tasks:
@@ -13,6 +15,7 @@ tasks:
 """
 
 
+@pytest.mark.slow
 def test_two_lines_and_a_real_file(project, shared):
     (project.folder.parent / "shared").symlink_to(shared)
     (project.folder / "params.yaml").write_text(PARAMS)

@@ -52,6 +52,7 @@ def short_rows(shared, count):
     return [row for row in rows if sum(map(len, row.values())) < 150 and len(row["output"]) > 20][:count]
 
 
+@pytest.mark.slow
 def test_a_base_without_biases_through_all_stages(workspace, shared, stories, capsys):
     """Zero biases are injected into a real LLaMA; they learn from real rows, are stored, found again, and answer."""
     from biasline.data.validate import validate

@@ -38,6 +38,11 @@ _ATTACHMENT += r"|^\s*!\[[^\]]*\]\s*[(\[]\S*[)\]]\s*(?:\[\d+\]:\s*\S+\s*)?$"
 _OTHER_TONGUE = r"[英译語语文码]|代码|程序|函数|编程|单词|字母|缩写|[A-Za-z]"
 _CODE = r"(?m)```|[{};]|=\s|</|^\s*(?:def|class|import|SELECT|select|print)\b"
 _WORD = r"[A-Za-z]{2,}"
+# What asks for an answer that may well be the input as it stands: sorting, choosing, looking for mistakes.
+_MAY_STAY = (
+    r"(?i)\b(?:sort|order|arrange|sequence|correct|mistakes?|errors?|typos?|whether|select|choose|find|identify)\b"
+)
+_MAY_STAY += r"|排序|排列|顺序|正确|错误|是否|判断|选择|找出|识别|确保|检查"
 _EMAIL = r"(?i)\b[a-z0-9._%+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}\b"
 _PHONE = r"(?:\+\d{1,3}[ -]?)?\(?\b\d{3}\)?[ -]\d{3}[ -]\d{4}\b|\b1[3-9]\d{9}\b"
 _CARD = r"\b(?:4\d{3}|5[1-5]\d{2}|3[47]\d{2}|6(?:011|5\d{2}))[ -]?\d{4}[ -]?\d{4}[ -]?\d{3,4}\b"
@@ -116,9 +121,9 @@ def _long_enough(terms: Terms) -> pl.Expr:
 
 
 def _no_copy(terms: Terms) -> pl.Expr:
-    # Short ones are left alone: "Repeat: yes" is a fair row.
+    # Short ones are left alone: "Repeat: yes" is a fair row. So are sorted lists that were sorted already.
     differs = pl.all_horizontal(_squeezed("output") != _squeezed(name) for name in terms.kind.prompt)
-    return (_squeezed("output").str.len_chars() < 10) | differs
+    return (_squeezed("output").str.len_chars() < 10) | _text("instruction").str.contains(_MAY_STAY) | differs
 
 
 def _no_loop(_: Terms) -> pl.Expr:
