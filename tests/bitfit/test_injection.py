@@ -90,7 +90,7 @@ def test_grouped_queries_give_short_key_and_value_biases():
     model(ids())
 
 
-def test_a_linear_layer_that_forgets_its_bias_is_helped(bloom):
+def test_a_linear_layer_that_forgets_its_bias_is_helped():
     class Forgetful(nn.Linear):
         def forward(self, inputs):
             return inputs @ self.weight.T

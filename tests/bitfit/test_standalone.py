@@ -57,7 +57,7 @@ def rows(count, columns):
 
 
 def test_with_the_trainer_of_transformers(blocks, bert):
-    """Its clipping, its scheduler and its gradient accumulation see the chosen entries and nothing else."""
+    """One role of a fused bias, and a head; the numerics are held in `test_tuning`, against a loop written by hand."""
     from transformers import BloomConfig, BloomForSequenceClassification
 
     torch.manual_seed(0)
@@ -154,10 +154,11 @@ def test_whatever_the_files_lack_outside_the_body_is_trained(tmp_path):
         tune_biases(BertForMaskedLM.from_pretrained(tmp_path / "bert"), "value", head=["cls.predictions.bias"])
 
 
-def test_the_trainer_resumes_where_it_was(blocks, bert):
+def test_the_trainer_resumes_where_it_was(tmp_path, monkeypatch):
     """Two times ten steps with a checkpoint between them end as twenty do."""
     from transformers import BloomConfig, BloomForSequenceClassification, Trainer, TrainingArguments
 
+    monkeypatch.chdir(tmp_path)
     config = BloomConfig(vocab_size=40, hidden_size=16, n_layer=2, n_head=4, pad_token_id=0, num_labels=2)
     dataset = rows(32, lambda n: {"input_ids": ids(1)[0].tolist(), "labels": n % 2})
     ended = []

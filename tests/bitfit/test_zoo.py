@@ -154,13 +154,13 @@ def test_train_save_apply_revert(animal, dtype, tmp_path):
         delta.save(tmp_path / "delta.safetensors")
         delta.revert(model)
         assert_same(snapshot(model), before)
-        assert assert_logits(model, tokens, plain)
+        assert same_logits(model, tokens, plain)
 
         fresh, loaded = build(animal).to(dtype), BiasDelta.load(tmp_path / "delta.safetensors")
         with loaded.applied(fresh):
-            assert assert_logits(fresh, tokens, tuned)
+            assert same_logits(fresh, tokens, tuned)
         assert_same(snapshot(fresh), before)
-        assert assert_logits(fresh, tokens, plain)
+        assert same_logits(fresh, tokens, plain)
 
 
 def assert_same(one, other):
@@ -170,7 +170,7 @@ def assert_same(one, other):
 
 
 @torch.no_grad()
-def assert_logits(model, tokens, expected):
+def same_logits(model, tokens, expected):
     return torch.equal(logits(model, tokens), expected)
 
 

@@ -67,6 +67,22 @@ LM = {"lm_head": WORDS}
 POST, PRE = {"norm": 2 * 2 * 16}, {"norm": 2 * 2 * 16 + 16}
 EMBEDDING = {"embedding_norm": 16}
 
+BOTH_SIDES = {"query": 96, "key": 96, "value": 96, "attention_output": 96, "mlp_out": 64}
+
+
+def _t5(model: str, mlp_in: int, **config: Any) -> Animal:
+    sizes = {"d_kv": 4, "d_ff": 24, "num_layers": 2, "num_heads": 4}
+    norm = 2 * 2 * 16 + 16 + 2 * 3 * 16 + 16
+    return Animal(_of(model, **SEQ2SEQ, **sizes, **config), NONE, {**BOTH_SIDES, "mlp_in": mlp_in, "norm": norm, **LM})
+
+
+def _bart(model: str, norm: int) -> Animal:
+    sides = [f"{side}_{what}" for what in ("layers", "attention_heads", "ffn_dim") for side in ("encoder", "decoder")]
+    sizes = dict(zip(sides, (2, 2, 4, 4, 24, 24), strict=True))
+    make = _of(model, **SEQ2SEQ, **sizes, max_position_embeddings=32)
+    return Animal(make, {"embedding_norm": 32, **BOTH_SIDES, "mlp_in": 96, "norm": norm}, LM)
+
+
 ZOO: dict[str, Animal] = {
     "bert": Animal(_of("BertForSequenceClassification", **SIZES), {**EMBEDDING, **FULL, **POST, "pooler": 16, **HEAD}),
     "bert-mlm": Animal(
@@ -276,114 +292,13 @@ ZOO: dict[str, Animal] = {
         {**GATED, "norm": 16 + 2 * 4 * 16 + 16 + 2 * 2 * 4, **LM},
         keys=4,
     ),
-    "t5": Animal(
-        # two layers of encoder, two of decoder, which attend to the encoder too
-        _of("T5ForConditionalGeneration", **SEQ2SEQ, d_kv=4, d_ff=24, num_layers=2, num_heads=4),
-        NONE,
-        {
-            "query": 96,
-            "key": 96,
-            "value": 96,
-            "attention_output": 96,
-            "mlp_in": 96,
-            "mlp_out": 64,
-            "norm": 2 * 2 * 16 + 16 + 2 * 3 * 16 + 16,
-            **LM,
-        },
-    ),
-    "t5-gated": Animal(
-        _of(
-            "T5ForConditionalGeneration",
-            **SEQ2SEQ,
-            d_kv=4,
-            d_ff=24,
-            num_layers=2,
-            num_heads=4,
-            feed_forward_proj="gated-gelu",
-        ),
-        NONE,
-        {
-            "query": 96,
-            "key": 96,
-            "value": 96,
-            "attention_output": 96,
-            "mlp_in": 192,
-            "mlp_out": 64,
-            "norm": 2 * 2 * 16 + 16 + 2 * 3 * 16 + 16,
-            **LM,
-        },
-    ),
-    "mt5": Animal(
-        _of(
-            "MT5ForConditionalGeneration",
-            **SEQ2SEQ,
-            d_kv=4,
-            d_ff=24,
-            num_layers=2,
-            num_heads=4,
-            feed_forward_proj="gated-gelu",
-        ),
-        NONE,
-        {
-            "query": 96,
-            "key": 96,
-            "value": 96,
-            "attention_output": 96,
-            "mlp_in": 192,
-            "mlp_out": 64,
-            "norm": 2 * 2 * 16 + 16 + 2 * 3 * 16 + 16,
-            **LM,
-        },
-    ),
-    "bart": Animal(
-        _of(
-            "BartForConditionalGeneration",
-            **SEQ2SEQ,
-            encoder_layers=2,
-            decoder_layers=2,
-            encoder_attention_heads=4,
-            decoder_attention_heads=4,
-            encoder_ffn_dim=24,
-            decoder_ffn_dim=24,
-            max_position_embeddings=32,
-        ),
-        {
-            "embedding_norm": 32,
-            "query": 96,
-            "key": 96,
-            "value": 96,
-            "attention_output": 96,
-            "mlp_in": 96,
-            "mlp_out": 64,
-            "norm": 2 * 2 * 16 + 2 * 3 * 16,
-        },
-        LM,
-    ),
-    "mbart": Animal(
-        # norms before, and one more behind the last layer of each side
-        _of(
-            "MBartForConditionalGeneration",
-            **SEQ2SEQ,
-            encoder_layers=2,
-            decoder_layers=2,
-            encoder_attention_heads=4,
-            decoder_attention_heads=4,
-            encoder_ffn_dim=24,
-            decoder_ffn_dim=24,
-            max_position_embeddings=32,
-        ),
-        {
-            "embedding_norm": 32,
-            "query": 96,
-            "key": 96,
-            "value": 96,
-            "attention_output": 96,
-            "mlp_in": 96,
-            "mlp_out": 64,
-            "norm": 2 * 2 * 16 + 16 + 2 * 3 * 16 + 16,
-        },
-        LM,
-    ),
+    # two layers of encoder, two of decoder, which attend to the encoder too
+    "t5": _t5("T5ForConditionalGeneration", mlp_in=96),
+    "t5-gated": _t5("T5ForConditionalGeneration", mlp_in=192, feed_forward_proj="gated-gelu"),
+    "mt5": _t5("MT5ForConditionalGeneration", mlp_in=192),
+    "bart": _bart("BartForConditionalGeneration", norm=2 * 2 * 16 + 2 * 3 * 16),
+    # norms before, and one more behind the last layer of each side
+    "mbart": _bart("MBartForConditionalGeneration", norm=2 * 2 * 16 + 16 + 2 * 3 * 16 + 16),
 }
 
 
