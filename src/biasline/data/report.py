@@ -60,7 +60,6 @@ def quality_page(
     shown = checked.quarantine.head(_SHOWN_ROWS)
     lines += ["", f"The first {shown.height} of them (all are in `clean/quarantine.parquet`):", ""]
     columns = [name for name in kind.columns if name not in kind.context or (shown[name].fill_null("") != "").any()]
-    columns = [name for name in kind.columns if name not in kind.context or (shown[name].fill_null("") != "").any()]
     lines += ["| row | reasons | " + " | ".join(columns) + " |", "|---:|---|" + "---|" * len(columns)]
     for row in shown.iter_rows(named=True):
         cells = " | ".join(_cell(row[name]) for name in columns)

@@ -1,11 +1,15 @@
 """The tokenize stage: clean splits → memory-mapped token sets and a preview that shows the mask."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from biasline.bases.pin import Pin, load_tokenizer, verified_folder, wants_token_types
 from biasline.data.split import read_split
@@ -13,13 +17,16 @@ from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import SPLITS, TaskPlace, replacing, write_text
 from biasline.params import Task
+from biasline.progress import Progress, progress
 from biasline.tokens.mask import IGNORED, Encoder
+from biasline.tokens.preview import PREVIEWED, preview
 from biasline.tokens.template import Turn, dialogue
 from biasline.tokens.texts import TextEncoder, label_names, label_numbers
 
 SUMMARY = "summary.json"
-_PREVIEWED = 12
 _MUCH_LEFT_OUT = 0.05
+# Rows that are Python lists at one time: a million of them would not fit.
+_CHUNK, _AT_ONCE = 5_000, 2
 
 
 @dataclass(frozen=True)
@@ -27,12 +34,29 @@ class _TokenSet:
     """One split in tokens.
 
     Attributes:
-        columns: `row`, `input_ids`, `labels` (per token, or one class number a row) and further inputs of the model.
+        table: `row`, `input_ids`, `labels` (per token, or one class number a row) and further inputs of the model.
         rejected: numbers of the rows that were left out.
     """
 
-    columns: dict[str, list[Any]]
+    table: pa.Table
     rejected: list[int]
+
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row."""
+        return pc.list_value_length(self.table["input_ids"]).to_numpy()
+
+    def supervised(self) -> np.ndarray:
+        """Supervised tokens of each row of answers."""
+        counts = [np.zeros(0, np.int64)]
+        for labels in self.table["labels"].chunks:
+            marked = np.concatenate([[0], np.cumsum(labels.values.to_numpy() != IGNORED)])
+            offsets = labels.offsets.to_numpy()
+            counts.append(marked[offsets[1:]] - marked[offsets[:-1]])
+        return np.concatenate(counts)
+
+
+# Some rows of a split → their token set.
+_Encode = Callable[[str, pl.DataFrame], _TokenSet]
 
 
 def tokenize(task: Task, place: TaskPlace) -> str:
@@ -43,16 +67,19 @@ def tokenize(task: Task, place: TaskPlace) -> str:
     pin, folder = verified_folder(Path(task.base))
     tokenizer = load_tokenizer(pin, folder)
     frames = {name: read_split(place, name) for name in SPLITS}
+    rows = sum(frame.height for frame in frames.values())
     labels: list[str] = []
     if task.kind == "classification":
         labels = label_names(task.source.labels, frames["train"]["label"].to_list())
-        encoder = TextEncoder(tokenizer, task.tokens.max_length, wants_token_types(folder))
-        sets = {name: _texts(encoder, frame, labels, name) for name, frame in frames.items()}
+        encode = _of_texts(TextEncoder(tokenizer, task.tokens.max_length, wants_token_types(folder)), labels)
     else:
-        responses = Encoder(tokenizer, task.tokens.template, task.tokens.max_length, task.tokens.long_response)
-        sets = {name: _responses(responses, frame) for name, frame in frames.items()}
+        encode = _of_answers(
+            Encoder(tokenizer, task.tokens.template, task.tokens.max_length, task.tokens.long_response)
+        )
+    with progress("tokenize", rows) as shown:
+        sets = dict(_encoded(frames, encode, shown))
     for name, found in sets.items():
-        if found.rejected and not found.columns["row"]:
+        if found.rejected and not found.table.num_rows:
             raise BiaslineError(
                 f"tokens.max_length {task.tokens.max_length}: no response of the {name} split fits",
                 "raise it, or set tokens.long_response: truncate",
@@ -62,46 +89,27 @@ def tokenize(task: Task, place: TaskPlace) -> str:
     with replacing(place.tokens) as draft:
         draft.mkdir()
         for name, found in sets.items():
-            _save(draft / name, found.columns)
+            _save(draft / name, found.table)
         (draft / SUMMARY).write_text(dump_json(summary), encoding="utf-8")
-    write_text(place.preview, _preview(tokenizer, summary, sets["train"].columns))
+    train = sets["train"]
+    supervised = train.supervised() if not labels else None
+    page = preview(tokenizer, summary, train.table.slice(0, PREVIEWED).to_pylist(), train.lengths(), supervised)
+    write_text(place.preview, page)
     counts = ", ".join(f"{name} {numbers['rows']:,}" for name, numbers in summary["splits"].items())
     left_out = sum(len(found.rejected) for found in sets.values())
-    rows = sum(frame.height for frame in frames.values())
     told = f", {left_out} rows left out (response over max_length)" if left_out else ""
     if left_out > _MUCH_LEFT_OUT * rows:
         print(
             f"warning: {left_out / rows:.0%} of the rows have no place for their response in {task.tokens.max_length} "
             "tokens and are left out → raise tokens.max_length, or set tokens.long_response: truncate"
         )
-    train = summary["splits"]["train"]
+    numbers = summary["splits"]["train"]
     what = (
         f"{len(labels)} labels: {', '.join(labels)}"
         if labels
-        else f"{train['supervised_tokens'] / train['tokens']:.0%} of the training tokens are supervised"
+        else f"{numbers['supervised_tokens'] / numbers['tokens']:.0%} of the training tokens are supervised"
     )
     return f"{counts}{told}; {what}; see {place.preview}"
-
-
-def _responses(encoder: Encoder, frame: pl.DataFrame) -> _TokenSet:
-    encoded = encoder.examples(dialogues_of(frame, answered=True))
-    pairs = list(zip(frame["row"].to_list(), encoded, strict=True))
-    kept = [(row, example) for row, example in pairs if example is not None]
-    columns = {
-        "row": [row for row, _ in kept],
-        "input_ids": [example.input_ids for _, example in kept],
-        "labels": [example.labels for _, example in kept],
-    }
-    return _TokenSet(columns, [row for row, example in pairs if example is None])
-
-
-def _texts(encoder: TextEncoder, frame: pl.DataFrame, labels: list[str], split: str) -> _TokenSet:
-    rows = frame["row"].to_list()
-    inputs = encoder.texts(frame["text"].to_list(), frame["text_pair"].to_list())
-    columns = {name: [row[name] for row in inputs] for name in (inputs[0] if inputs else {"input_ids": []})}
-    return _TokenSet(
-        {"row": rows, **columns, "labels": label_numbers(labels, frame["label"].to_list(), rows, split)}, []
-    )
 
 
 def dialogues_of(frame: pl.DataFrame, answered: bool) -> list[list[Turn]]:
@@ -124,68 +132,77 @@ def read_summary(place: TaskPlace) -> Mapping[str, Any]:
     return load_json(place.tokens / SUMMARY, f"dvc repro tokenize@{place.task}")
 
 
-def _save(folder: Path, columns: dict[str, list[Any]]) -> None:
+def _encoded(frames: Mapping[str, pl.DataFrame], encode: _Encode, shown: Progress) -> Iterator[tuple[str, _TokenSet]]:
+    done = 0
+    # While one chunk is in the encoder, which is not Python, another is put together.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for name, frame in frames.items():
+            chunks = list(frame.iter_slices(_CHUNK)) or [frame]
+            parts = []
+            for part in pool.map(encode, [name] * len(chunks), chunks):
+                parts.append(part)
+                done += part.table.num_rows + len(part.rejected)
+                shown.at(done)
+            yield (
+                name,
+                _TokenSet(
+                    pa.concat_tables([part.table for part in parts]), [row for part in parts for row in part.rejected]
+                ),
+            )
+
+
+def _of_answers(encoder: Encoder) -> _Encode:
+    def encode(_: str, frame: pl.DataFrame) -> _TokenSet:
+        encoded = encoder.examples(dialogues_of(frame, answered=True))
+        rows = frame["row"].to_numpy()
+        offsets = pa.array(np.concatenate([[0], np.cumsum(encoded.lengths)]), pa.int32())
+        columns = {
+            "row": pa.array(rows[encoded.kept], pa.int32()),
+            "input_ids": pa.ListArray.from_arrays(offsets, pa.array(encoded.input_ids)),
+            "labels": pa.ListArray.from_arrays(offsets, pa.array(encoded.labels)),
+        }
+        return _TokenSet(pa.table(columns), rows[~encoded.kept].tolist())
+
+    return encode
+
+
+def _of_texts(encoder: TextEncoder, labels: list[str]) -> _Encode:
+    def encode(split: str, frame: pl.DataFrame) -> _TokenSet:
+        rows = frame["row"].to_list()
+        inputs = encoder.texts(frame["text"].to_list(), frame["text_pair"].to_list())
+        numbers = label_numbers(labels, frame["label"].to_list(), rows, split)
+        columns = {
+            "row": pa.array(rows, pa.int32()),
+            **{name: pa.array([row[name] for row in inputs], pa.list_(pa.int32())) for name in encoder.inputs},
+            "labels": pa.array(numbers, pa.int32()),
+        }
+        return _TokenSet(pa.table(columns), [])
+
+    return encode
+
+
+def _save(folder: Path, table: pa.Table) -> None:
     import datasets
 
     datasets.disable_progress_bars()
-    number, ids = datasets.Value("int32"), datasets.List(datasets.Value("int32"))
-    # One number a row for `row` and for a class, a list for all else; an empty split looks like any other.
-    one = {"row"} if columns["labels"] and isinstance(columns["labels"][0], list) else {"row", "labels"}
-    features = datasets.Features({name: number if name in one else ids for name in columns})
-    datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(folder))
+    datasets.Dataset(datasets.table.InMemoryTable(table)).save_to_disk(str(folder))
 
 
 def _summary(pin: Pin, task: Task, labels: list[str], sets: Mapping[str, _TokenSet]) -> dict[str, Any]:
     splits = {}
     for name, found in sets.items():
-        lengths = sorted(map(len, found.columns["input_ids"]))
         splits[name] = {
-            "rows": len(lengths),
+            "rows": found.table.num_rows,
             "rejected_rows": found.rejected,
-            "tokens": sum(lengths),
-            "longest": lengths[-1] if lengths else 0,
-            "median": lengths[len(lengths) // 2] if lengths else 0,
+            **_sizes("", found.lengths()),
+            **({} if labels else _sizes("supervised_", found.supervised())),
         }
-        if not labels:
-            supervised = (label != IGNORED for row in found.columns["labels"] for label in row)
-            splits[name]["supervised_tokens"] = sum(supervised)
     summary = {"base": pin.name, "tokenizer_sha256": pin.tokenizer_sha256, "max_length": task.tokens.max_length}
     summary |= {"labels": labels} if labels else {"template": task.tokens.template_name}
     return {**summary, "splits": splits}
 
 
-def _preview(tokenizer: Any, summary: Mapping[str, Any], train: Mapping[str, list[Any]]) -> str:
-    labels = summary.get("labels")
-    made = f"labels {', '.join(labels)}" if labels else f"template `{summary['template']}`"
-    lines = [
-        "# Tokens",
-        "",
-        f"Base `{summary['base']}`, {made}, at most {summary['max_length']} tokens a row.",
-        "",
-        "| split | rows | left out | tokens | supervised | median length | longest |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for name, numbers in summary["splits"].items():
-        share = f"{numbers['supervised_tokens'] / max(numbers['tokens'], 1):.1%}" if not labels else "label"
-        lines.append(
-            f"| {name} | {numbers['rows']:,} | {len(numbers['rejected_rows']):,} | {numbers['tokens']:,} | {share} "
-            f"| {numbers['median']} | {numbers['longest']} |"
-        )
-    what = "their label behind an arrow" if labels else "the loss is taken between ⟦ and ⟧ only"
-    lines += ["", f"Training rows as the model sees them; {what}.", ""]
-    for row, ids, target in list(zip(train["row"], train["input_ids"], train["labels"], strict=True))[:_PREVIEWED]:
-        shown = f"{tokenizer.decode(ids)} → {labels[target]}" if labels else _marked(tokenizer, ids, target)
-        lines += [f"Row {row}, {len(ids)} tokens:", "", "````text", shown, "````", ""]
-    return "\n".join(lines)
-
-
-def _marked(tokenizer: Any, input_ids: list[int], labels: list[int]) -> str:
-    """The decoded example with every supervised run of tokens between ⟦ and ⟧."""
-    parts: list[tuple[bool, list[int]]] = []
-    for token, label in zip(input_ids, labels, strict=True):
-        supervised = label != IGNORED
-        if not parts or parts[-1][0] != supervised:
-            parts.append((supervised, []))
-        parts[-1][1].append(token)
-    decoded = [(supervised, tokenizer.decode(tokens)) for supervised, tokens in parts]
-    return "".join(f"⟦{text}⟧" if supervised else text for supervised, text in decoded)
+def _sizes(prefix: str, lengths: np.ndarray) -> dict[str, int]:
+    shortest, median, longest = np.quantile(lengths, [0, 0.5, 1], method="lower") if len(lengths) else (0, 0, 0)
+    found = {"tokens": lengths.sum(), "shortest": shortest, "median": median, "longest": longest}
+    return {prefix + name: int(value) for name, value in found.items()}

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from biasline.errors import BiaslineError, first_line
 
@@ -44,8 +44,7 @@ _OPEN, _CLOSE = "\ue000", "\ue001"
 _MARK = re.compile(rf"{_OPEN}(\d+)([cix]){_CLOSE}")
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(NamedTuple):
     """One turn of a dialogue: `system`, `user` or `assistant`, and what is said; a user may hand in an `input` too."""
 
     role: str
@@ -58,19 +57,43 @@ class Turn:
         return f"{self.content}\n{self.input}".rstrip() if self.role == "user" else self.content
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A stretch of a rendered dialogue.
+class _Content(NamedTuple):
+    """Where a template shows what is said: which turn, and what of it (`c` all, `i` without input, `x` the input)."""
+
+    turn: int
+    field: str
+
+
+class Piece(NamedTuple):
+    """A stretch of a rendered dialogue, to be tokenized as one text.
 
     Attributes:
-        text: the stretch.
+        parts: the template's own words, and places of contents.
         supervised: whether the model is to say it.
-        special: whether special tokens written in it are meant (the template's own words), or are text (contents).
+        special: whether special tokens written in it are meant; then it is the template's words alone. Elsewhere they
+            are text.
     """
 
-    text: str
+    parts: tuple[str | _Content, ...]
     supervised: bool
     special: bool
+
+    def text(self, turns: Sequence[Turn]) -> str:
+        """What stands there in a dialogue."""
+        return "".join([part if isinstance(part, str) else _said(turns, *part) for part in self.parts])
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A template cut at its contents, for all dialogues of one sequence of roles; equal to itself alone.
+
+    Attributes:
+        pieces: in their order.
+        answered: whether the assistant speaks last.
+    """
+
+    pieces: tuple[Piece, ...]
+    answered: bool
 
 
 def dialogue(instruction: str, text: str, history: str = "", output: str | None = None) -> list[Turn]:
@@ -109,30 +132,32 @@ class Template:
         else:
             self._source = BUILT_IN.get(name, name)
         self._specials = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-        self._skeleton = lru_cache(maxsize=1024)(self._rendered)
+        self._cut = lru_cache(maxsize=1024)(self._cut_shape)
 
-    def pieces(self, turns: Sequence[Turn]) -> list[Piece]:
+    def cut(self, turns: Sequence[Turn]) -> Cut:
         """The pieces of a dialogue; where its last turn is not the assistant's, what makes the model answer is last.
 
         What the assistant says is supervised, and the special token behind it that ends the turn.
 
         Errors: `BiaslineError` where the template refuses the dialogue or leaves a turn out.
         """
-        skeleton = self._skeleton(tuple((turn.role, bool(turn.input)) for turn in turns))
+        return self._cut(tuple([(turn.role, bool(turn.input)) for turn in turns]))
+
+    def _cut_shape(self, shape: tuple[tuple[str, bool], ...]) -> Cut:
+        """Neighbours that are tokenized alike are one piece, so that words may merge."""
         found: list[Piece] = []
-        for text, place, field in skeleton:
-            if place is None:
-                pieces = self._own_words(text, after_answer=bool(found) and found[-1].supervised)
+        for part in self._rendered(shape):
+            if isinstance(part, str):
+                pieces = self._own_words(part, after_answer=bool(found) and found[-1].supervised)
             else:
-                turn = turns[place]
-                said = {"c": turn.text, "i": turn.content, "x": turn.input}[field]
-                pieces = [Piece(said, turn.role == "assistant", special=False)]
+                pieces = [Piece((part,), shape[part.turn][0] == "assistant", special=False)]
             for piece in pieces:
-                if found and not (found[-1].special or piece.special) and found[-1].supervised == piece.supervised:
-                    found[-1] = Piece(found[-1].text + piece.text, piece.supervised, special=False)
+                before = found[-1] if found else None
+                if before and not (before.special or piece.special) and before.supervised == piece.supervised:
+                    found[-1] = before._replace(parts=before.parts + piece.parts)
                 else:
                     found.append(piece)
-        return found
+        return Cut(tuple(found), shape[-1][0] == "assistant")
 
     def _own_words(self, text: str, after_answer: bool) -> list[Piece]:
         """The template's own text; behind an answer, up to its first special token, it ends the turn."""
@@ -141,12 +166,12 @@ class Template:
         rest = text[end:]
         special = any(token in rest for token in self._specials)
         return [
-            *([Piece(text[:end], True, special=True)] if end else []),
-            *([Piece(rest, False, special)] if rest else []),
+            *([Piece((text[:end],), True, special=True)] if end else []),
+            *([Piece((rest,), False, special)] if rest else []),
         ]
 
-    def _rendered(self, shape: tuple[tuple[str, bool], ...]) -> list[tuple[str, int | None, str]]:
-        """Own text and places of contents in turn: (text, None, "") or ("", number of the turn, which field)."""
+    def _rendered(self, shape: tuple[tuple[str, bool], ...]) -> list[str | _Content]:
+        """The template's own text and the places of contents in turn."""
         messages = []
         for place, (role, has_input) in enumerate(shape):
             marks = {field: f"{_OPEN}{place}{field}{_CLOSE}" for field in "cix"}
@@ -165,18 +190,20 @@ class Template:
             told = " ".join(first_line(error).split())
             roles = ", ".join(role for role, _ in shape)
             raise BiaslineError(f"tokens.template: it does not render the turns {roles}: {told}") from None
-        parts: list[tuple[str, int | None, str]] = []
+        parts: list[str | _Content] = []
         end = 0
         for mark in _MARK.finditer(text):
-            if mark.start() > end:
-                parts.append((text[end : mark.start()], None, ""))
-            parts.append(("", int(mark[1]), mark[2]))
+            parts += [text[end : mark.start()], _Content(int(mark[1]), mark[2])]
             end = mark.end()
-        if end < len(text):
-            parts.append((text[end:], None, ""))
-        shown = [place for _, place, _ in parts if place is not None]
+        parts = [part for part in [*parts, text[end:]] if part]
+        shown = [part.turn for part in parts if isinstance(part, _Content)]
         for place, (role, _) in enumerate(shape):
             if shown.count(place) == 0 or (role == "assistant" and shown.count(place) > 1):
                 times = "leaves out" if place not in shown else "shows more than once"
                 raise BiaslineError(f"tokens.template: it {times} turn {place + 1} ({role})", "mend the template")
         return parts
+
+
+def _said(turns: Sequence[Turn], place: int, field: str) -> str:
+    turn = turns[place]
+    return turn.text if field == "c" else turn.content if field == "i" else turn.input

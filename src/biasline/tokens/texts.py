@@ -22,6 +22,7 @@ class TextEncoder:
     def __init__(self, tokenizer: Any, max_length: int, token_types: bool) -> None:
         self.tokenizer = tokenizer
         self.token_types = token_types
+        self.inputs = ("input_ids", "token_type_ids") if token_types else ("input_ids",)
         self.max_length = max_length
         self.ending = [] if tokenizer("").input_ids else [tokenizer.eos_token_id]
         if self.ending == [None]:

@@ -1,0 +1,24 @@
+"""Small charts in text, as a Markdown page on any forge shows them."""
+
+from collections.abc import Sequence
+
+_WIDTH = 30
+
+
+def bar(count: int, most: int) -> str:
+    """A bar of `count` beside the longest one's `most`."""
+    return "█" * max(1, round(_WIDTH * count / most)) if count else ""
+
+
+def histogram(sizes: Sequence[int], unit: str) -> list[str]:
+    """Lines of a table: how many rows have which size, in ranges that double (1, 2–3, 4–7, …)."""
+    counts: dict[int, int] = {}
+    for size in sizes:
+        counts[int(size).bit_length()] = counts.get(int(size).bit_length(), 0) + 1
+    lines = [f"| {unit} | rows | |", "|---:|---:|---|"]
+    for bits in range(min(counts, default=0), max(counts, default=-1) + 1):
+        low, high = (1 << bits) >> 1, (1 << bits) - 1
+        count = counts.get(bits, 0)
+        span = f"{low:,}" if low >= high else f"{low:,}–{high:,}"
+        lines.append(f"| {span} | {count:,} | {bar(count, max(counts.values()))} |")
+    return lines

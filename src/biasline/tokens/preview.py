@@ -1,0 +1,70 @@
+"""preview.md: what the model sees of the training rows, and how long rows are."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from biasline.data.charts import histogram
+from biasline.tokens.mask import IGNORED
+
+PREVIEWED = 12
+_LISTED = 40
+
+
+def preview(
+    tokenizer: Any,
+    summary: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    lengths: Sequence[int],
+    supervised: Sequence[int] | None,
+) -> str:
+    """The page.
+
+    Args:
+        summary: counts and lengths by split.
+        rows: some training rows in tokens: `row`, `input_ids`, `labels`.
+        lengths: tokens of every training row.
+        supervised: supervised tokens of every training row; None where labels are classes.
+    """
+    labels = summary.get("labels")
+    made = f"labels {', '.join(labels)}" if labels else f"template `{summary['template']}`"
+    lines = [
+        "# Tokens",
+        "",
+        f"Base `{summary['base']}`, {made}, at most {summary['max_length']} tokens a row.",
+        "",
+        "| split | rows | left out | tokens | supervised | shortest | median | longest |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, numbers in summary["splits"].items():
+        share = f"{numbers['supervised_tokens'] / max(numbers['tokens'], 1):.1%}" if not labels else "label"
+        lines.append(
+            f"| {name} | {numbers['rows']:,} | {len(numbers['rejected_rows']):,} | {numbers['tokens']:,} | {share} "
+            f"| {numbers['shortest']} | {numbers['median']} | {numbers['longest']} |"
+        )
+    lines.append("")
+    for name, numbers in summary["splits"].items():
+        if left_out := numbers["rejected_rows"]:
+            more = ", …" if len(left_out) > _LISTED else ""
+            lines += [f"Left out of {name}, rows {', '.join(map(str, left_out[:_LISTED]))}{more}.", ""]
+    lines += ["## Lengths of training rows", "", *histogram(lengths, "tokens"), ""]
+    if supervised is not None:
+        lines += [*histogram(supervised, "supervised tokens"), ""]
+    what = "their label behind an arrow" if labels else "the loss is taken between ⟦ and ⟧ only"
+    lines += ["## Training rows as the model sees them", "", f"{what[0].upper()}{what[1:]}.", ""]
+    for row in rows:
+        ids, target = row["input_ids"], row["labels"]
+        shown = f"{tokenizer.decode(ids)} → {labels[target]}" if labels else _marked(tokenizer, ids, target)
+        lines += [f"Row {row['row']}, {len(ids)} tokens:", "", "````text", shown, "````", ""]
+    return "\n".join(lines)
+
+
+def _marked(tokenizer: Any, input_ids: list[int], labels: list[int]) -> str:
+    """The decoded example with every supervised run of tokens between ⟦ and ⟧."""
+    parts: list[tuple[bool, list[int]]] = []
+    for token, label in zip(input_ids, labels, strict=True):
+        supervised = label != IGNORED
+        if not parts or parts[-1][0] != supervised:
+            parts.append((supervised, []))
+        parts[-1][1].append(token)
+    decoded = [(supervised, tokenizer.decode(tokens)) for supervised, tokens in parts]
+    return "".join(f"⟦{text}⟧" if supervised else text for supervised, text in decoded)
