@@ -1,10 +1,11 @@
 import random
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biasline.data.nearness import near_duplicates, near_to
+from biasline.data import nearness
 
 LONG = (
     "On a cold morning the old clock in the tower struck seven while the baker carried two trays of warm bread across "
@@ -18,6 +19,12 @@ def changed(text, words, seed=0):
     for place in choice.sample(range(len(parts)), words):
         parts[place] = f"word{place}"
     return " ".join(parts)
+
+
+def near_duplicates(texts, threshold, parts=None):
+    return nearness.near_duplicates(
+        pl.Series(texts, dtype=pl.String), threshold, None if parts is None else pl.Series(parts)
+    )
 
 
 def test_a_long_text_with_a_word_changed_is_near_and_one_with_many_is_not():
@@ -42,10 +49,18 @@ def test_short_texts_are_near_where_only_marks_differ(one, other, near):
     assert near_duplicates([one, other], 0.8) == ({1: 0} if near else {})
 
 
-def test_texts_are_held_against_others_only():
-    held_out = [LONG, "What is love?"]
+def test_texts_are_held_against_those_of_earlier_parts_only():
+    held_out = [LONG, "What is love?", changed(LONG, 1, seed=3)]
     texts = ["Say hello", "say hello!", changed(LONG, 1), changed(LONG, 1, seed=2), "what is love"]
-    assert near_to(texts, held_out, 0.8) == [2, 3, 4]
+    assert near_duplicates(held_out + texts, 0.8, [0] * 3 + [1] * 5) == {5: 0, 6: 0, 7: 1}
+
+
+def test_what_is_found_does_not_depend_on_the_chunks(monkeypatch):
+    texts = [changed(LONG, words, seed) for seed in range(20) for words in (0, 1, 8, 20)] + ["so", "so!", ""] * 9
+    whole = near_duplicates(texts, 0.8)
+    monkeypatch.setattr(nearness, "_CHUNK", 7)
+    assert near_duplicates(texts, 0.8) == whole
+    assert near_duplicates([], 0.8) == {}
 
 
 @settings(max_examples=40, deadline=None)

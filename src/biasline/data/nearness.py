@@ -1,104 +1,123 @@
 """Near-duplicates: rows that say nearly the same as an earlier row, or as a row of a held-out split.
 
 Long texts are compared by the Jaccard similarity of their word triples, found with MinHash and held against the exact
-value; short ones, where templated rows look alike to MinHash, by their letters and digits alone.
+value; short ones, where templated rows look alike to MinHash, by their letters and digits alone. Words are hashed as
+they stream by: what is kept of a long text is its digest, so a million rows take 256 MB.
 """
 
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
 
 # Bands of four: a pair of similarity 0.8 shares one with a probability of 0.9998, and is then held against the truth.
 _PERMUTATIONS, _BANDS = 64, 16
-_SHORT = 30  # tokens
+_SHORT = 30  # words
 _CHUNK = 20_000
 # Rows of one bucket that a row is compared with: buckets of templated rows are large.
 _COMPARED = 50
-_TOKEN = r"\p{Han}|[\p{L}\p{N}]+"
+# Odd, of 64 mixed bits (the golden ratio's).
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_WORD = r"\p{Han}|[\p{L}\p{N}]+"
 
-Shingles = frozenset[str]
 
-
-def near_duplicates(texts: Sequence[str], threshold: float, originals: int | None = None) -> dict[int, int]:
-    """Rows that nearly repeat an earlier one.
+def near_duplicates(texts: pl.Series, threshold: float, parts: pl.Series | None = None) -> dict[int, int]:
+    """Texts that nearly repeat an earlier one.
 
     Args:
-        texts: in the order in which they have precedence.
+        texts: in the order in which they have precedence; no nulls.
         threshold: Jaccard similarity from which long texts count as nearly the same.
-        originals: the first so many texts are compared with, and are no repetitions themselves; any earlier one if
-            left out.
+        parts: numbers that never fall; a text then repeats texts of lower parts only, and none of its own.
 
     Returns: index → index of an earlier text that it is near to.
     """
-    found: dict[int, int] = {}
-    short: dict[str, int] = {}
-    long: list[int] = []
-    shingles: dict[int, Shingles] = {}
-    digests: list[np.ndarray] = []
+    part = np.zeros(len(texts), np.int64) if parts is None else parts.to_numpy()
+    short, long, digests = [], [np.zeros(0, np.int64)], []
     for start in range(0, len(texts), _CHUNK):
-        part = texts[start : start + _CHUNK]
-        tokens = pl.Series(part, dtype=pl.String).str.to_lowercase().str.extract_all(_TOKEN).to_list()
-        sets = []
-        for index, (text, words) in enumerate(zip(part, tokens, strict=True), start):
-            if len(words) < _SHORT:
-                bare = _bare(text)
-                if bare in short and (originals is None or index >= originals):
-                    found[index] = short[bare]
-                elif originals is None or index < originals:
-                    short.setdefault(bare, index)
-            else:
-                shingles[index] = _triples(words)
-                sets.append(sorted(shingles[index]))
-                long.append(index)
-        if sets:
-            digests.append(_digests(sets))
+        chunk = texts.slice(start, _CHUNK)
+        words = _words(chunk)
+        is_long = (words.list.len() >= _SHORT).to_numpy()
+        rows = start + np.arange(len(chunk))
+        short.append(
+            pl.DataFrame({"row": rows[~is_long], "bare": chunk.filter(~is_long).to_frame("text").select(_BARE)})
+        )
+        if is_long.any():
+            long.append(rows[is_long])
+            digests.append(_digests(*_triples(words.filter(is_long))))
+    found = _same(pl.concat(short), part, parts is None) if short else {}
     if digests:
-        for one, other in _alike(np.concatenate(digests)):
-            index, earlier = long[one], long[other]
-            if originals is not None and not earlier < originals <= index:
-                continue
-            if index not in found and _jaccard(shingles[index], shingles[earlier]) >= threshold:
-                found[index] = earlier
+        found |= _alike(texts, np.concatenate(long), np.concatenate(digests), threshold, part, parts is None)
+    return dict(sorted(found.items()))
+
+
+# A short text in one width and case, without white space and marks; beside digits marks matter (9+5, 9-5, 1.5).
+_FOLDED = pl.col("text").str.normalize("NFKC").str.to_lowercase().str.replace_all(r"\s+", "")
+_LETTERS = _FOLDED.str.replace_all(r"[^\p{L}\p{M}\p{N}]", "")
+_BARE = pl.when(_FOLDED.str.contains(r"\p{Nd}") | (_LETTERS == "")).then(_FOLDED).otherwise(_LETTERS)
+
+
+def _same(short: pl.DataFrame, part: np.ndarray, anywhere: bool) -> dict[int, int]:
+    """Short texts whose letters are those of an earlier one."""
+    firsts = short.with_columns(pl.col("row").min().over("bare").alias("first"))
+    row, first = firsts["row"].to_numpy(), firsts["first"].to_numpy()
+    again = (row != first) & (anywhere | (part[first] < part[row]))
+    return dict(zip(row[again].tolist(), first[again].tolist(), strict=True))
+
+
+def _alike(
+    texts: pl.Series, rows: np.ndarray, digests: np.ndarray, threshold: float, part: np.ndarray, anywhere: bool
+) -> dict[int, int]:
+    """Long texts that are near to an earlier one: candidates share a band of their digests."""
+    found: dict[int, int] = {}
+    for pairs in _candidates(digests):
+        one, other = rows[pairs["one"].to_numpy()], rows[pairs["other"].to_numpy()]
+        open_ = np.array([row not in found for row in one.tolist()], bool)
+        open_ &= anywhere | (part[other] < part[one])
+        one, other = one[open_], other[open_]
+        if not len(one):
+            continue
+        named, where = np.unique(np.concatenate([one, other]), return_inverse=True)
+        hashes, offsets = _triples(_words(texts.gather(named)))
+        sets = [np.unique(part) for part in np.split(hashes, offsets[1:-1])]
+        for row, earlier, a, b in zip(one.tolist(), other.tolist(), *np.split(where, 2), strict=True):
+            if row not in found:
+                common = len(np.intersect1d(sets[a], sets[b], assume_unique=True))
+                if common >= threshold * (len(sets[a]) + len(sets[b]) - common):
+                    found[row] = earlier
     return found
 
 
-def near_to(texts: Sequence[str], others: Sequence[str], threshold: float) -> list[int]:
-    """Indices of texts that are near to any of the others."""
-    found = near_duplicates([*others, *texts], threshold, originals=len(others))
-    return sorted(index - len(others) for index in found)
+def _candidates(digests: np.ndarray) -> Iterator[pl.DataFrame]:
+    """Band by band, pairs of places (`one`, an earlier `other`) whose digests agree there, in order."""
+    width = _PERMUTATIONS // _BANDS
+    for band in range(_BANDS):
+        key = np.zeros(len(digests), np.uint64)
+        for column in range(band * width, (band + 1) * width):
+            key = key * _FACTOR + digests[:, column]
+        shared = pl.DataFrame({"key": key}).with_row_index("one").filter(pl.len().over("key") > 1)
+        firsts = shared.filter(pl.int_range(pl.len()).over("key") < _COMPARED).rename({"one": "other"})
+        pairs = shared.join(firsts, on="key").filter(pl.col("other") < pl.col("one"))
+        yield pairs.sort("one", "other").select("one", "other")
 
 
-def _bare(text: str) -> str:
-    """A short text in one width and case, without white space and marks; beside digits marks matter (9+5, 9-5, 1.5)."""
-    folded = "".join(unicodedata.normalize("NFKC", text).casefold().split())
-    if any(char.isdecimal() for char in folded):
-        return folded
-    return "".join(char for char in folded if char.isalnum()) or folded
+def _words(texts: pl.Series) -> pl.Series:
+    return texts.str.to_lowercase().str.extract_all(_WORD)
 
 
-def _triples(words: Sequence[str]) -> Shingles:
-    return frozenset(" ".join(three) for three in zip(words, words[1:], words[2:], strict=False))
+def _triples(words: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of all word triples of texts, one text's after the other's, and where each text's begin."""
+    lengths = words.list.len().to_numpy().astype(np.int64)
+    hashed = words.explode(empty_as_null=False).hash(0).to_numpy()
+    three = (hashed[:-2] * _FACTOR + hashed[1:-1]) * _FACTOR + hashed[2:]
+    # The last two words of a text begin no triple of it.
+    ends = np.cumsum(lengths)
+    inside = np.ones(len(hashed), bool)
+    inside[ends - 1] = inside[ends - 2] = False
+    return three[inside[:-2]], np.concatenate([[0], np.cumsum(lengths - 2)])
 
 
-def _digests(sets: list[list[str]]) -> np.ndarray:
+def _digests(hashes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     from rensa import RMinHash
 
-    return np.asarray(RMinHash.digests_from_token_sets(sets, _PERMUTATIONS, 0), dtype=np.uint32)
-
-
-def _alike(digests: np.ndarray) -> Iterator[tuple[int, int]]:
-    """(row, earlier row) of rows that share a band of their digests, each pair in row order."""
-    rows = _PERMUTATIONS // _BANDS
-    for band in range(_BANDS):
-        keys = pl.DataFrame(digests[:, band * rows : (band + 1) * rows]).with_row_index("row")
-        names = [name for name in keys.columns if name != "row"]
-        buckets = keys.group_by(names, maintain_order=True).agg("row").filter(pl.col("row").list.len() > 1)["row"]
-        for bucket in buckets.to_list():
-            for place, row in enumerate(bucket):
-                yield from ((row, earlier) for earlier in bucket[: min(place, _COMPARED)])
-
-
-def _jaccard(one: Shingles, other: Shingles) -> float:
-    return len(one & other) / len(one | other)
+    found = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets.astype(np.uint64), _PERMUTATIONS, 0)
+    return np.asarray(found.to_rows(), dtype=np.uint32)

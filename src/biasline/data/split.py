@@ -2,11 +2,12 @@
 
 import hashlib
 import unicodedata
+from collections.abc import Iterable
 
 import polars as pl
 
 from biasline.data.kinds import Kind
-from biasline.data.nearness import near_duplicates, near_to
+from biasline.data.nearness import near_duplicates
 from biasline.data.sources import FIXED_SPLIT
 from biasline.errors import BiaslineError
 from biasline.layout import SPLITS, TaskPlace
@@ -84,31 +85,33 @@ def without_near_duplicates(
 
     Returns: the splits, and what was taken out: `near_duplicate`, `leak` → rows.
     """
-    taken: dict[str, list[pl.DataFrame]] = {"near_duplicate": [], "leak": []}
+    taken: dict[str, list[pl.DataFrame]] = {}
 
-    def take(name: str, reason: str, indices: list[int]) -> None:
-        if indices:
-            mask = pl.Series(range(parts[name].height)).is_in(indices)
-            taken[reason].append(parts[name].filter(mask))
+    def take(name: str, reason: str, places: Iterable[int]) -> None:
+        mask = pl.int_range(parts[name].height, eager=True).is_in(list(places))
+        if mask.any():
+            taken.setdefault(reason, []).append(parts[name].filter(mask))
             parts[name] = parts[name].filter(~mask)
 
     parts = dict(parts)
     if across:
-        held_out: list[str] = []
-        for name in ("test", "valid", "train"):
-            prompts = _joined(parts[name], kind.given)
-            if held_out:
-                take(name, "leak", near_to(prompts, held_out, threshold))
-            held_out += _joined(parts[name], kind.given)
+        order = ("test", "valid", "train")
+        prompts = [_joined(parts[name], kind.given) for name in order]
+        numbers = [pl.repeat(number, len(part), dtype=pl.Int64, eager=True) for number, part in enumerate(prompts)]
+        leaks = near_duplicates(pl.concat(prompts), threshold, pl.concat(numbers))
+        start = 0
+        for name, part in zip(order, prompts, strict=True):
+            take(name, "leak", [place - start for place in leaks if start <= place < start + len(part)])
+            start += len(part)
     if within:
         compared = kind.columns if kind.answer == "output" else kind.given
         for name in SPLITS:
-            take(name, "near_duplicate", sorted(near_duplicates(_joined(parts[name], compared), threshold)))
-    return parts, {reason: pl.concat(frames) for reason, frames in taken.items() if frames}
+            take(name, "near_duplicate", near_duplicates(_joined(parts[name], compared), threshold))
+    return parts, {reason: pl.concat(frames) for reason, frames in taken.items()}
 
 
-def _joined(frame: pl.DataFrame, columns: tuple[str, ...]) -> list[str]:
-    return frame.select(pl.concat_str(columns, separator="\n")).to_series().to_list()
+def _joined(frame: pl.DataFrame, columns: tuple[str, ...]) -> pl.Series:
+    return frame.select(pl.concat_str(columns, separator="\n")).to_series()
 
 
 def read_split(place: TaskPlace, name: str) -> pl.DataFrame:
