@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +51,22 @@ class Predictor:
         rows = _columns(records, *KINDS[self.task.kind].prompt)
         return self._classify(rows) if self.labels else self._answer(rows, params or {})
 
+    @cached_property
+    def _dialogues(self) -> Encoder:
+        return Encoder(self.tokenizer, self.task.tokens.template, self.task.tokens.max_length)
+
+    @cached_property
+    def _texts(self) -> TextEncoder:
+        return TextEncoder(self.tokenizer, self.task.tokens.max_length, self.token_types)
+
     def _answer(self, rows: Sequence[tuple[str, str]], params: dict[str, Any]) -> list[str]:
-        encoder = Encoder(self.tokenizer, self.task.tokens.template, self.task.tokens.max_length)
-        ids = encoder.prompts([dialogue(*row) for row in rows])
+        ids = self._dialogues.prompts([dialogue(*row) for row in rows])
         settings = self.task.evaluate
         longest = params.get("max_new_tokens", settings.max_new_tokens)
-        return generate(self.model, self.tokenizer, ids, longest, settings.batch_size, encoder.stops())
+        return generate(self.model, self.tokenizer, ids, longest, settings.batch_size, self._dialogues.stops())
 
     def _classify(self, rows: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-        encoder = TextEncoder(self.tokenizer, self.task.tokens.max_length, self.token_types)
-        inputs = encoder.texts([text for text, _ in rows], [pair for _, pair in rows])
+        inputs = self._texts.texts([text for text, _ in rows], [pair for _, pair in rows])
         found = probabilities(self.model, inputs, self.model.config.pad_token_id, self.task.evaluate.batch_size)
         return [{"label": self.labels[row.argmax()], "probability": float(row.max())} for row in found]
 

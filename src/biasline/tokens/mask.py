@@ -14,6 +14,7 @@ import numpy as np
 
 from biasline.errors import BiaslineError
 from biasline.tokens.template import Cut, Template, Turn
+from biasline.tokens.texts import text_encoder
 
 IGNORED = -100
 
@@ -89,6 +90,7 @@ class Encoder:
         long_response: `reject` or `truncate` an answer that fills `max_length` by itself.
 
     Special tokens written out in the data are read as plain text: data must not end a sequence or forge a turn.
+    Threads may share an encoder.
 
     Errors: `BiaslineError` where the tokenizer has no end-of-sequence token, or the template does not work with it.
     """
@@ -107,8 +109,8 @@ class Encoder:
         # The template's own words in tokens, one after the other; where those of a cut's segments stand among them.
         self._words: list[int] = []
         self._layouts: dict[Cut, np.ndarray] = {}
-        # Threads share the tokenizer, and whether special tokens are meant is a switch on it.
-        self._using = Lock()
+        self._laying = Lock()
+        self._texts = text_encoder(tokenizer)
 
     def stops(self) -> list[int]:
         """Tokens that end an answer: the tokenizer's end of sequence, and the template's end of turn."""
@@ -142,14 +144,15 @@ class Encoder:
     def _segments(self, dialogues: Sequence[Sequence[Turn]]) -> _Segments:
         """All pieces of the dialogues; their contents in one call of the encoder."""
         cuts = [self.template.cut(turns) for turns in dialogues]
-        layouts = [self._layout(cut) for cut in cuts]
+        by_cut = {cut: self._layout(cut) for cut in set(cuts)}
+        layouts = [by_cut[cut] for cut in cuts]
         texts = [
             piece.text(turns)
             for cut, turns in zip(cuts, dialogues, strict=True)
             for piece in cut.pieces
             if not piece.special
         ]
-        contents = self._ids(texts)
+        contents = [found.ids for found in self._texts.encode_batch_fast(texts, add_special_tokens=False)]
         role, supervised, start, length = np.concatenate([np.zeros((0, 4), np.int64), *layouts]).T
         # The contents' tokens stand behind the template's words.
         words = self._words.copy()
@@ -162,10 +165,10 @@ class Encoder:
 
     def _layout(self, cut: Cut) -> np.ndarray:
         """Segments of a cut's dialogues: role, whether supervised, and start and length of the template's words."""
-        if cut not in self._layouts:
-            with self._using:
+        with self._laying:
+            if cut not in self._layouts:
                 self._layouts[cut] = np.array(self._laid(cut), np.int64)
-        return self._layouts[cut]
+            return self._layouts[cut]
 
     def _laid(self, cut: Cut) -> list[tuple[int, bool, int, int]]:
         pieces = cut.pieces
@@ -195,13 +198,3 @@ class Encoder:
         """Put tokens of the template's behind those that are there; where they begin, and how many they are."""
         self._words += ids
         return len(self._words) - len(ids), len(ids)
-
-    def _ids(self, texts: list[str]) -> list[list[int]]:
-        # Straight to the encoder in Rust: the wrapper's offsets, masks and dictionaries cost as much as the encoding.
-        backend = self.tokenizer.backend_tokenizer
-        with self._using:
-            backend.no_truncation()
-            backend.no_padding()
-            backend.encode_special_tokens = True
-            found = backend.encode_batch_fast(texts, add_special_tokens=False)
-        return [one.ids for one in found]

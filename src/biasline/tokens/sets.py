@@ -1,7 +1,10 @@
 """The tokenize stage: clean splits → memory-mapped token sets and a preview that shows the mask."""
 
+import gc
+import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,7 @@ from biasline.tokens.texts import TextEncoder, label_names, label_numbers
 SUMMARY = "summary.json"
 _MUCH_LEFT_OUT = 0.05
 # Rows that are Python lists at one time: a million of them would not fit.
-_CHUNK, _AT_ONCE = 5_000, 2
+_CHUNK, _MOST_THREADS = 1_000, 8
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,7 @@ def read_summary(place: TaskPlace) -> Mapping[str, Any]:
 
 def _encoded(frames: Mapping[str, pl.DataFrame], encode: _Encode, shown: Progress) -> Iterator[tuple[str, _TokenSet]]:
     done = 0
-    # While one chunk is in the encoder, which is not Python, another is put together.
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with _own_threads() as pool:
         for name, frame in frames.items():
             chunks = list(frame.iter_slices(_CHUNK)) or [frame]
             parts = []
@@ -149,6 +151,25 @@ def _encoded(frames: Mapping[str, pl.DataFrame], encode: _Encode, shown: Progres
                     pa.concat_tables([part.table for part in parts]), [row for part in parts for row in part.rejected]
                 ),
             )
+
+
+@contextmanager
+def _own_threads() -> Iterator[ThreadPoolExecutor]:
+    """A thread for each core, each with a chunk of its own.
+
+    The tokenizer's own threads would share one chunk, and all but one wait while its tokens are put together. Python's
+    search for cycles, of which rows have none, would look through every token again and again.
+    """
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    gc.disable()
+    try:
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS)) as pool:
+            yield pool
+    finally:
+        gc.enable()
+        del os.environ["TOKENIZERS_PARALLELISM"]
+        os.environ |= {"TOKENIZERS_PARALLELISM": before} if before else {}
 
 
 def _of_answers(encoder: Encoder) -> _Encode:
