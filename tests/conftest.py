@@ -86,6 +86,7 @@ def workspace(tmp_path, monkeypatch) -> Path:
 @pytest.fixture(scope="session")
 def trained_once(tmp_path_factory) -> Path:
     """The task's folder after validate, tokenize, train and evaluate, for `trained` to copy."""
+    from biasline.data.augment import augment
     from biasline.data.validate import validate
     from biasline.evaluation.evaluate import evaluate
     from biasline.layout import TaskPlace, write_text
@@ -100,6 +101,7 @@ def trained_once(tmp_path_factory) -> Path:
         task, place = read_params(folder / "params.yaml").tasks["small"], TaskPlace("small")
         write_text(place.resolved, task.model_dump_json())
         validate(task, place)
+        augment(task, place)
         tokenize(task, place)
         train(task, place, lambda start: lambda step, values: None)
         evaluate(task, place)

@@ -80,6 +80,10 @@ class TaskPlace:
         return self.folder / "quality.md"
 
     @property
+    def augmented(self) -> Path:
+        return self.folder / "augmented.parquet"
+
+    @property
     def tokens(self) -> Path:
         return self.folder / "tokens"
 

@@ -92,6 +92,30 @@ class Split(Group):
         return self
 
 
+class Augment(Group):
+    """Further training rows made out of the training rows; none by default."""
+
+    eda: int = Field(0, ge=0, le=16, description="changed copies of each training row (easy data augmentation)")
+    share: float = Field(0.1, gt=0.0, lt=1.0, description="share of a row's words that a copy changes, one at least")
+    operations: tuple[Literal["swap", "delete", "replace", "insert"], ...] = Field(
+        (), description="what is done to words; empty: swap and delete, and with synonyms replace and insert"
+    )
+    synonyms: str = Field("", description="a text file in custom/: words that may stand for one another in one line")
+    translate: tuple[str, ...] = Field(
+        (), description="pins in custom/ of two translating models, there and back: one more copy of each training row"
+    )
+    columns: tuple[str, ...] = Field(
+        (), description="which texts are changed; empty: the instruction, or the texts of a classification"
+    )
+    seed: int = Field(0, description="another seed changes other words")
+
+    @model_validator(mode="after")
+    def _translates_there_and_back(self) -> "Augment":
+        if len(self.translate) not in (0, 2):
+            raise ValueError(f"translate takes two pins, there and back, got {len(self.translate)}")
+        return self
+
+
 class Load(Group):
     """How the base's files are read."""
 
@@ -186,6 +210,7 @@ class Task(Group):
     source: Source = Source()
     quality: Quality = Quality()
     split: Split = Split()
+    augment: Augment = Augment()
     load: Load = Load()
     tokens: Tokens = Tokens()
     train: Train = Train()
@@ -248,7 +273,10 @@ def get_task(params: Params, name: str, where: str) -> Task:
 def check_inputs(name: str, task: Task, root: Path) -> None:
     """Whether the files that a task names are there, before any work starts."""
     template = task.tokens.template if task.tokens.template.endswith(JINJA) else ""
-    for key, own in (("quality.checks", task.quality.checks), ("tokens.template", template)):
+    owned = [("quality.checks", task.quality.checks), ("tokens.template", template)]
+    owned += [("augment.synonyms", task.augment.synonyms)]
+    owned += [("augment.translate", pin) for pin in task.augment.translate]
+    for key, own in owned:
         if own and (Path(own).parts[0] != CUSTOM.name or not (root / own).is_file()):
             raise BiaslineError(
                 f"tasks.{name}.{key}: {own}: no such file in {CUSTOM}/",

@@ -55,6 +55,7 @@ def short_rows(shared, count):
 @pytest.mark.slow
 def test_a_base_without_biases_through_all_stages(workspace, shared, stories, capsys):
     """Zero biases are injected into a real LLaMA; they learn from real rows, are stored, found again, and answer."""
+    from biasline.data.augment import augment
     from biasline.data.validate import validate
     from biasline.evaluation.evaluate import evaluate
     from biasline.evaluation.serving import Package
@@ -79,6 +80,7 @@ def test_a_base_without_biases_through_all_stages(workspace, shared, stories, ca
     task, place = read_params(workspace / "params.yaml").tasks["stories"], TaskPlace("stories")
     write_text(place.resolved, task.model_dump_json())
     validate(task, place)
+    augment(task, place)
     tokenize(task, place)
     train(task, place, lambda start: lambda step, values: None)
     evaluate(task, place)

@@ -3,6 +3,7 @@ import re
 
 import pytest
 
+from biasline.data.augment import augment
 from biasline.data.validate import validate
 from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace
@@ -15,6 +16,7 @@ from biasline.tokens.sets import read_summary, read_token_set, tokenize
 def small(workspace):
     task, place = read_params(workspace / "params.yaml").tasks["small"], TaskPlace("small")
     validate(task, place)
+    augment(task, place)
     return task, place
 
 
@@ -81,6 +83,7 @@ def test_dialogues_go_through_with_every_answer_supervised(workspace):
     task = Task(base="data/bases/tiny-bloom.json", data="talks.json", quality={"off": ["near_duplicate", "leak"]})
     place = TaskPlace("talks")
     validate(task, place)
+    augment(task, place)
     tokenize(task, place)
     page = place.preview.read_text(encoding="utf-8")
     shown = re.search(

@@ -1,6 +1,7 @@
 import pytest
 
 from biasline.bases.pin import read_pin
+from biasline.data.augment import augment
 from biasline.data.validate import validate
 from biasline.layout import TaskPlace
 from biasline.params import read_params
@@ -12,6 +13,7 @@ from biasline.training.fingerprint import fingerprint, folder_sha256
 def made(workspace):
     task, place = read_params(workspace / "params.yaml").tasks["small"], TaskPlace("small")
     validate(task, place)
+    augment(task, place)
     tokenize(task, place)
     return task, read_pin(workspace / task.base), place
 

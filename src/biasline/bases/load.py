@@ -42,6 +42,19 @@ def load_causal_lm(pin: Pin, folder: Path, load: Load) -> Any:
     return model
 
 
+def load_seq2seq(pin: Pin, folder: Path, load: Load) -> Any:
+    """A model that turns one text into another, as `load_causal_lm` loads one that goes on."""
+    from transformers import AutoModelForSeq2SeqLM
+
+    model, missing = _load(AutoModelForSeq2SeqLM, pin, folder, load)
+    if missing:
+        raise BiaslineError(
+            f"base {pin.name}: no weights for {missing[0]}, which {type(model).__name__} needs",
+            "take a model that was trained to translate",
+        )
+    return model
+
+
 def load_classifier(
     pin: Pin, folder: Path, load: Load, labels: Sequence[str], seed: int, head: str = "auto"
 ) -> tuple[Any, list[str]]:

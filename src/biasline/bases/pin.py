@@ -22,6 +22,11 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
     "tokenizer.model",
+    "source.spm",
+    "target.spm",
+    "target_vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
     "chat_template.jinja",
 )
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")

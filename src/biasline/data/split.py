@@ -96,11 +96,11 @@ def without_near_duplicates(
     parts = dict(parts)
     if across:
         order = ("test", "valid", "train")
-        prompts = [_joined(parts[name], kind.given) for name in order]
-        numbers = [pl.repeat(number, len(part), dtype=pl.Int64, eager=True) for number, part in enumerate(prompts)]
-        leaks = near_duplicates(pl.concat(prompts), threshold, pl.concat(numbers))
+        asked = [prompts(parts[name], kind) for name in order]
+        numbers = [pl.repeat(number, len(part), dtype=pl.Int64, eager=True) for number, part in enumerate(asked)]
+        leaks = near_duplicates(pl.concat(asked), threshold, pl.concat(numbers))
         start = 0
-        for name, part in zip(order, prompts, strict=True):
+        for name, part in zip(order, asked, strict=True):
             take(name, "leak", [place - start for place in leaks if start <= place < start + len(part)])
             start += len(part)
     if within:
@@ -108,6 +108,11 @@ def without_near_duplicates(
         for name in SPLITS:
             take(name, "near_duplicate", near_duplicates(_joined(parts[name], compared), threshold))
     return parts, {reason: pl.concat(frames) for reason, frames in taken.items()}
+
+
+def prompts(frame: pl.DataFrame, kind: Kind) -> pl.Series:
+    """All that the model is given of each row, as one text."""
+    return _joined(frame, kind.given)
 
 
 def _joined(frame: pl.DataFrame, columns: tuple[str, ...]) -> pl.Series:

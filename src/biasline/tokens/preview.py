@@ -16,6 +16,7 @@ def preview(
     rows: Sequence[Mapping[str, Any]],
     lengths: Sequence[int],
     supervised: Sequence[int] | None,
+    augmented: Sequence[Mapping[str, Any]],
 ) -> str:
     """The page.
 
@@ -24,6 +25,7 @@ def preview(
         rows: some training rows in tokens: `row`, `input_ids`, `labels`.
         lengths: tokens of every training row.
         supervised: supervised tokens of every training row; None where labels are classes.
+        augmented: some augmented rows: `row`, `parent`, `method`, `old` and `new` text.
     """
     labels = summary.get("labels")
     made = f"labels {', '.join(labels)}" if labels else f"template `{summary['template']}`"
@@ -55,6 +57,11 @@ def preview(
         ids, target = row["input_ids"], row["labels"]
         shown = f"{tokenizer.decode(ids)} → {labels[target]}" if labels else _marked(tokenizer, ids, target)
         lines += [f"Row {row['row']}, {len(ids)} tokens:", "", "````text", shown, "````", ""]
+    if augmented:
+        lines += ["## Augmented rows beside their parents", ""]
+    for row in augmented:
+        told = f"Row {row['row']}, made of row {row['parent']} by {row['method']}:"
+        lines += [told, "", "````text", f"- {row['old']}", f"+ {row['new']}", "````", ""]
     return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from biasline.bases.pin import Pin, load_tokenizer, verified_folder, wants_token_types
+from biasline.data.augment import read_augmented
 from biasline.data.split import read_split
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json, load_json
@@ -70,6 +71,8 @@ def tokenize(task: Task, place: TaskPlace) -> str:
     pin, folder = verified_folder(Path(task.base))
     tokenizer = load_tokenizer(pin, folder)
     frames = {name: read_split(place, name) for name in SPLITS}
+    augmented = read_augmented(place)
+    frames["train"] = pl.concat([frames["train"], augmented.select(frames["train"].columns)])
     rows = sum(frame.height for frame in frames.values())
     labels: list[str] = []
     if task.kind == "classification":
@@ -96,7 +99,8 @@ def tokenize(task: Task, place: TaskPlace) -> str:
         (draft / SUMMARY).write_text(dump_json(summary), encoding="utf-8")
     train = sets["train"]
     supervised = train.supervised() if not labels else None
-    page = preview(tokenizer, summary, train.table.slice(0, PREVIEWED).to_pylist(), train.lengths(), supervised)
+    shown = train.table.slice(0, PREVIEWED).to_pylist()
+    page = preview(tokenizer, summary, shown, train.lengths(), supervised, _beside_parents(augmented, frames["train"]))
     write_text(place.preview, page)
     counts = ", ".join(f"{name} {numbers['rows']:,}" for name, numbers in summary["splits"].items())
     left_out = sum(len(found.rejected) for found in sets.values())
@@ -133,6 +137,17 @@ def read_token_set(place: TaskPlace, split: str) -> Any:
 def read_summary(place: TaskPlace) -> Mapping[str, Any]:
     """Counts and lengths of the token sets, and what they were made with."""
     return load_json(place.tokens / SUMMARY, f"dvc repro tokenize@{place.task}")
+
+
+def _beside_parents(augmented: pl.DataFrame, train: pl.DataFrame) -> list[dict[str, Any]]:
+    """Some augmented rows: `row`, `parent`, `method`, and what was changed as `old` and `new`."""
+    found = []
+    for row in augmented.head(PREVIEWED).iter_rows(named=True):
+        parent = train.row(by_predicate=pl.col("row") == row["parent"], named=True)
+        changed = [name for name in train.columns if name != "row" and row[name] != parent[name]]
+        old, new = ("\n".join(source[name] for name in changed) for source in (parent, row))
+        found.append({name: row[name] for name in ("row", "parent", "method")} | {"old": old, "new": new})
+    return found
 
 
 def _encoded(frames: Mapping[str, pl.DataFrame], encode: _Encode, shown: Progress) -> Iterator[tuple[str, _TokenSet]]:
