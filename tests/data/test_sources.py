@@ -368,3 +368,17 @@ def test_a_broken_dialogue_is_null_for_the_contract_to_find(tmp_path, turns):
 
 def test_single_turns_have_no_history(tmp_path):
     assert frame_of(put(tmp_path, json.dumps(ROWS)))["history"].to_list() == ["", ""]
+
+
+@pytest.mark.parametrize(("header", "rows"), [("present", 2), ("absent", 3), ("auto", 3)])
+def test_whether_there_is_a_header_can_be_said(tmp_path, header, rows):
+    path = tmp_path / "rows.csv"
+    path.write_text("frage,antwort\nwho,me\nwhat,that\n")
+    names = ("frage", "antwort") if header == "present" else ("1", "2")
+    source = Source(header=header, columns=dict(zip(("instruction", "output"), names, strict=True)))
+    if header == "auto":  # a name in the mapping counts as recognised
+        source = source.model_copy(update={"columns": {"instruction": "frage", "output": "antwort"}})
+        rows = 2
+    found = read_examples(path, KINDS["instruction"], source).frame
+    assert found.height == rows
+    assert found["instruction"].to_list()[-2:] == ["who", "what"]

@@ -1,5 +1,6 @@
 """Many tasks on one base in memory: the answers are those of each task alone."""
 
+import json
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from biasline.bitfit import BiasDelta, tune_biases
 from biasline.errors import BiaslineError
 from biasline.evaluation.serving import Package, SharedBase
 from biasline.params import Task
+from biasline.tokens.template import Turn
 
 PIN = "data/bases/tiny-bloom.json"
 
@@ -105,3 +107,38 @@ def test_a_delta_of_another_base_is_not_packaged(packages, workspace):
         Package.read(files, one.pin_path)
     shutil.copy(workspace / PIN, files["pin"])
     assert Package.read(files, one.pin_path).predictor()(ROWS["answers"])
+
+
+def test_what_was_said_before_is_part_of_the_question(packages):
+    ask = packages["answers"].predictor()
+    before = [{"role": "user", "content": "Count to two."}, {"role": "assistant", "content": "one, two"}]
+    row = {"instruction": "And on."}
+    plain, told = ask([row, row | {"history": before}])
+    assert told != plain
+    shapes = [
+        [list(turn.values()) for turn in before],
+        json.dumps(before),
+        [{"from": "human", "value": "Count to two."}, before[1]],
+    ]
+    assert ask([row | {"history": shape} for shape in shapes]) == [told] * 3
+    assert ask([row | {"history": none} for none in (None, float("nan"), "", [])]) == [plain] * 4
+    seen = ask._dialogues.prompts(
+        [[Turn("user", "Count to two."), Turn("assistant", "one, two"), Turn("user", "And on.")]]
+    )
+    assert (
+        ask.tokenizer.decode(seen[0]) == "Human: Count to two.\n\nAssistant: one, two</s>Human: And on.\n\nAssistant: "
+    )
+
+
+@pytest.mark.parametrize(
+    ("history", "told"),
+    [
+        ("not json", "row 2: `history` must be a list of {role, content}"),
+        ([{"role": "robot", "content": "x"}], "row 2: `history` must be a list of {role, content}"),
+        (7, "row 2: `history` must be a list"),
+        ([{"role": "user", "content": "x"}], "user and assistant must speak in turn, the assistant last"),
+    ],
+)
+def test_a_history_that_is_none_is_told(packages, history, told):
+    with pytest.raises(ValueError, match=told):
+        packages["answers"].predictor()([{"instruction": "so"}, {"instruction": "so", "history": history}])

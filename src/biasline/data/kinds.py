@@ -1,6 +1,8 @@
 """The two kinds of examples: their columns, and the names under which files have them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,23 @@ class Kind:
 
 # A column of whole dialogues: lists of {role, content}, or of {from, value} as ShareGPT has them.
 DIALOGUES = ("messages", "conversations", "conversation", "dialogue", "dialog")
-ROLES = {"system": "system", "user": "user", "human": "user"}
-ROLES |= dict.fromkeys(("assistant", "gpt", "bot", "model", "chatgpt"), "assistant")
+_ROLES = {"system": "system", "user": "user", "human": "user"}
+_ROLES |= dict.fromkeys(("assistant", "gpt", "bot", "model", "chatgpt"), "assistant")
+
+
+def turn_of(item: Any) -> tuple[str, str]:
+    """(role, what is said) of a turn as files have it: {role, content}, ShareGPT's {from, value}, or [role, content].
+
+    Errors: `ValueError`, `TypeError`, `KeyError` or `AttributeError` for anything else.
+    """
+    if isinstance(item, Mapping):
+        role, said = (item["role"], item["content"]) if "role" in item else (item["from"], item["value"])
+    else:
+        role, said = item
+    if not isinstance(said, str):
+        raise TypeError(f"{type(said).__name__} is no text")
+    return _ROLES[role.lower()], said
+
 
 KINDS = {
     "instruction": Kind(

@@ -6,13 +6,14 @@ from typing import Any
 
 import polars as pl
 
+from biasline.data.charts import bar, histogram
 from biasline.data.contract import Checked
 from biasline.data.kinds import Kind
 from biasline.layout import SPLITS
 
 _SHOWN_ROWS = 30
 _SHOWN_CHARS = 80
-_BAR = 30
+_SHOWN_LABELS = 20
 
 
 def quality_numbers(checked: Checked, splits: dict[str, pl.DataFrame], raw_sha256: str) -> dict[str, Any]:
@@ -44,10 +45,11 @@ def quality_page(
         "| split | rows | |",
         "|---|---:|---|",
         *(
-            f"| {name} | {count:,} | {_bar(count, max(numbers['splits'].values()))} |"
+            f"| {name} | {count:,} | {bar(count, max(numbers['splits'].values()))} |"
             for name, count in numbers["splits"].items()
         ),
         "",
+        *_shape(kind, checked.good),
         "## Quarantine",
         "",
     ]
@@ -56,7 +58,7 @@ def quality_page(
     most = max(checked.broken.values())
     lines += ["| rule | what is wrong | rows | |", "|---|---|---:|---|"]
     for name, count in sorted(checked.broken.items(), key=lambda item: (-item[1], item[0])):
-        lines.append(f"| {name} | {checked.told[name]} | {count:,} | {_bar(count, most)} |")
+        lines.append(f"| {name} | {checked.told[name]} | {count:,} | {bar(count, most)} |")
     shown = checked.quarantine.head(_SHOWN_ROWS)
     lines += ["", f"The first {shown.height} of them (all are in `clean/quarantine.parquet`):", ""]
     columns = [name for name in kind.columns if name not in kind.context or (shown[name].fill_null("") != "").any()]
@@ -67,8 +69,17 @@ def quality_page(
     return "\n".join([*lines, ""])
 
 
-def _bar(count: int, most: int) -> str:
-    return "█" * max(1, round(_BAR * count / most)) if count else ""
+def _shape(kind: Kind, good: pl.DataFrame) -> list[str]:
+    """Lengths of what the model is given and of what it is to say, or how often there is each label."""
+    given = good.select(pl.sum_horizontal(pl.col(name).str.len_chars() for name in kind.given)).to_series()
+    lines = ["## Good rows", "", *histogram(given.to_list(), "characters of the prompt"), ""]
+    if kind.answer == "output":
+        return [*lines, *histogram(good["output"].str.len_chars().to_list(), "characters of the output"), ""]
+    counts = good["label"].value_counts(sort=True).sort(["count", "label"], descending=[True, False]).rows()
+    lines += ["| label | rows | |", "|---|---:|---|"]
+    lines += [f"| {_cell(label)} | {count:,} | {bar(count, counts[0][1])} |" for label, count in counts[:_SHOWN_LABELS]]
+    more = len(counts) - _SHOWN_LABELS
+    return [*lines, *([f"| and {more:,} more | | |"] if more > 0 else []), ""]
 
 
 def _cell(value: str | None) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from biasline.data.files import Record, raw_files
-from biasline.data.kinds import DIALOGUES, ROLES, Kind
+from biasline.data.kinds import DIALOGUES, Kind, turn_of
 from biasline.errors import BiaslineError, shown
 from biasline.params import Source
 
@@ -112,7 +112,7 @@ class _Headers:
 
     def __call__(self, first: list[str]) -> bool:
         if self._source.header != "auto":
-            return self._source.header == "yes"
+            return self._source.header == "present"
         if any(cell.strip().lower() in self._known for cell in first):
             return True
         note = f"no header: the first line has no known column name, so columns are called 1 to {len(first)}"
@@ -212,7 +212,7 @@ def _unrolled(raw: pl.DataFrame, name: str) -> pl.DataFrame:
 
 def _parted(text: str | None) -> tuple[str | None, str, str | None, str | None]:
     try:
-        turns = [_turn(item) for item in json.loads(text or "")]
+        turns = [turn_of(item) for item in json.loads(text or "")]
     except (ValueError, TypeError, KeyError, AttributeError):
         return None, "", None, None
     while turns and turns[-1][0] != "assistant":  # a question without an answer teaches nothing
@@ -223,13 +223,6 @@ def _parted(text: str | None) -> tuple[str | None, str, str | None, str | None]:
         return None, "", None, None
     *before, (_, question), (_, answer) = turns
     return question, "", answer, json.dumps(before, ensure_ascii=False) if before else ""
-
-
-def _turn(item: Any) -> tuple[str, str]:
-    role, said = (item["role"], item["content"]) if "role" in item else (item["from"], item["value"])
-    if not isinstance(said, str):
-        raise TypeError
-    return ROLES[role.lower()], said
 
 
 def _as_text(value: Any) -> str | None:

@@ -1,5 +1,6 @@
 """Answers of a model at hand to rows as a caller gives them."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from biasline.bases.pin import Pin, load_tokenizer, wants_token_types
-from biasline.data.kinds import KINDS
+from biasline.data.kinds import KINDS, turn_of
 from biasline.evaluation.classify import probabilities
 from biasline.evaluation.generate import generate
 from biasline.params import Task
 from biasline.tokens.mask import Encoder
-from biasline.tokens.template import dialogue
+from biasline.tokens.template import Turn
 from biasline.tokens.texts import TextEncoder
 
 
@@ -43,13 +44,18 @@ class Predictor:
         """One answer per row, in their order: a text, or `{"label", "probability"}`.
 
         Args:
-            records: rows with the columns of the task's kind; the second may be missing, None or NaN.
+            records: rows with the columns of the task's kind; all but the first may be missing, None or NaN. `history`
+                is what was said before an instruction: a list of {role, content}, or that as JSON.
             params: generation settings that take the place of the task's: `max_new_tokens`.
 
-        Errors: `ValueError` naming the first row without a text.
+        Errors: `ValueError` naming the first row without a text, or with a history that is none.
         """
         rows = _columns(records, *KINDS[self.task.kind].prompt)
-        return self._classify(rows) if self.labels else self._answer(rows, params or {})
+        if self.labels:
+            return self._classify(rows)
+        said = [_history(number, record.get("history")) for number, record in enumerate(records, 1)]
+        dialogues = [[*before, Turn("user", *row)] for before, row in zip(said, rows, strict=True)]
+        return self._answer(dialogues, params or {})
 
     @cached_property
     def _dialogues(self) -> Encoder:
@@ -59,8 +65,8 @@ class Predictor:
     def _texts(self) -> TextEncoder:
         return TextEncoder(self.tokenizer, self.task.tokens.max_length, self.token_types)
 
-    def _answer(self, rows: Sequence[tuple[str, str]], params: dict[str, Any]) -> list[str]:
-        ids = self._dialogues.prompts([dialogue(*row) for row in rows])
+    def _answer(self, dialogues: Sequence[Sequence[Turn]], params: dict[str, Any]) -> list[str]:
+        ids = self._dialogues.prompts(dialogues)
         settings = self.task.evaluate
         longest = params.get("max_new_tokens", settings.max_new_tokens)
         return generate(self.model, self.tokenizer, ids, longest, settings.batch_size, self._dialogues.stops())
@@ -79,3 +85,17 @@ def _columns(records: Sequence[dict[str, Any]], first: str, second: str) -> list
             raise ValueError(f"row {number}: `{first}` must be a text")
         rows.append((text, further if isinstance(further, str) else ""))
     return rows
+
+
+def _history(number: int, given: Any) -> list[Turn]:
+    """The turns before a row's instruction; none where it is missing, None or NaN."""
+    if given is None or given == "" or isinstance(given, float):
+        return []
+    try:
+        turns = [Turn(*turn_of(item)) for item in (json.loads(given) if isinstance(given, str) else given)]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ValueError(f"row {number}: `history` must be a list of {{role, content}}") from None
+    spoken = turns[1:] if turns and turns[0].role == "system" else turns
+    if [turn.role for turn in spoken] != ["user", "assistant"] * (len(spoken) // 2):
+        raise ValueError(f"row {number}: in `history` user and assistant must speak in turn, the assistant last")
+    return turns

@@ -10,7 +10,8 @@ from mlflow.pyfunc import PythonModel
 class BiaslineModel(PythonModel):
     """A frozen base with one task's biases.
 
-    Instruction tasks take rows of `instruction` and, if wanted, `input`, and give a list of answers. Classifications
+    Instruction tasks take rows of `instruction` and, if wanted, `input` and `history` (what was said before, a list of
+    {role, content}), and give a list of answers. Classifications
     take rows of `text` and, if wanted, `text_pair`, and give a list of `{"label", "probability"}`. Both in the order
     of the rows.
     """

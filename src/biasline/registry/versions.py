@@ -150,14 +150,15 @@ def metrics_sha256(path: Path) -> str:
 def _signature(task: Task) -> "ModelSignature":
     """What the packaged model takes and gives; generation settings are its parameters.
 
-    The second text is of any type: a column of None and NaN, as optional fields come, would break a string column.
+    What may be missing is of any type: a column of None and NaN, as optional fields come, would break a string column.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType
 
     first, second = KINDS[task.kind].prompt
-    inputs = Schema([ColSpec("string", first), ColSpec(AnyType(), second, required=False)])
+    further = (second, *KINDS[task.kind].context)
+    inputs = Schema([ColSpec("string", first), *(ColSpec(AnyType(), name, required=False) for name in further)])
     if task.kind == "classification":
         return ModelSignature(inputs, Schema([ColSpec("string", "label"), ColSpec("double", "probability")]))
     params = ParamSchema([ParamSpec("max_new_tokens", "long", task.evaluate.max_new_tokens)])
