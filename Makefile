@@ -1,6 +1,6 @@
 # Every target needs nothing run before it: the environment is built on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow ui sweep minilm demo-base demo-data
+.PHONY: help setup repro test test-slow bench ui sweep minilm demo-base demo-data
 
 PYTHON ?= python3
 PIP_FLAGS ?=
@@ -40,6 +40,10 @@ test: $(READY)  ## run all tests but the slow ones
 
 test-slow: $(READY)  ## run the slow ones: many whole runs
 	pytest -m slow
+
+bench: $(READY)  ## measure what the docs claim (ten minutes, 7 GB; needs the data in ../shared)
+	python -m benchmarks.engine
+	python -m benchmarks.data
 
 ui: $(READY)  ## compare runs in the browser, on this machine only (PORT=5000)
 	mlflow ui --host 127.0.0.1 --port $(PORT) --backend-store-uri $(MLFLOW_TRACKING_URI)

@@ -51,11 +51,15 @@ def shown(path: Path) -> str:
 
 @contextmanager
 def full_disk_is_told(path: Path) -> Iterator[None]:
-    """Turn an `OSError` while writing below `path` into an error that names the place."""
+    """Turn what the system refuses while writing below `path` into an error that names the place."""
     try:
         yield
-    except OSError as error:
+    except Exception as error:
+        # Libraries in Rust tell the system's word in a text of their own: "… File too large (os error 27)".
+        if not isinstance(error, OSError) and "(os error " not in str(error):
+            raise
+        told = getattr(error, "strerror", None) or first_line(error)
         raise BiaslineError(
-            f"{shown(path)}: cannot be written: {error.strerror or error}",
+            f"{shown(path)}: cannot be written: {told}",
             "free some space or mend the folder's permissions, then run the same command again",
         ) from error

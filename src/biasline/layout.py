@@ -12,9 +12,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from biasline.errors import BiaslineError, full_disk_is_told
+
+if TYPE_CHECKING:
+    import polars as pl
 
 PARAMS = Path("params.yaml")
 SPLITS = ("train", "valid", "test")
@@ -171,3 +176,10 @@ def write_text(target: Path, text: str) -> None:
     """Write UTF-8 text with `\\n` line ends, whole or not at all."""
     with replacing(target) as draft:
         draft.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_parquet(frame: "pl.DataFrame", path: Path) -> None:
+    """Write a frame as Parquet; what the system refuses is an `OSError`, which Polars itself tells in many ways."""
+    written = BytesIO()
+    frame.write_parquet(written)
+    path.write_bytes(written.getbuffer())

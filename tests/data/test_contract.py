@@ -3,8 +3,9 @@ import json
 import polars as pl
 import pytest
 
-from biasline.data.contract import RULES, check_examples, emptied_inputs, own_rules, refuse_too_many
+from biasline.data.contract import check_examples, emptied_inputs, refuse_too_many
 from biasline.data.kinds import KINDS
+from biasline.data.rules import RULES, own_rules
 from biasline.data.sources import read_examples
 from biasline.errors import BiaslineError
 from biasline.params import Quality, Source
@@ -43,7 +44,7 @@ def check(tmp_path, rows, quality=LENIENT, kind="instruction", **more):
         ({"output": "苹果".encode().decode("latin-1")}, "mojibake"),
         ({"output": "caf\ufffd"}, "mojibake"),
         ({"input": "https://example.com/a?b=c"}, "url_only_input"),
-        ({"input": "A whole sentence.", "output": "A whole  sentence."}, "copied_output"),
+        ({"input": "A whole sentence.", "output": "A whole sentence.\n"}, "copied_output"),
         ({"input": "[image attached]"}, "missing_attachment"),
         ({"input": "<Photo of a car>"}, "missing_attachment"),
         ({"input": "![Figure](https://a.b/c.png)"}, "missing_attachment"),
@@ -53,6 +54,7 @@ def check(tmp_path, rows, quality=LENIENT, kind="instruction", **more):
         ({"input": "-----BEGIN RSA PRIVATE KEY-----"}, "key"),
         ({"output": "apple " * 40}, "repeated_loop"),
         ({"output": "好的" * 40}, "repeated_loop"),
+        ({"instruction": "Summarize the page", "input": "www.example.com"}, "url_only_input"),
     ],
 )
 def test_each_rule_finds_its_row(tmp_path, broken, reason):
@@ -81,6 +83,13 @@ def test_each_rule_finds_its_row(tmp_path, broken, reason):
         {"output": "Call 555-123-4567 or write to john@example.com"},  # rules that are off by default
         {"output": "The number is 22046226218487757"},
         {"input": None},
+        {"input": "One. Two.", "output": "One.\n\nTwo."},  # laid out anew
+        {"output": "The hypotenuse is 6.4031242374328485."},  # no card
+        {"instruction": "Find the domain.", "input": "https://docs.example.com/a", "output": "example.com"},
+        {"instruction": "请屏蔽该网站。", "input": "www.example.com"},
+        {"output": "<tr>" + "<td>Row</td>" * 30 + "</tr>"},
+        {"output": "A A G A " * 20},  # notes
+        {"output": "[" + "0, " * 60 + "1]"},
     ],
 )
 def test_fair_rows_pass(tmp_path, fine):

@@ -1,12 +1,18 @@
 import json
+import os
+import re
+import subprocess
+import sys
 
 import polars as pl
 import pytest
 
+from biasline.data.augment import augment
 from biasline.data.validate import validate
 from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace
 from biasline.params import Task
+from biasline.tokens.sets import tokenize
 
 
 def task(**more):
@@ -52,3 +58,113 @@ def test_a_failure_leaves_the_old_outs(workspace):
     with pytest.raises(BiaslineError):
         validate(task(quality={"max_output_chars": 1}), place)
     assert {path.name: path.read_bytes() for path in place.folder.rglob("*") if path.is_file()} == before
+
+
+def test_the_page_shows_how_long_rows_are(workspace):
+    place = TaskPlace("small")
+    validate(task(), place)
+    page = place.quality_page.read_text(encoding="utf-8")
+    assert "| characters of the prompt | rows | |" in page and "| characters of the output | rows | |" in page
+    rows = [{"text": f"text number {n}", "label": "ab"[n % 4 == 0]} for n in range(80)]
+    (workspace / "labels.json").write_text(json.dumps(rows))
+    validate(Task(base="b", data="labels.json", kind="classification"), place)
+    page = place.quality_page.read_text(encoding="utf-8")
+    assert f"| a | 60 | {'█' * 30} |\n| b | 20 | {'█' * 10} |" in page
+
+
+ROW = '{"instruction": "Ask %d", "input": "", "output": "say %d"}'
+
+
+def rows(count, *more):
+    return "\n".join([*(ROW % (n, n) for n in range(count)), *more])
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        ("[" + rows(40).replace("\n", ",\n"), r"bad\.json: broken JSON at line 40, column \d+: the array does not end"),
+        ("[]", r"bad\.json: no rows in it"),
+        ("", r"bad\.json: empty"),
+        (ROW % (1, 1), r"the (train|valid|test) split is empty: 1 good rows are too few"),
+        (
+            "\n".join(json.dumps({"instruction": f"Ask {n}", "output": ""}) for n in range(40)),
+            r"40 of 40 rows \(100\.0%\) break",
+        ),
+        (
+            rows(40, *(json.dumps({"instruction": "Ask", "output": n}) for n in range(9))),
+            r"9 of 49 rows \(18\.4%\) break the hard rule not_text",
+        ),
+        (
+            rows(40, *(json.dumps({"instruction": f"A\0 {n}", "output": "b"}) for n in range(9))),
+            "hard rule control_characters",
+        ),
+        ("instruction,output,output\na,b,c\n", r"column 'output' stands twice in the header"),
+        ("instruction,output\na,b\nc\n", r"row 2 \(line 3\) has 1 fields, the first line has 2"),
+    ],
+)
+def test_bad_input_is_told_and_leaves_the_old_outs(workspace, raw, told):
+    place = TaskPlace("small")
+    validate(task(), place)
+    before = {path.name: path.read_bytes() for path in place.folder.rglob("*") if path.is_file()}
+    (workspace / "bad.json").write_text(raw, encoding="utf-8")
+    bad = Task(base="b", data="bad.json")
+    with pytest.raises(BiaslineError, match=told):
+        validate(bad, place)
+    assert {path.name: path.read_bytes() for path in place.folder.rglob("*") if path.is_file()} == before
+    assert not list(place.folder.glob(".*"))
+
+
+def test_a_folder_without_data_is_told(workspace):
+    (workspace / "nothing").mkdir()
+    with pytest.raises(BiaslineError, match="nothing: no data file in this folder → files end in"):
+        validate(Task(base="b", data="nothing"), TaskPlace("small"))
+
+
+def test_a_cell_of_ten_megabytes_goes_to_quarantine(workspace):
+    (workspace / "long.json").write_text(rows(60, json.dumps({"instruction": "x" * 10_000_000, "output": "y"})))
+    place = TaskPlace("small")
+    validate(Task(base="b", data="long.json"), place)
+    assert pl.read_parquet(place.split("quarantine"))["reasons"].to_list() == [["long_prompt"]]
+    assert place.quality_page.stat().st_size < 10_000
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # the system refuses longer files, as a full disk would
+from biasline.errors import exit_on_error
+from biasline.layout import TaskPlace
+from biasline.params import read_task
+from biasline.data.augment import augment
+from biasline.data.augment import augment
+from biasline.data.validate import validate
+from biasline.tokens.sets import tokenize
+place = TaskPlace("small")
+stage = {"validate": validate, "augment": augment, "tokenize": tokenize}[sys.argv[1]]
+exit_on_error(lambda: stage(read_task(place.resolved), place))
+"""
+
+
+@pytest.mark.parametrize("stage", ["validate", "augment", "tokenize"])
+def test_what_cannot_be_written_is_told_and_leaves_the_old_outs(workspace, root, stage):
+    place = TaskPlace("small")
+    small = Task(base="data/bases/tiny-bloom.json", data="rows.jsonl", augment={"eda": 2})
+    validate(small, place)
+    augment(small, place)
+    tokenize(small, place)
+    place.resolved.write_text(small.model_dump_json())
+    before = {path: path.read_bytes() for path in place.folder.rglob("*") if path.is_file()}
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, stage],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(root / "src")},
+    )
+    assert done.returncode == 1, done.stderr
+    assert re.search(
+        r"^error: data/small/\w+(\.parquet)?: cannot be written: .*File too large.* → free some space",
+        done.stderr,
+        re.M,
+    )
+    assert "Traceback" not in done.stderr
+    assert {path: path.read_bytes() for path in place.folder.rglob("*") if path.is_file()} == before
+    assert not list(place.folder.glob(".*"))

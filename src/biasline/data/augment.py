@@ -11,7 +11,7 @@ from biasline.data.kinds import KINDS, Kind
 from biasline.data.nearness import near_duplicates
 from biasline.data.split import content_key, prompts, read_split
 from biasline.errors import BiaslineError
-from biasline.layout import SPLITS, TaskPlace, replacing
+from biasline.layout import SPLITS, TaskPlace, replacing, write_parquet
 from biasline.params import Augment, Task
 
 EDA, BACK_TRANSLATION = "eda", "back_translation"
@@ -38,7 +38,7 @@ def augment(task: Task, place: TaskPlace) -> str:
     rows = rows.with_columns(pl.int_range(first, first + rows.height, dtype=pl.Int64).alias("row"))
     kept = _worthy(rows, train, task, place) if rows.height else rows
     with replacing(place.augmented) as draft:
-        kept.write_parquet(draft)
+        write_parquet(kept, draft)
     if len(made) == 1:
         return f"{place.augmented}: no rows, augment.eda and augment.translate are off"
     counts = {name: int((kept["method"] == name).sum()) for name in (EDA, BACK_TRANSLATION)}
@@ -110,7 +110,8 @@ def _copies(
 
 def _worthy(rows: pl.DataFrame, train: pl.DataFrame, task: Task, place: TaskPlace) -> pl.DataFrame:
     """Rows that meet the contract, repeat no other and are near to no held-out one."""
-    from biasline.data.contract import check_examples, own_rules
+    from biasline.data.contract import check_examples
+    from biasline.data.rules import own_rules
     from biasline.data.sources import FIXED_SPLIT, NOT_TEXT_SUFFIX
 
     kind = KINDS[task.kind]

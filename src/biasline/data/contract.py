@@ -1,233 +1,24 @@
-"""The contract: what an example must be, as named rules held by Pandera over an eager frame, all failures at once.
+"""The contract: rules held by Pandera over an eager frame, all failures at once.
 
-A rule is a Polars expression that is true where the row is good. Rows that break any rule go to quarantine with every
-reason. Thresholds come from params; rules can be switched off and on by name, and a project can add its own.
+Rows that break any rule go to quarantine with every reason.
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from types import FunctionType
-from typing import Any
 
 import pandera.polars as pa
 import polars as pl
 
 from biasline.data.kinds import KINDS, Kind
+from biasline.data.rules import COMPARED, SECRETS, Rule, Terms, active_rules
 from biasline.data.sources import FIXED_SPLIT, NOT_TEXT_SUFFIX
-from biasline.errors import BiaslineError, first_line, shown
+from biasline.errors import BiaslineError
 from biasline.params import Quality
 
-_PLACEHOLDERS = ("n/a", "na", "none", "null", "nil", "nan", "tbd", "todo", "-", "--", "---", "…", "...", "?")
-_PLACEHOLDERS += ("无", "暂无", "暂无数据", "略", "<nooutput>", "<no output>", "[no output]", "nooutput")
 # An input that says there is none: "<noinput>", "No input required.", "“&lt;无输入&gt;”".
 _NO_INPUT = r"(?i)^\W*(?:no[ -]?input(?: (?:is )?(?:required|needed|necessary|provided|given))?|n/?a|none|null|"
 _NO_INPUT += r"not applicable|(?:无|没有|无需|不需要|暂无)(?:任何)?输入|无)\W*$"
-# What marks the beginning of another record inside an output.
-_MERGED = r"(?m)^\s*(?:Human|Assistant)\s*[::]|###\s*(?:Instruction|Input|Response)|\"(?:instruction|output)\"\s*:"
-_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u{fffe}\u{ffff}]"
-# The replacement character, or UTF-8 bytes that were read as Latin-1 or Windows-1252.
-_MOJIBAKE = r"\u{fffd}|(?:[\u{e0}-\u{ef}][\u{80}-\u{bf}\u{2013}-\u{2122}\u{152}-\u{178}]{2}){2}|(?:Ã[\u{80}-\u{bf}]){1}"
-_URL_ONLY = r"^\s*(?:https?://|www\.)\S+\s*$"
-# An input that stands for a picture, a sound or a file which nobody can see: "[image]", "<photo attached>", "![](…)".
-_MEDIUM = r"(?:image|picture|photo|photograph|video|audio|file|attachment|图片|图像|照片|视频|音频|附件)"
-_ATTACHMENT = rf"(?i)^\s*[\[<(][^\])>]{{0,40}}{_MEDIUM}[^\])>]{{0,60}}[\])>]\W*$"
-_ATTACHMENT += r"|^\s*!\[[^\]]*\]\s*[(\[]\S*[)\]]\s*(?:\[\d+\]:\s*\S+\s*)?$"
-# A prompt that speaks of another language, of words or of code; an output that is code.
-_OTHER_TONGUE = r"[英译語语文码]|代码|程序|函数|编程|单词|字母|缩写|[A-Za-z]"
-_CODE = r"(?m)```|[{};]|=\s|</|^\s*(?:def|class|import|SELECT|select|print)\b"
-_WORD = r"[A-Za-z]{2,}"
-# What asks for an answer that may well be the input as it stands: sorting, choosing, looking for mistakes.
-_MAY_STAY = (
-    r"(?i)\b(?:sort|order|arrange|sequence|correct|mistakes?|errors?|typos?|whether|select|choose|find|identify)\b"
-)
-_MAY_STAY += r"|排序|排列|顺序|正确|错误|是否|判断|选择|找出|识别|确保|检查"
-_EMAIL = r"(?i)\b[a-z0-9._%+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}\b"
-_PHONE = r"(?:\+\d{1,3}[ -]?)?\(?\b\d{3}\)?[ -]\d{3}[ -]\d{4}\b|\b1[3-9]\d{9}\b"
-_CARD = r"\b(?:4\d{3}|5[1-5]\d{2}|3[47]\d{2}|6(?:011|5\d{2}))[ -]?\d{4}[ -]?\d{4}[ -]?\d{3,4}\b"
-_KEY = r"\bAKIA[0-9A-Z]{16}\b|\bsk-[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}|\bxox[abpr]-[A-Za-z0-9-]{10,}"
-_KEY += r"|\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-# Rules about what must not be told on; their matches are blotted out wherever a broken row is shown.
-SECRETS = {"email": _EMAIL, "phone": _PHONE, "card": _CARD, "key": _KEY}
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What the rules are about: the kind's columns, the thresholds, and the labels that are allowed (empty: any)."""
-
-    kind: Kind
-    quality: Quality
-    labels: tuple[str, ...] = ()
-
-
-Good = Callable[[Terms], pl.Expr]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One named demand on a row.
-
-    Attributes:
-        name: stands in the quarantine and in `quality.off`.
-        told: what is wrong with a row that breaks it, for people.
-        good: an expression that is true for good rows (null counts as broken).
-        kinds: names of the kinds that it holds for.
-        on: whether it holds unless switched off; one that does not is switched on by `quality.on`.
-    """
-
-    name: str
-    told: str
-    good: Good
-    kinds: tuple[str, ...] = tuple(KINDS)
-    on: bool = True
-
-
-def _text(name: str) -> pl.Expr:
-    return pl.col(name).fill_null("")
-
-
-def _bare(name: str) -> pl.Expr:
-    """Lower case, without white space and full stops around."""
-    return _text(name).str.to_lowercase().str.strip_chars().str.strip_chars(".。!")
-
-
-def _squeezed(name: str) -> pl.Expr:
-    return _text(name).str.replace_all(r"\s+", " ").str.strip_chars()
-
-
-def _filled(name: str) -> Good:
-    return lambda _: _text(name).str.strip_chars().str.len_chars() > 0
-
-
-def _free_of(pattern: str) -> Good:
-    return lambda terms: pl.all_horizontal(~_text(name).str.contains(pattern) for name in terms.kind.columns)
-
-
-def _all_text(terms: Terms) -> pl.Expr:
-    # A label may be a number: it names a class all the same.
-    columns = terms.kind.columns if terms.kind.answer == "output" else terms.kind.prompt
-    return ~pl.any_horizontal(pl.col(name + NOT_TEXT_SUFFIX) for name in columns)
-
-
-def _short_enough(terms: Terms) -> pl.Expr:
-    length = pl.sum_horizontal(_text(name).str.len_chars() for name in terms.kind.given)
-    return length <= terms.quality.max_prompt_chars
-
-
-def _long_enough(terms: Terms) -> pl.Expr:
-    length = _text("output").str.strip_chars().str.len_chars()
-    return (length >= terms.quality.min_output_chars) | (length == 0)
-
-
-def _no_copy(terms: Terms) -> pl.Expr:
-    # Short ones are left alone: "Repeat: yes" is a fair row. So are sorted lists that were sorted already.
-    differs = pl.all_horizontal(_squeezed("output") != _squeezed(name) for name in terms.kind.prompt)
-    return (_squeezed("output").str.len_chars() < 10) | _text("instruction").str.contains(_MAY_STAY) | differs
-
-
-def _no_loop(_: Terms) -> pl.Expr:
-    """A tenth of the words at least are distinct in an output of 20 or more, an eighth of 40 or more Han characters."""
-
-    def varied(piece: str, from_count: int, times: int) -> pl.Expr:
-        pieces = _text("output").str.extract_all(piece)
-        return (pieces.list.len() < from_count) | (pieces.list.n_unique() * times >= pieces.list.len())
-
-    return varied(r"[\p{L}\p{N}]+", 20, 10) & varied(r"\p{Han}", 40, 8)
-
-
-def _translated(terms: Terms) -> pl.Expr:
-    """In a Chinese task the prompt is Chinese, and so is the output, unless another language or code is in play."""
-    if terms.quality.language != "zh":
-        return pl.lit(True)
-    prompt = pl.concat_str([_text(name) for name in terms.kind.prompt], separator="\n")
-    prompted = prompt.str.contains(r"\p{Han}") | (prompt.str.count_matches(_WORD) < 4)
-    if terms.kind.answer != "output":
-        return prompted
-    output = _text("output")
-    foreign = ~output.str.contains(r"\p{Han}") & (output.str.count_matches(_WORD) >= 8)
-    return prompted & (~foreign | output.str.contains(_CODE) | prompt.str.contains(_OTHER_TONGUE))
-
-
-def _agreed(terms: Terms) -> pl.Expr:
-    """No other row has the same text under another label.
-
-    A given test set stays whole: where it agrees with itself, the rows of other files that contradict it go.
-    """
-    folded = [_squeezed(name).str.to_lowercase() for name in terms.kind.prompt]
-    rank = pl.col(FIXED_SPLIT).replace_strict({"test": 0, "valid": 1}, default=2, return_dtype=pl.Int8)
-    leads = rank == rank.min().over(folded)
-    label = _text("label").str.strip_chars()
-    every = label.n_unique().over(folded) == 1
-    leading = pl.when(leads).then(label).drop_nulls().n_unique().over(folded) == 1
-    return every | (leads & leading) | (_squeezed("text") == "")
-
-
-def _known_label(terms: Terms) -> pl.Expr:
-    label = _text("label").str.strip_chars()
-    return label.is_in(terms.labels) | (label == "") if terms.labels else pl.lit(True)
-
-
-def _no_placeholder(_: Terms) -> pl.Expr:
-    return ~(_bare("output").is_in(_PLACEHOLDERS) | _text("output").str.strip_chars().is_in(_PLACEHOLDERS))
-
-
-_INSTRUCTION, _CLASSIFICATION = ("instruction",), ("classification",)
-
-RULES: tuple[Rule, ...] = (
-    Rule("not_text", "a field is not text", _all_text),
-    Rule(
-        "broken_dialogue",
-        "its turns are not user and assistant in turn",
-        lambda _: pl.col("history").is_not_null(),
-        _INSTRUCTION,
-    ),
-    Rule("empty_instruction", "no instruction", _filled("instruction"), _INSTRUCTION),
-    Rule("empty_output", "no output", _filled("output"), _INSTRUCTION),
-    Rule("empty_text", "no text", _filled("text"), _CLASSIFICATION),
-    Rule("empty_label", "no label", _filled("label"), _CLASSIFICATION),
-    Rule("unknown_label", "the label is none of source.labels", _known_label, _CLASSIFICATION),
-    Rule("placeholder_output", "the output is a placeholder", _no_placeholder, _INSTRUCTION),
-    Rule("short_output", "the output is shorter than min_output_chars", _long_enough, _INSTRUCTION),
-    Rule(
-        "long_output",
-        "the output is longer than max_output_chars",
-        lambda terms: _text("output").str.len_chars() <= terms.quality.max_output_chars,
-        _INSTRUCTION,
-    ),
-    Rule("long_prompt", "what the model is given is longer than max_prompt_chars", _short_enough),
-    Rule(
-        "merged_record",
-        "another record begins inside the output",
-        lambda _: ~_text("output").str.contains(_MERGED),
-        _INSTRUCTION,
-    ),
-    Rule("control_characters", "control characters", _free_of(_CONTROL)),
-    Rule("mojibake", "wrongly decoded characters", _free_of(_MOJIBAKE)),
-    Rule("url_only_input", "the input is a bare link", lambda _: ~_text("input").str.contains(_URL_ONLY), _INSTRUCTION),
-    Rule(
-        "missing_attachment",
-        "the input stands for a picture or file that is not there",
-        lambda _: ~_text("input").str.contains(_ATTACHMENT),
-        _INSTRUCTION,
-    ),
-    Rule("untranslated", "not in the task's language (quality.language)", _translated),
-    Rule("copied_output", "the output repeats the prompt", _no_copy, _INSTRUCTION),
-    Rule("repeated_loop", "the output goes round in a loop", _no_loop, _INSTRUCTION),
-    Rule("card", "a payment card's number", _free_of(_CARD)),
-    Rule("key", "a secret key or token", _free_of(_KEY)),
-    Rule("email", "an e-mail address", _free_of(_EMAIL), on=False),
-    Rule("phone", "a phone number", _free_of(_PHONE), on=False),
-    Rule("conflicting_duplicate", "the same text has another label elsewhere", _agreed, _CLASSIFICATION),
-    Rule(
-        "duplicate",
-        "an exact copy of an earlier row",
-        lambda terms: pl.struct(terms.kind.columns).is_first_distinct(),
-    ),
-)
-# Found after the split, by comparing rows (see `nearness`); switched off by name as the rules above.
-NEAR_DUPLICATE = Rule("near_duplicate", "nearly the same as an earlier row of its split", lambda _: pl.lit(True))
-LEAK = Rule("leak", "the prompt is nearly that of a held-out row", lambda _: pl.lit(True))
 
 
 @dataclass(frozen=True)
@@ -264,9 +55,8 @@ def check_examples(
     """
     terms = Terms(KINDS[kind], quality, tuple(labels))
     rules = active_rules(kind, quality, own)
-    checked = [rule for rule in rules if rule not in (NEAR_DUPLICATE, LEAK)]
-    failures = _failures(frame, checked, terms)
-    broken = {rule.name: int(failures[rule.name].sum()) for rule in checked if rule.name in failures}
+    failures = _failures(frame, rules, terms)
+    broken = {rule.name: int(failures[rule.name].sum()) for rule in rules if rule.name in failures}
     any_failed = pl.DataFrame(failures).select(pl.any_horizontal(pl.all())).to_series() if failures else None
     keep = [name for name in frame.columns if not name.endswith(NOT_TEXT_SUFFIX)]
     if any_failed is None:
@@ -280,7 +70,7 @@ def check_examples(
     good = good.with_columns(pl.col(terms.kind.columns).fill_null(""))
     if kind == "classification":
         good = good.with_columns(pl.col("label").str.strip_chars())
-    return Checked(good, _blotted(quarantine, terms.kind), broken, {rule.name: rule.told for rule in rules})
+    return Checked(good, _blotted(quarantine, terms.kind), broken, {rule.name: rule.told for rule in rules} | COMPARED)
 
 
 def with_quarantined(checked: Checked, splits: Mapping[str, pl.DataFrame], more: Mapping[str, pl.DataFrame]) -> Checked:
@@ -298,19 +88,6 @@ def emptied_inputs(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     says_none = pl.col("input").fill_null("").str.replace_all("&[lg]t;", "").str.contains(_NO_INPUT)
     count = int(frame.select(says_none.sum()).item())
     return frame.with_columns(pl.when(says_none).then(pl.lit("")).otherwise("input").alias("input")), count
-
-
-def active_rules(kind: str, quality: Quality, own: Sequence[Rule] = ()) -> list[Rule]:
-    """The rules that hold for a kind of example.
-
-    Errors: `BiaslineError` where `quality.off`, `quality.on` or `quality.hard` names none of them.
-    """
-    rules = [rule for rule in (*RULES, *own, NEAR_DUPLICATE, LEAK) if kind in rule.kinds]
-    names = [rule.name for rule in rules]
-    for key, asked in (("off", quality.off), ("on", quality.on), ("hard", quality.hard)):
-        if unknown := [name for name in asked if name not in names]:
-            raise BiaslineError(f"quality.{key}: {unknown[0]!r} is no rule; expected some of {', '.join(names)}")
-    return [rule for rule in rules if (rule.on or rule.name in quality.on) and rule.name not in quality.off]
 
 
 def refuse_too_many(checked: Checked, quality: Quality) -> None:
@@ -342,61 +119,12 @@ def refuse_too_many(checked: Checked, quality: Quality) -> None:
         )
 
 
-def own_rules(path: Path) -> list[Rule]:
-    """A project's own rules: the public functions of a Python file.
-
-    Each takes the frame and returns a Boolean series (or an expression) that is true for good rows; its name is the
-    rule's, the first line of its docstring says what is wrong with a row that breaks it.
-
-    Errors: `BiaslineError` where the file is missing, does not run, or holds no function.
-    """
-    if not path.is_file():
-        raise BiaslineError(f"{shown(path)}: no such file (quality.checks)", "put it there, or mend quality.checks")
-    space: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
-    try:
-        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), space)
-    except Exception as error:  # whatever the user's code raises
-        raise BiaslineError(f"{shown(path)}: does not run: {type(error).__name__}: {first_line(error)}") from None
-    rules = [
-        Rule(name, (function.__doc__ or name).strip().splitlines()[0], _own(path, function))
-        for name, function in space.items()
-        if isinstance(function, FunctionType) and function.__module__ == path.stem and not name.startswith("_")
-    ]
-    if not rules:
-        raise BiaslineError(f"{shown(path)}: no function in it", "write `def name(frame): return frame[…] …`")
-    if clash := {rule.name for rule in rules} & {rule.name for rule in (*RULES, NEAR_DUPLICATE, LEAK)}:
-        raise BiaslineError(f"{shown(path)}: {min(clash)} is a rule already", "call the function something else")
-    return rules
-
-
-def _own(path: Path, function: FunctionType) -> Good:
-    def good(_: Terms) -> pl.Expr:
-        def checked(row: pl.Series) -> pl.Series:
-            try:
-                found = function(row.struct.unnest())
-                found = row.struct.unnest().select(found).to_series() if isinstance(found, pl.Expr) else found
-            except Exception as error:  # whatever the user's code raises
-                raise BiaslineError(
-                    f"{shown(path)}: {function.__name__}: {type(error).__name__}: {first_line(error)}"
-                ) from None
-            if not isinstance(found, pl.Series) or found.dtype != pl.Boolean or len(found) != len(row):
-                raise BiaslineError(
-                    f"{shown(path)}: {function.__name__}: a Boolean series of {len(row)} rows was expected, got "
-                    f"{getattr(found, 'dtype', type(found).__name__)}",
-                    "return one truth value per row",
-                )
-            return found
-
-        return pl.struct(pl.all()).map_batches(checked, return_dtype=pl.Boolean)
-
-    return good
-
-
 def _blotted(quarantine: pl.DataFrame, kind: Kind) -> pl.DataFrame:
     """Secrets out of what is shown, whichever rule a row broke."""
     texts = [pl.col(name) for name in kind.columns]
     for name, pattern in SECRETS.items():
-        texts = [text.str.replace_all(pattern, f"[{name}]") for text in texts]
+        before = "${before}" if "(?P<before>" in pattern else ""
+        texts = [text.str.replace_all(pattern, f"{before}[{name}]") for text in texts]
     return quarantine.with_columns(texts)
 
 

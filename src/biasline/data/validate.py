@@ -6,22 +6,14 @@ from pathlib import Path
 
 import polars as pl
 
-from biasline.data.contract import (
-    LEAK,
-    NEAR_DUPLICATE,
-    active_rules,
-    check_examples,
-    emptied_inputs,
-    own_rules,
-    refuse_too_many,
-    with_quarantined,
-)
+from biasline.data.contract import check_examples, emptied_inputs, refuse_too_many, with_quarantined
 from biasline.data.kinds import KINDS
 from biasline.data.report import quality_numbers, quality_page
+from biasline.data.rules import LEAK, NEAR_DUPLICATE, own_rules
 from biasline.data.sources import read_examples
 from biasline.data.split import split_examples, without_near_duplicates
 from biasline.jsonfile import dump_json
-from biasline.layout import TaskPlace, replacing, write_text
+from biasline.layout import TaskPlace, replacing, write_parquet, write_text
 from biasline.params import Task
 
 # How many times more rows of one label than of another are worth a warning.
@@ -54,15 +46,14 @@ def validate(task: Task, place: TaskPlace) -> str:
         frame, emptied = emptied_inputs(frame)
         notes += [f"{emptied:,} inputs that only say that there is none are taken as empty"] if emptied else []
     own = own_rules(Path(task.quality.checks)) if task.quality.checks else []
-    rules = {rule.name for rule in active_rules(task.kind, task.quality, own)}
     checked = check_examples(frame, task.kind, task.quality, task.source.labels, own)
     refuse_too_many(checked, task.quality)
     splits, near = without_near_duplicates(
         split_examples(checked.good, kind, task.split),
         kind,
         task.quality.near_duplicate,
-        within=NEAR_DUPLICATE.name in rules,
-        across=LEAK.name in rules,
+        within=NEAR_DUPLICATE not in task.quality.off,
+        across=LEAK not in task.quality.off,
     )
     checked = with_quarantined(checked, splits, near)
     refuse_too_many(checked, task.quality)
@@ -73,7 +64,7 @@ def validate(task: Task, place: TaskPlace) -> str:
     with replacing(place.clean) as draft:
         draft.mkdir()
         for name, part in {**splits, "quarantine": checked.quarantine}.items():
-            part.write_parquet(draft / place.split(name).name)
+            write_parquet(part, draft / place.split(name).name)
     write_text(place.quality, dump_json(numbers))
     write_text(place.quality_page, quality_page(data, kind, examples.taken, notes, numbers, checked))
     for note in notes:

@@ -23,7 +23,7 @@ from biasline.evaluation.generate import generate
 from biasline.evaluation.scoring import Scored, answered, score_likelihood, slice_table
 from biasline.evaluation.statistics import paired_interval
 from biasline.jsonfile import dump_json, load_json
-from biasline.layout import TaskPlace, replacing, write_text
+from biasline.layout import TaskPlace, replacing, write_parquet, write_text
 from biasline.params import Task
 from biasline.progress import progress
 from biasline.tokens.mask import Encoder
@@ -73,7 +73,7 @@ def evaluate(task: Task, place: TaskPlace) -> str:
     table = slice_table(found.predictions, task.evaluate.slices)
     metrics = _metrics(test, task, report["fingerprint"], found)
     with replacing(place.predictions) as draft:
-        found.predictions.write_parquet(draft)
+        write_parquet(found.predictions, draft)
     write_text(place.slices, table.write_csv(float_precision=6))
     write_text(place.bias_change, found.change.write_csv(float_precision=8))
     write_text(place.samples, samples_page(found.predictions, KINDS[task.kind], task.evaluate.samples))

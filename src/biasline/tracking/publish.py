@@ -108,6 +108,7 @@ def _params(record: Record, task: Task) -> dict[str, Any]:
         "data": task.data,
         "data_rows": quality.get("rows"),
         "train_rows": report.get("rows"),
+        "augment": _augmentation(task),
         "template": task.tokens.template_name if task.kind == "instruction" else None,
         "max_length": task.tokens.max_length,
         "method": train.method,
@@ -129,6 +130,11 @@ def _params(record: Record, task: Task) -> dict[str, Any]:
         "seed": train.seed,
         "threads": train.threads,
     }
+
+
+def _augmentation(task: Task) -> str | None:
+    made = [f"eda {task.augment.eda}"] if task.augment.eda else []
+    return " + ".join([*made, *(["back translation"] if task.augment.translate else [])]) or None
 
 
 def _log_params(client: "MlflowClient", run: "Run", params: dict[str, Any]) -> None:
