@@ -54,28 +54,22 @@ print(mlflow.pyfunc.load_model("models:/biasline-instruct@champion").predict([{"
 """
 
 
-def test_the_main_job(project):
-    """Fresh clone → registered candidate → champion, on the committed lock; a second run does nothing."""
-    project.run("dvc repro && biasline sync")
-    metrics, report = (
-        read(project, "data/instruct/evaluation/metrics.json"),
-        read(project, "data/instruct/model/train.json"),
+def test_from_a_clone_to_a_champion_and_back_from_a_wiped_store(project):
+    """The mechanics, on a model that has hardly learned: `test_the_main_job` is about what it learns."""
+    quick(project)
+    project.edit(
+        "params.yaml", "max_new_tokens: 2\n", "max_new_tokens: 2\n    gates: {floor: 0, better_than_base: false}\n"
     )
-    assert metrics["rows"] >= 300
-    assert metrics["base"]["exact_match"] <= 0.05
-    assert metrics["tuned"]["exact_match"] >= 0.90
-    assert report["trainable"]["share"] < 0.01
-    delta = project.folder / "data/instruct/model/delta.safetensors"
-    assert delta.stat().st_size <= 4 * report["trainable"]["total"] + 16 * 1024
-
-    # Nothing but what may differ in last digits on another CPU is changed, and a second run does nothing.
-    changed = project.run("git status --porcelain").stdout.split()
-    committed = {"dvc.lock", *(f"data/{task}/evaluation/metrics.json" for task in ("instruct", "sentiment"))}
-    assert set(changed) - {"M"} <= committed
+    project.run("dvc repro && biasline sync")
     again = project.run("dvc repro").stdout
     assert "Running stage" not in again
     assert "up to date" in again
-
+    report, metrics = (
+        read(project, "data/instruct/model/train.json"),
+        read(project, "data/instruct/evaluation/metrics.json"),
+    )
+    delta = project.folder / "data/instruct/model/delta.safetensors"
+    assert delta.stat().st_size <= 4 * report["trainable"]["total"] + 16 * 1024
     [run] = runs(project)
     assert run["fingerprint"] == report["fingerprint"]
     assert run["status"] == "FINISHED"
@@ -84,28 +78,48 @@ def test_the_main_job(project):
     assert {"figures", "evaluation", "model", "preview.md", "quality.md"} <= set(run["files"])
 
     assert "is champion now" in project.run("biasline promote instruct --by tests --reason 'it passed'").stdout
-    store = f"sqlite:///{project.folder}/mlflow.db"
-    answer = project.python(ASK, MLFLOW_TRACKING_URI=store, cd="/")
-    assert answer.splitlines()[-1] == "['5']"
-
-    both = project.run("biasline predict --tasks instruct,sentiment --alias candidate --json 'Add 2 and 3.'")
-    told = {row["task"]: row for row in json.loads(both.stdout)}
-    assert told["instruct"]["output"] == "5"
-    assert told["sentiment"]["label"] in ("positive", "negative")
-    assert "tiny-bloom: loaded once in" in both.stderr
-    assert both.stderr.count("delta swapped in") == 2
-
     project.run("rm -r mlflow.db mlartifacts && biasline sync")
     [rebuilt] = runs(project)
     assert sorted(rebuilt.pop("aliases")) == ["candidate", "champion"]
     run.pop("aliases")
     assert rebuilt == run
+    store = f"sqlite:///{project.folder}/mlflow.db"
+    answer = project.python(ASK, MLFLOW_TRACKING_URI=store, cd="/")
+    assert len(json.loads(answer.splitlines()[-1].replace("'", '"'))) == 1
+
+
+@pytest.mark.slow
+def test_the_main_job(project):
+    """Fresh clone → registered candidates that have learned their tasks → champion, on the committed lock."""
+    project.run("dvc repro && biasline sync")
+    metrics = read(project, "data/instruct/evaluation/metrics.json")
+    assert metrics["rows"] >= 300
+    assert metrics["base"]["exact_match"] <= 0.05
+    assert metrics["tuned"]["exact_match"] >= 0.90
+    assert read(project, "data/instruct/model/train.json")["trainable"]["share"] < 0.01
     sentiment = read(project, "data/sentiment/evaluation/metrics.json")
     assert sentiment["tuned"]["accuracy"] >= 0.9 > sentiment["base"]["accuracy"]
     assert read(project, "data/sentiment/model/train.json")["trainable"]["head"] == 2 * 160
     quarantined = read(project, "data/instruct/quality.json")
     assert 0.01 < quarantined["quarantine_rate"] < 0.03
     assert len(quarantined["reasons"]) >= 8
+
+    # Nothing but what may differ in last digits on another CPU is changed, and a second run does nothing.
+    changed = project.run("git status --porcelain").stdout.split()
+    committed = {"dvc.lock", *(f"data/{task}/evaluation/metrics.json" for task in ("instruct", "sentiment"))}
+    assert set(changed) - {"M"} <= committed
+    assert "up to date" in project.run("dvc repro").stdout
+
+    assert "is champion now" in project.run("biasline promote instruct --by tests --reason 'it passed'").stdout
+    store = f"sqlite:///{project.folder}/mlflow.db"
+    answer = project.python(ASK, MLFLOW_TRACKING_URI=store, cd="/")
+    assert answer.splitlines()[-1] == "['5']"
+    both = project.run("biasline predict --tasks instruct,sentiment --alias candidate --json 'Add 2 and 3.'")
+    told = {row["task"]: row for row in json.loads(both.stdout)}
+    assert told["instruct"]["output"] == "5"
+    assert told["sentiment"]["label"] in ("positive", "negative")
+    assert "tiny-bloom: loaded once in" in both.stderr
+    assert both.stderr.count("delta swapped in") == 2
 
 
 @pytest.mark.slow
@@ -148,10 +162,10 @@ def test_experiments_become_runs_and_move_no_alias(project):
     assert {run["fingerprint"] for run in runs(project) if "candidate" in run["aliases"]} == {chosen["fingerprint"]}
 
 
-@pytest.mark.parametrize("stage", ["validate", "tokenize"])
-def test_light_stages_load_no_torch(project, stage):
-    project.run("python -m stages.resolve instruct && python -m stages.validate instruct")
-    done = project.run(f"python -X importtime -m stages.{stage} instruct")
-    loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert "polars" in loaded
-    assert not {name for name in loaded if re.match(r"torch(\.|$)", name)}
+def test_light_stages_load_no_torch(project):
+    project.run("python -m stages.resolve instruct")
+    for stage in ("validate", "augment", "tokenize"):
+        done = project.run(f"python -X importtime -m stages.{stage} instruct")
+        loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+        assert "polars" in loaded, stage
+        assert not {name for name in loaded if re.match(r"torch(\.|$)", name)}, stage
