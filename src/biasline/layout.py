@@ -133,6 +133,11 @@ class TaskPlace:
         return self.evaluation / "bias_change.csv"
 
     @property
+    def confusion(self) -> Path:
+        """A folder: DVC gives all plots in it one template; empty where nothing is classified."""
+        return self.evaluation / "confusion"
+
+    @property
     def samples(self) -> Path:
         return self.evaluation / "samples.md"
 

@@ -165,6 +165,11 @@ class Train(Group):
     head: Literal["auto", "train", "new"] = Field(
         "auto", description="a head that the base has: stays frozen (auto), is trained whole (train) or replaced (new)"
     )
+    pooling: Literal["auto", "model", "mean"] = Field(
+        "auto",
+        description="what a classification head reads: the model's own pooler, or the mean over a text's tokens; auto: "
+        "the mean where the base's files have no pooler",
+    )
     learning_rate: float = Field(1e-3, gt=0, le=100, description="peak; biases want 10 to 100 times a full-tuning rate")
     epochs: float = Field(3.0, gt=0, description="passes over the training rows")
     min_steps: int = Field(400, ge=1, description="at least so many steps: a few epochs of few rows under-train biases")
@@ -177,6 +182,9 @@ class Train(Group):
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="the rate after warm-up")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     evaluate_every: int = Field(100, ge=1, description="steps between looks at the validation loss")
+    patience: int = Field(
+        0, ge=0, description="looks at the validation loss without a better one that end training early; 0: none do"
+    )
     keep: Literal["best", "last"] = Field("best", description="the delta that is kept: lowest validation loss, or last")
     seed: int = Field(0, description="order of the rows")
     threads: int = Field(2, ge=1, description="CPU threads; part of the result, since sums round differently")

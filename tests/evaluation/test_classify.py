@@ -4,7 +4,16 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from biasline.evaluation.classify import class_metrics, predictions, probabilities
+from biasline.evaluation.classify import (
+    calibration,
+    calibration_error,
+    class_metrics,
+    class_table,
+    mistakes,
+    predictions,
+    probabilities,
+    probed,
+)
 
 
 def test_metrics_by_hand():
@@ -36,3 +45,52 @@ def test_predictions_name_labels_and_both_models():
         ("bad", "good", 0.9, False, True),
         ("bad", "good", 0.7, True, False),
     ]
+
+
+ANSWERS = pl.DataFrame(
+    {
+        "row": [1, 2, 3, 4, 5],
+        "label": ["a", "a", "b", "b", "c"],
+        "tuned": ["a", "b", "b", "b", "a"],
+        "probability": [0.95, 0.55, 0.92, 0.58, 0.97],
+        "tuned_exact": [True, False, True, True, False],
+    }
+)
+
+
+def test_calibration_by_hand():
+    table = calibration(ANSWERS)
+    assert table["rows"].to_list() == [2, 3]
+    assert table["above"].to_list() == pytest.approx([0.5, 0.9]) and table["to"].to_list() == pytest.approx([0.6, 1.0])
+    assert table["accuracy"].to_list() == pytest.approx([1 / 2, 2 / 3])
+    expected = (2 * abs(0.565 - 1 / 2) + 3 * abs((0.95 + 0.92 + 0.97) / 3 - 2 / 3)) / 5
+    assert calibration_error(table) == pytest.approx(expected)
+
+
+def test_the_edges_of_ranges_hold_every_probability():
+    edges = ANSWERS.with_columns(pl.Series("probability", [0.0, 0.1, 0.5, 1.0, 1.0]))
+    assert calibration(edges)["rows"].sum() == 5
+
+
+def test_labels_one_by_one():
+    rows = {row["label"]: row for row in class_table(ANSWERS, ["a", "b", "c"]).iter_rows(named=True)}
+    assert (rows["a"]["rows"], rows["a"]["given"], rows["a"]["recall"], rows["a"]["precision"]) == (2, 2, 0.5, 0.5)
+    assert rows["b"]["precision"] == pytest.approx(2 / 3) and rows["b"]["recall"] == 1.0
+    assert rows["c"]["f1"] == 0.0
+
+
+def test_the_surest_mistakes_come_first():
+    assert mistakes(ANSWERS, 5)["row"].to_list() == [5, 2]
+    assert mistakes(ANSWERS, 1)["row"].to_list() == [5]
+
+
+def test_a_head_on_the_frozen_base_is_fitted_on_training_rows():
+    """Embeddings of the tokens tell the classes apart by themselves; a probe must see that, and change nothing."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 1, "intermediate_size": 64}
+    model = BertForSequenceClassification(BertConfig(**sizes, vocab_size=100)).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    rows = [{"input_ids": [5 + n % 7, 20 + 30 * (n % 2)], "labels": n % 2} for n in range(60)]
+    assert (probed(model, rows[:40], rows[40:], 0, 8) == [row["labels"] for row in rows[40:]]).mean() > 0.9
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert set(probed(model, rows[0:40:2], rows[40:], 0, 8)) == {0}  # one class only: nothing to fit

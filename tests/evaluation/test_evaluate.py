@@ -22,9 +22,9 @@ def test_metrics_have_both_models_on_the_same_rows(trained):
 
 def test_evaluating_again_gives_the_same_bytes(trained):
     task, place = trained
-    before = {path.name: path.read_bytes() for path in place.evaluation.iterdir()}
+    before = {path.name: path.read_bytes() for path in place.evaluation.rglob("*") if path.is_file()}
     evaluate(task, place)
-    assert {path.name: path.read_bytes() for path in place.evaluation.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in place.evaluation.rglob("*") if path.is_file()} == before
     assert set(before) == {
         "metrics.json",
         "predictions.parquet",

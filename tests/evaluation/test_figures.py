@@ -2,6 +2,7 @@ import polars as pl
 
 from biasline.bitfit import inspect_biases
 from biasline.evaluation import figures
+from biasline.evaluation.classify import calibration
 from biasline.evaluation.scoring import slice_table
 
 
@@ -30,3 +31,13 @@ def test_a_model_without_biases_is_drawn_as_what_could_be_injected(bloom):
     drawn = figures.bias_counts(inspect_biases(bloom))
     assert "32" in [text.get_text() for text in drawn.axes[0].texts]
     assert drawn.axes[0].get_title().startswith("Biases of bloom: ")
+
+
+def test_confusion_and_calibration_are_drawn(tmp_path):
+    from tests.evaluation.test_classify import ANSWERS
+
+    drawn = figures.confusion(ANSWERS)
+    assert [text.get_text() for text in drawn.axes[0].texts] == ["1", "1", "0", "0", "2", "0", "1", "0", "0"]
+    drawn.savefig(tmp_path / "confusion.png")
+    figures.reliability(calibration(ANSWERS)).savefig(tmp_path / "calibration.png")
+    assert all(path.stat().st_size > 5000 for path in tmp_path.iterdir())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from biasline.evaluation.scoring import Scored, score_likelihood, slice_table
+from biasline.evaluation.scoring import LENGTH, Scored, score_likelihood, slice_table, with_lengths
 from biasline.tokens.mask import IGNORED
 
 
@@ -42,3 +42,11 @@ def test_slices_are_scored_apart():
     rows = slice_table(frame, ("skill",)).select("slice", "value", "rows", "base", "tuned").rows()
     assert rows == [("skill", "a", 1, 0.0, 0.0), ("skill", "b", 2, 0.5, 1.0)]
     assert slice_table(frame, ()).height == 0
+
+
+def test_every_task_has_slices_by_length():
+    frame = pl.DataFrame({"instruction": ["a" * n for n in range(1, 10)], "input": [None] * 9})
+    values = with_lengths(frame, ("instruction", "input"))[LENGTH].to_list()
+    assert values == ["1: up to 3 characters"] * 3 + ["2: up to 6 characters"] * 3 + ["3: more"] * 3
+    own = frame.with_columns(pl.lit("mine").alias(LENGTH))
+    assert with_lengths(own, ("instruction",)).equals(own)

@@ -97,3 +97,18 @@ def test_a_loss_that_is_not_finite_stops_with_the_rows(bloom):
     with pytest.raises(BiaslineError, match=r"step 1: the loss is nan on the rows \d+, \d+"):
         sets = Sets(rows, token_set(0), ResponseTokens(), 3)
         fit(bloom, tuning, Plan.of(len(rows), params), sets, params, lambda step, values: None)
+
+
+def test_patience_ends_training_and_the_best_is_kept(bloom):
+    """Validation rows that contradict the training rows: every step of learning makes them worse."""
+    contrary = token_set(8, seed=1).map(
+        lambda row: {"labels": [label if label == IGNORED else 99 - label for label in row["labels"]]}
+    )
+    _, whole = run(bloom, valid=contrary, min_steps=40, evaluate_every=2)
+    assert whole.rows[-1]["step"] == 40
+    _, stopped = run(bloom, valid=contrary, min_steps=8, epochs=14, evaluate_every=2, patience=3)
+    looks = [row["valid_loss"] for row in stopped.rows if row["valid_loss"] is not None]
+    last = stopped.rows[-1]["step"]
+    assert 8 <= last < 42
+    assert stopped.best_loss == min(looks) and last >= stopped.best_step + 6
+    assert len(looks) == last // 2

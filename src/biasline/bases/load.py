@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from biasline.bases.pin import Pin
+from biasline.bases.pooling import pool_by_mean
 from biasline.bitfit import inspect_biases
 from biasline.errors import BiaslineError, shown
 from biasline.params import Load
@@ -56,7 +58,7 @@ def load_seq2seq(pin: Pin, folder: Path, load: Load) -> Any:
 
 
 def load_classifier(
-    pin: Pin, folder: Path, load: Load, labels: Sequence[str], seed: int, head: str = "auto"
+    pin: Pin, folder: Path, load: Load, labels: Sequence[str], seed: int, head: str = "auto", pooling: str = "auto"
 ) -> tuple[Any, list[str]]:
     """The base with a classification head.
 
@@ -65,11 +67,14 @@ def load_classifier(
         seed: of a new head's first values.
         head: what becomes of a head that the base has: `auto` keeps it frozen, `train` trains it whole, `new` puts
             a new one in its place. One for another number of labels is always replaced.
+        pooling: what the head reads: the base's own pooler (`model`), the mean over the tokens (`mean`), or the mean
+            where the base's files have no pooler (`auto`).
 
     Returns: the model, frozen, and the names of the head's parameters that are to be trained: a new head's, and a
     pooler's where the base was trained without one.
 
-    Errors: as `load_causal_lm`; where more than a head is missing; where an existing head is for other labels.
+    Errors: as `load_causal_lm`; where more than a head is missing; where an existing head is for other labels; where
+    a mean is asked for and the model has no pooler that it could stand for.
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -88,6 +93,16 @@ def load_classifier(
     inner = [name for name in missing if name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name]
     if inner:
         raise BiaslineError(f"base {pin.name}: no weights for {inner[0]}", "take a base that has all of its layers")
+    body = model.base_model
+    poolers = [name for name in missing if ".pooler." in name]
+    if pooling == "mean" and not isinstance(getattr(body, "pooler", None), nn.Module):
+        raise BiaslineError(
+            f"train.pooling: mean: {type(model).__name__} has no pooler that a mean could stand for",
+            "leave it out: this architecture's head reads the hidden states in a way of its own",
+        )
+    if pooling == "mean" or (pooling == "auto" and poolers):
+        pool_by_mean(body)
+        missing = [name for name in missing if name not in poolers]
     parts = [entry.name for entry in inspect_biases(model).head]
     existing = [name for name in parts if name not in missing]
     if head == "new":

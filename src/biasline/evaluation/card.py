@@ -1,5 +1,6 @@
 """Pages about a trained model: the card, and answers side by side."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -7,7 +8,10 @@ import polars as pl
 from biasline.bitfit import Manifest
 from biasline.bitfit.delta import FORMAT_VERSION
 from biasline.data.kinds import Kind
+from biasline.evaluation.classify import calibration, class_table, mistakes
 from biasline.params import Task
+
+_MISTAKES = 10
 
 
 def model_card(
@@ -18,8 +22,13 @@ def model_card(
     quality: dict[str, Any],
     slices: pl.DataFrame,
     manifest: Manifest,
+    sections: Sequence[str],
 ) -> str:
-    """The model card: data, base, biases, numbers with intervals, limits, how to load."""
+    """The model card: data, base, biases, numbers with intervals, limits, how to load.
+
+    Args:
+        sections: further lines about the numbers, see `class_sections`.
+    """
     trainable, base, tuned = report["trainable"], metrics["base"], metrics["tuned"]
     roles = ", ".join(f"{role} {count:,}" for role, count in report["roles"].items())
     counted = f", and a new head of {trainable['head']:,} beside them" if trainable["head"] else ""
@@ -36,7 +45,13 @@ def model_card(
         f"{report['base']['parameters']:,} parameters trained ({trainable['share']:.4%}){counted}; every weight of the "
         "base frozen.",
         "",
-        *_table(base, tuned, "untuned base" if task.kind == "instruction" else "majority class"),
+        *_table(
+            {
+                "untuned base" if task.kind == "instruction" else "majority class": base,
+                **({"head alone on the frozen base": metrics["probe"]} if "probe" in metrics else {}),
+                "tuned": tuned,
+            }
+        ),
         "",
         f"On {metrics['rows']} held-out rows (test set {metrics['test_sha256'][:12]}).",
         "",
@@ -53,6 +68,7 @@ def model_card(
         f"Fingerprint `{report['fingerprint']}`, base pin {report['base']['digest'][:12]}.",
     ]
     lines += [f"Note: {note}." for note in report["notes"]]
+    lines += sections
     if slices.height:
         lines += ["", "## Slices", "", "| slice | rows | base | tuned | 95 % interval |", "|---|---:|---:|---:|---|"]
         for row in slices.iter_rows(named=True):
@@ -82,16 +98,45 @@ def model_card(
     return "\n".join(lines)
 
 
-def _table(base: dict[str, float], tuned: dict[str, float], who: str) -> list[str]:
-    """The metrics of both models side by side; an interval stands behind the value that it is of."""
-    names = [name for name in tuned if not name.endswith(("_low", "_high"))]
+def class_sections(predictions: pl.DataFrame, labels: Sequence[str], kind: Kind) -> list[str]:
+    """Per label, per range of probability, and the wrong answers that the model was surest of."""
+    lines = [
+        "",
+        "## Labels",
+        "",
+        "| label | rows | given | precision | recall | F1 |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in class_table(predictions, labels).iter_rows(named=True):
+        values = " | ".join(f"{row[name]:.3f}" for name in ("precision", "recall", "f1"))
+        lines.append(f"| {_cell(row['label'])} | {row['rows']} | {row['given']} | {values} |")
+    lines += ["", "## Calibration", "", "How often it is right where its probability lies in a range.", ""]
+    lines += ["| probability | rows | mean | accuracy |", "|---|---:|---:|---:|"]
+    for row in calibration(predictions).iter_rows(named=True):
+        span = f"{row['above']:.1f} … {row['to']:.1f}"
+        lines.append(f"| {span} | {row['rows']} | {row['probability']:.3f} | {row['accuracy']:.3f} |")
+    lines += ["", "## Surest mistakes", ""]
+    wrong = mistakes(predictions, _MISTAKES)
+    if not wrong.height:
+        return [*lines, "None."]
+    lines += ["| row | text | label | given | probability |", "|---:|---|---|---|---:|"]
+    for row in wrong.iter_rows(named=True):
+        text = " / ".join(row[name] for name in kind.prompt if row[name])
+        cells = " | ".join(_cell(cell) for cell in (text, row["label"], row["tuned"]))
+        lines.append(f"| {row['row']} | {cells} | {row['probability']:.3f} |")
+    return lines
+
+
+def _table(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Metrics of several models, one a line; an interval stands behind the value that it is of."""
+    names = [name for name in rows["tuned"] if not name.endswith(("_low", "_high"))]
     lines = ["| | " + " | ".join(name.replace("_", " ") for name in names) + " |", "|---|" + "---|" * len(names)]
-    for label, values in ((who, base), ("tuned", tuned)):
+    for label, values in rows.items():
         cells = []
         for name in names:
             low, high = values.get(f"{name}_low"), values.get(f"{name}_high")
             interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
-            cells.append(f"{values[name]:.3f}{interval}")
+            cells.append(f"{values[name]:.3f}{interval}" if name in values else "")
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return [*lines, "", "Brackets: 95 % interval."]
 

@@ -1,6 +1,6 @@
-"""Classification: the tuned model beside the majority class on the same test rows."""
+"""Classification: the tuned model beside the majority class, and beside what the frozen base knows already."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,10 @@ import torch
 
 from biasline.evaluation.statistics import wilson_interval
 from biasline.training.loss import padded
+
+# Training rows that the probe of the frozen base is fitted on.
+PROBED = 2000
+_RANGES = 10
 
 
 def probabilities(model: Any, rows: Sequence[dict[str, Any]], pad: int, batch_size: int) -> np.ndarray:
@@ -19,13 +23,98 @@ def probabilities(model: Any, rows: Sequence[dict[str, Any]], pad: int, batch_si
         pad: token id to pad with.
     """
     found = np.zeros((len(rows), model.config.num_labels))
-    order = sorted(range(len(rows)), key=lambda index: (len(rows[index]["input_ids"]), index))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        inputs = {name: tensor.to(model.device) for name, tensor in padded([rows[i] for i in chosen], pad).items()}
+    for chosen, inputs in _batches(model, rows, pad, batch_size):
         with torch.inference_mode():
             found[chosen] = model(**inputs).logits.float().softmax(-1).cpu().numpy()
     return found
+
+
+def probed(
+    model: Any, train: Sequence[dict[str, Any]], test: Sequence[dict[str, Any]], pad: int, batch_size: int
+) -> np.ndarray:
+    """Class numbers that a logistic regression on the frozen base's mean hidden states gives to test rows, (rows,).
+
+    What a head alone can do: the difference to the tuned model is what its biases are for.
+
+    Args:
+        train: training rows with their class numbers as `labels`; of more than `PROBED` the first are taken.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    chosen = train[:PROBED]
+    numbers = [row["labels"] for row in chosen]
+    if len(set(numbers)) < 2:
+        return np.full(len(test), numbers[0] if numbers else 0)
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    probe.fit(_features(model, chosen, pad, batch_size), numbers)
+    return probe.predict(_features(model, test, pad, batch_size))
+
+
+def _features(model: Any, rows: Sequence[dict[str, Any]], pad: int, batch_size: int) -> np.ndarray:
+    """Mean of the last hidden states over each row's tokens, (rows, hidden), fp32."""
+    found: list[np.ndarray] = [np.zeros(0)] * len(rows)
+    for chosen, inputs in _batches(model, rows, pad, batch_size):
+        with torch.inference_mode():
+            hidden = model.base_model(**inputs).last_hidden_state.float()
+        weight = inputs["attention_mask"].float()[:, :, None]
+        for index, row in zip(chosen, ((hidden * weight).sum(1) / weight.sum(1)).cpu().numpy(), strict=True):
+            found[index] = row
+    return np.stack(found)
+
+
+def _batches(
+    model: Any, rows: Sequence[dict[str, Any]], pad: int, batch_size: int
+) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+    """Places of rows of like length, and their inputs on the model's device."""
+    order = sorted(range(len(rows)), key=lambda index: (len(rows[index]["input_ids"]), index))
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = padded([rows[index] for index in chosen], pad)
+        yield chosen, {name: tensor.to(model.device) for name, tensor in batch.items()}
+
+
+def calibration(predictions: pl.DataFrame) -> pl.DataFrame:
+    """How often the model is right where it is so sure: its probabilities in ten equal ranges.
+
+    Args:
+        predictions: with `probability` of the label given and `tuned_exact`.
+
+    Returns: columns above, to, rows, probability (mean), accuracy; ranges without rows are left out.
+    """
+    place = (pl.col("probability") * _RANGES).ceil().clip(1, _RANGES) - 1
+    return (
+        predictions.group_by(place.alias("above") / _RANGES)
+        .agg(pl.len().alias("rows"), pl.col("probability").mean(), pl.col("tuned_exact").mean().alias("accuracy"))
+        .sort("above")
+        .select("above", (pl.col("above") + 1 / _RANGES).alias("to"), "rows", "probability", "accuracy")
+    )
+
+
+def calibration_error(table: pl.DataFrame) -> float:
+    """Expected calibration error (Guo et al. 2017): mean distance of probability and accuracy, weighted by rows."""
+    distance = (pl.col("probability") - pl.col("accuracy")).abs()
+    return float(table.select((distance * pl.col("rows")).sum() / pl.col("rows").sum()).item())
+
+
+def class_table(predictions: pl.DataFrame, labels: Sequence[str]) -> pl.DataFrame:
+    """Per label: rows, how often it was given, precision, recall, F1."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    reference, tuned = predictions["label"].to_list(), predictions["tuned"].to_list()
+    precision, recall, f1, rows = precision_recall_fscore_support(
+        reference, tuned, labels=list(labels), zero_division=0.0
+    )
+    given = [tuned.count(label) for label in labels]
+    columns = {"label": list(labels), "rows": rows, "given": given, "precision": precision, "recall": recall, "f1": f1}
+    return pl.DataFrame(columns)
+
+
+def mistakes(predictions: pl.DataFrame, count: int) -> pl.DataFrame:
+    """The wrong answers that the model was surest of, surest first."""
+    wrong = predictions.filter(~pl.col("tuned_exact"))
+    return wrong.sort(["probability", "row"], descending=[True, False]).head(count)
 
 
 def class_metrics(reference: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,18 @@ from biasline.bitfit import BiasDelta
 from biasline.data.kinds import KINDS
 from biasline.data.split import read_split
 from biasline.errors import BiaslineError
-from biasline.evaluation.card import model_card, samples_page
-from biasline.evaluation.classify import class_metrics, predictions, probabilities
+from biasline.evaluation.card import class_sections, model_card, samples_page
+from biasline.evaluation.classify import (
+    PROBED,
+    calibration,
+    calibration_error,
+    class_metrics,
+    predictions,
+    probabilities,
+    probed,
+)
 from biasline.evaluation.generate import generate
-from biasline.evaluation.scoring import Scored, answered, score_likelihood, slice_table
+from biasline.evaluation.scoring import LENGTH, Scored, answered, score_likelihood, slice_table, with_lengths
 from biasline.evaluation.statistics import paired_interval
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace, replacing, write_parquet, write_text
@@ -38,12 +46,14 @@ class _Compared:
         base, tuned: metrics of each, under the same names.
         predictions: the test rows with both answers (`base`, `tuned`) and whether they are right (`…_exact`).
         change: how far training moved the biases, see `_bias_change`.
+        probe: of a classification, metrics of a head alone on the frozen base, see `probed`.
     """
 
     base: dict[str, float]
     tuned: dict[str, float]
     predictions: pl.DataFrame
     change: pl.DataFrame
+    probe: dict[str, float] = field(default_factory=dict)
 
 
 def evaluate(task: Task, place: TaskPlace) -> str:
@@ -70,14 +80,22 @@ def evaluate(task: Task, place: TaskPlace) -> str:
 
     report = load_json(place.train_report, f"dvc repro train@{place.task}")
     quality = load_json(place.quality, f"dvc repro validate@{place.task}")
-    table = slice_table(found.predictions, task.evaluate.slices)
+    kind, labels = KINDS[task.kind], delta.manifest.labels
+    sliced = with_lengths(found.predictions, kind.prompt)
+    table = slice_table(sliced, tuple(dict.fromkeys((*task.evaluate.slices, LENGTH))))
     metrics = _metrics(test, task, report["fingerprint"], found)
     with replacing(place.predictions) as draft:
         write_parquet(found.predictions, draft)
     write_text(place.slices, table.write_csv(float_precision=6))
     write_text(place.bias_change, found.change.write_csv(float_precision=8))
-    write_text(place.samples, samples_page(found.predictions, KINDS[task.kind], task.evaluate.samples))
-    write_text(place.card, model_card(place.task, task, metrics, report, quality, table, delta.manifest))
+    write_text(place.samples, samples_page(found.predictions, kind, task.evaluate.samples))
+    sections = class_sections(found.predictions, labels, kind) if labels else []
+    write_text(place.card, model_card(place.task, task, metrics, report, quality, table, delta.manifest, sections))
+    with replacing(place.confusion) as draft:
+        draft.mkdir()
+        if labels:
+            pairs = found.predictions.select(pl.col("label").alias("actual"), pl.col("tuned").alias("predicted"))
+            pairs.write_csv(draft / "labels.csv")
     write_text(place.metrics, dump_json(metrics))
     tuned, name = found.tuned, "accuracy" if task.kind == "classification" else "exact_match"
     return (
@@ -131,18 +149,23 @@ def _compare_labels(
 ) -> _Compared:
     """Labels of the majority class (an untrained head knows nothing better) and of the tuned model."""
     labels = delta.manifest.labels
-    model, _ = load_classifier(pin, folder, task.load, labels, task.train.seed, task.train.head)
+    chosen = task.train
+    model, _ = load_classifier(pin, folder, task.load, labels, chosen.seed, chosen.head, pooling=chosen.pooling)
     model.to(best_device())
     change = _bias_change(delta, model)
+    rows, taught = read_token_set(place, "test").to_list(), read_token_set(place, "train")
+    pad, size = model.config.pad_token_id, task.evaluate.batch_size
+    taught = taught.select(range(min(PROBED, len(taught)))).to_list()
+    with_head = [labels[number] for number in probed(model, taught, rows, pad, size)]
     delta.apply(model)
-    rows = read_token_set(place, "test").to_list()
-    found = probabilities(model, rows, model.config.pad_token_id, task.evaluate.batch_size)
+    found = probabilities(model, rows, pad, size)
     train = read_split(place, "train")["label"]
     majority = max(labels, key=lambda label: (int((train == label).sum()), label))
     table = predictions(test, labels, found, majority)
     reference = test["label"].to_list()
-    base, tuned = (class_metrics(reference, table[who].to_list()) for who in ("base", "tuned"))
-    return _Compared(base, tuned, table, change)
+    base, tuned, probe = (class_metrics(reference, given) for given in (table["base"], table["tuned"], with_head))
+    tuned["calibration_error"] = round(calibration_error(calibration(table)), 6)
+    return _Compared(base, tuned, table, change, probe)
 
 
 def _metrics(test: pl.DataFrame, task: Task, fingerprint: str, found: _Compared) -> dict[str, Any]:
@@ -154,6 +177,7 @@ def _metrics(test: pl.DataFrame, task: Task, fingerprint: str, found: _Compared)
         "rows": test.height,
         "test_sha256": rows_sha256(test, task),
         "base": found.base,
+        **({"probe": found.probe} if found.probe else {}),
         "tuned": found.tuned,
         "gain": {key: round(value, 6) for key, value in gain},
     }

@@ -57,6 +57,39 @@ def bias_change(change: pl.DataFrame) -> Any:
     return figure
 
 
+def confusion(predictions: pl.DataFrame) -> Any:
+    """Which label rows have (down) and which they were given (across), counted."""
+    labels = sorted({*predictions["label"], *predictions["tuned"]})
+    counts = predictions.group_by("label", "tuned").len().rows()
+    grid = np.zeros((len(labels), len(labels)), int)
+    for label, given, count in counts:
+        grid[labels.index(label), labels.index(given)] = count
+    figure, axes = _new(2.4 + 0.8 * len(labels), 1.8 + 0.7 * len(labels))
+    axes.imshow(grid, cmap="cividis", vmin=0)
+    for row, column in np.ndindex(grid.shape):
+        color = "w" if grid[row, column] < 0.5 * grid.max() else "k"
+        axes.text(column, row, str(grid[row, column]), ha="center", va="center", color=color)
+    axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xlabel="given", ylabel="label", title="Confusion (rows)")
+    return figure
+
+
+def reliability(table: pl.DataFrame) -> Any:
+    """Accuracy against the model's own probability, by ranges; points grow with the rows in them.
+
+    Args:
+        table: see `classify.calibration`.
+    """
+    figure, axes = _new(5, 5)
+    axes.plot([0, 1], [0, 1], color=_GREEN, linestyle="--", label="calibrated")
+    size = (20 + 300 * table["rows"] / table["rows"].sum()).to_list()
+    axes.scatter(table["probability"], table["accuracy"], s=size, color=_BLUE, label="tuned, by range of probability")
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="mean probability", ylabel="accuracy", title="Calibration")
+    axes.legend(loc="upper left", fontsize="small")
+    return figure
+
+
 def bias_counts(inventory: Inventory) -> Any:
     """Where a model has biases, layer × role, and (in brackets, on grey) where zeros could be injected."""
     present, missing = (

@@ -12,6 +12,9 @@ from biasline.evaluation.statistics import wilson_interval
 from biasline.tokens.mask import IGNORED
 from biasline.training.loss import ResponseTokens, supervised_logits, target_losses
 
+# A slice that every task has.
+LENGTH = "length"
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -90,6 +93,27 @@ def answered(test: pl.DataFrame, rows: list[int], base: Scored, tuned: Scored) -
         pl.Series("base_exact", base.exact),
         pl.Series("tuned_exact", tuned.exact),
     ).join(likelihood, on="row", how="left", maintain_order="left")
+
+
+def with_lengths(frame: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
+    """Rows with a column `length`: short, middle or long, by thirds of the characters of some columns.
+
+    A column of that name in the data stays as it is.
+    """
+    if LENGTH in frame.columns:
+        return frame
+    size = pl.sum_horizontal(pl.col(name).fill_null("").str.len_chars() for name in columns)
+    sizes = frame.select(size).to_series()
+    low, high = (int(sizes.quantile(share, "lower") or 0) for share in (1 / 3, 2 / 3))
+    names = (f"1: up to {low} characters", f"2: up to {high} characters", "3: more")
+    return frame.with_columns(
+        pl.when(sizes <= low)
+        .then(pl.lit(names[0]))
+        .when(sizes <= high)
+        .then(pl.lit(names[1]))
+        .otherwise(pl.lit(names[2]))
+        .alias(LENGTH)
+    )
 
 
 def slice_table(frame: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:

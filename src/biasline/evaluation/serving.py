@@ -54,7 +54,10 @@ class Package:
         """The base as the kind of model that the task wants, without the delta."""
         task, labels = self.task, self.delta.manifest.labels
         if labels:
-            model, _ = load_classifier(self.pin, folder, task.load, labels, task.train.seed, task.train.head)
+            chosen = task.train
+            model, _ = load_classifier(
+                self.pin, folder, task.load, labels, chosen.seed, chosen.head, pooling=chosen.pooling
+            )
         else:
             model = load_causal_lm(self.pin, folder, task.load)
         return model.to(best_device())
@@ -97,6 +100,7 @@ class SharedBase:
         self.loads = 0
         self._predictors: dict[str, Predictor] = {}
         self._on: str | None = None
+        self._pooling = ""
         body: nn.Module | None = None
         # A language model first: any classifier can stand on its Transformer, not the other way round.
         for name in sorted(names, key=lambda name: bool(self._packages[name].delta.manifest.labels)):
@@ -105,7 +109,8 @@ class SharedBase:
             if model is None:
                 model = package.load(folder)
                 self.loads += 1
-                body = body if body is not None else model.base_model
+                if body is None:
+                    body, self._pooling = model.base_model, package.task.train.pooling
             labels = package.delta.manifest.labels
             self._predictors[name] = Predictor.of(package.task, labels, model, package.pin, folder)
         self.load_s = time.perf_counter() - started
@@ -130,6 +135,8 @@ class SharedBase:
             return next(
                 one.model for name, one in self._predictors.items() if not self._packages[name].delta.manifest.labels
             )
+        if getattr(body, "pooler", None) is not None and package.task.train.pooling != self._pooling:
+            return None
         from transformers import AutoModelForSequenceClassification
 
         config = copy.deepcopy(body.config)

@@ -162,7 +162,7 @@ def _log_metrics(client: "MlflowClient", run: "Run", record: Record) -> None:
     if record.file(place.delta).is_file():
         final["model.bytes"] = record.file(place.delta).stat().st_size
     metrics = record.read(place.metrics) or {}
-    for group in ("base", "tuned", "gain"):
+    for group in ("base", "probe", "tuned", "gain"):
         final |= {f"{group}.{name}": value for name, value in metrics.get(group, {}).items()}
     if metrics:
         final["test.rows"] = metrics["rows"]
@@ -260,3 +260,9 @@ def _figures(record: Record) -> Iterator[tuple[str, Any]]:
         if slices.height:
             yield "metric_by_slice", figures.metric_by_slice(slices, metrics)
         yield "bias_change", figures.bias_change(pl.read_csv(record.file(place.bias_change)))
+        predictions = pl.read_parquet(record.file(place.predictions))
+        if "probability" in predictions.columns:
+            from biasline.evaluation.classify import calibration
+
+            yield "confusion", figures.confusion(predictions)
+            yield "calibration", figures.reliability(calibration(predictions))

@@ -79,6 +79,7 @@ def fit(model: nn.Module, tuning: BiasTuning, plan: Plan, sets: Sets, params: Tr
     groups = [{"params": [master], "peak": peak} for master, peak in zip(tuning.masters, peaks, strict=False)]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
     history, best, window = History(), _copies(tuning), _Window()
+    lowest, waited = math.inf, 0
     model.train()
 
     for step in range(plan.total_steps):
@@ -118,6 +119,9 @@ def fit(model: nn.Module, tuning: BiasTuning, plan: Plan, sets: Sets, params: Tr
             if history.best_loss is None or valid_loss < history.best_loss or params.keep == "last":
                 history.best_step, history.best_loss = done, valid_loss
                 best = _copies(tuning)
+            waited = 0 if valid_loss < lowest else waited + 1
+            lowest = min(lowest, valid_loss)
+            last |= 0 < params.patience <= waited and done >= params.min_steps
         if last or look or done % LOG_EVERY == 0:
             row = {
                 "step": done,
@@ -131,9 +135,11 @@ def fit(model: nn.Module, tuning: BiasTuning, plan: Plan, sets: Sets, params: Tr
             history.rows.append(row)
             report(done, {key: value for key, value in row.items() if value is not None and key != "step"})
             window = _Window()
+        if last:
+            break
 
     if history.best_loss is None:
-        history.best_step, best = plan.total_steps, _copies(tuning)
+        history.best_step, best = done, _copies(tuning)
     for master, values in zip(tuning.masters, best, strict=True):
         master.data.copy_(values)
     tuning.write()

@@ -115,7 +115,8 @@ def _trainable(tuning: BiasTuning) -> dict[str, float]:
 def _load(task: Task, pin: Pin, folder: Path, labels: list[str]) -> tuple[nn.Module, list[str]]:
     """The base, and the names of the head's parameters that are trained."""
     if labels:
-        return load_classifier(pin, folder, task.load, labels, task.train.seed, task.train.head)
+        chosen = task.train
+        return load_classifier(pin, folder, task.load, labels, chosen.seed, chosen.head, pooling=chosen.pooling)
     return load_causal_lm(pin, folder, task.load), []
 
 
