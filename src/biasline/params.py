@@ -170,6 +170,9 @@ class Train(Group):
         description="what a classification head reads: the model's own pooler, or the mean over a text's tokens; auto: "
         "the mean where the base's files have no pooler",
     )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: each label has the same weight in the loss, however many rows it has"
+    )
     learning_rate: float = Field(1e-3, gt=0, le=100, description="peak; biases want 10 to 100 times a full-tuning rate")
     epochs: float = Field(3.0, gt=0, description="passes over the training rows")
     min_steps: int = Field(400, ge=1, description="at least so many steps: a few epochs of few rows under-train biases")

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -74,3 +76,24 @@ def test_class_labels_keep_token_types_and_pad_them():
     assert batch.inputs["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
     assert batch.inputs["token_type_ids"].tolist() == [[0, 1, 1], [0, 0, 0]]
     assert batch.labels.tolist() == [1, 0]
+
+
+def test_balanced_labels_weigh_the_same_however_many_rows_they_have():
+    objective = ClassLabels.balanced([0, 0, 0, 2], classes=3)
+    assert objective.weights.tolist() == pytest.approx([4 / (2 * 3), 0.0, 4 / 2])
+    weights = objective.weights[torch.tensor([0, 0, 0, 2])]
+    assert weights.mean().item() == pytest.approx(1.0) and weights[:3].sum() == pytest.approx(weights[3].item())
+
+
+def test_weights_multiply_the_losses():
+    class Fixed(nn.Module):
+        def forward(self, **_):
+            return SimpleNamespace(logits=torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
+
+    batch = ClassLabels().collate(
+        [{"row": 1, "input_ids": [1], "labels": 0}, {"row": 2, "input_ids": [1], "labels": 1}], 0
+    )
+    plain = ClassLabels().losses(Fixed(), batch)
+    assert plain.tolist() == pytest.approx([0.313262, 0.126928], abs=1e-5)
+    weighed = ClassLabels(torch.tensor([0.5, 2.0])).losses(Fixed(), batch)
+    assert weighed.tolist() == pytest.approx([0.5 * 0.313262, 2 * 0.126928], abs=1e-5)

@@ -18,7 +18,7 @@ from biasline.bitfit import BiasTuning
 from biasline.errors import BiaslineError
 from biasline.params import Train
 from biasline.training.batches import Plan, learning_rate_factor
-from biasline.training.loss import Batch, Objective, target_losses
+from biasline.training.loss import Batch, Objective
 
 LOG_EVERY = 10
 
@@ -89,7 +89,7 @@ def fit(model: nn.Module, tuning: BiasTuning, plan: Plan, sets: Sets, params: Tr
         if step == 0 and batches:
             sets.objective.check(model, batches[0])
         for batch in batches:
-            loss = target_losses(*sets.objective.logits(model, batch)).sum() / step_targets
+            loss = sets.objective.losses(model, batch).sum() / step_targets
             if not torch.isfinite(loss):
                 raise BiaslineError(
                     f"step {step + 1}: the loss is {loss.item()} on the rows {', '.join(map(str, batch.rows))}",
@@ -154,7 +154,7 @@ def validation_loss(model: nn.Module, sets: Sets, batch_size: int, accelerator: 
     total = tokens = 0.0
     with torch.no_grad():
         for batch in _micro_batches(sets.valid[:], sets, batch_size, accelerator):
-            losses = target_losses(*sets.objective.logits(model, batch))
+            losses = sets.objective.losses(model, batch)
             total, tokens = total + losses.sum().item(), tokens + losses.numel()
     model.train(training)
     both = accelerator.reduce(torch.tensor([total, tokens], dtype=torch.float64, device=accelerator.device), "sum")

@@ -5,7 +5,7 @@ are supervised, and a vocabulary is wide: logits for the rest are work for nothi
 keeps only the hidden states that predict a supervised token, whatever the architecture does before it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -47,8 +47,8 @@ class Objective(Protocol):
     def targets(self, columns: dict[str, list[Any]]) -> int:
         """How many targets some rows, given as columns, have."""
 
-    def logits(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """(targets, classes) logits and (targets,) int64 of a batch."""
+    def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """The loss of each target of a batch, (targets,), fp32."""
 
     def check(self, model: nn.Module, batch: Batch) -> None:
         """Hold the way logits are made against the plain one, once, on the first batch."""
@@ -68,15 +68,29 @@ class ResponseTokens:
         # The first position has no logit before it, so that it could not be a target.
         return sum(label != IGNORED for labels in columns["labels"] for label in labels[1:])
 
-    def logits(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        return supervised_logits(model, batch)
+    def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        return target_losses(*supervised_logits(model, batch))
 
     def check(self, model: nn.Module, batch: Batch) -> None:
         check_against_plain(model, batch)
 
 
 class ClassLabels:
-    """The label of each row; classes are the label names."""
+    """The label of each row; classes are the label names.
+
+    Args:
+        weights: of each class in the loss, (classes,); equal ones if left out.
+    """
+
+    def __init__(self, weights: torch.Tensor | None = None) -> None:
+        self.weights = weights
+
+    @classmethod
+    def balanced(cls, labels: Sequence[int], classes: int) -> "ClassLabels":
+        """Weights by which each class that has rows counts the same; their mean over the rows is 1."""
+        counts = torch.bincount(torch.tensor(labels), minlength=classes).float()
+        present = int((counts > 0).sum())
+        return cls(torch.where(counts > 0, len(labels) / (present * counts), 0.0))
 
     def collate(self, examples: list[dict[str, Any]], pad: int) -> Batch:
         labels = torch.tensor([example["labels"] for example in examples], dtype=torch.int64)
@@ -85,8 +99,9 @@ class ClassLabels:
     def targets(self, columns: dict[str, list[Any]]) -> int:
         return len(columns["labels"])
 
-    def logits(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        return model(**batch.inputs).logits, batch.labels
+    def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        losses = target_losses(model(**batch.inputs).logits, batch.labels)
+        return losses if self.weights is None else losses * self.weights.to(losses.device)[batch.labels]
 
     def check(self, model: nn.Module, batch: Batch) -> None:
         """Nothing is cut short here."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ from biasline.tokens.sets import read_summary, read_token_set
 from biasline.training.batches import Plan
 from biasline.training.fingerprint import fingerprint, folder_sha256
 from biasline.training.loop import History, Report, Sets, fit
-from biasline.training.loss import ClassLabels, ResponseTokens
+from biasline.training.loss import ClassLabels, Objective, ResponseTokens
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,9 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
         f"{counted}, biases {task.train.biases} of {pin.name}; fingerprint {name}",
         flush=True,
     )
-    sets = Sets(
-        read_token_set(place, "train"),
-        read_token_set(place, "valid"),
-        ClassLabels() if labels else ResponseTokens(),
-        model.config.pad_token_id,
-    )
+    rows = read_token_set(place, "train")
+    objective = _objective(task, labels, rows)
+    sets = Sets(rows, read_token_set(place, "valid"), objective, model.config.pad_token_id)
     plan = Plan.of(len(sets.train), task.train)
     report = started(Start(name, pin, trainable, plan.total_steps))
     history = fit(model, tuning, plan, sets, task.train, report)
@@ -110,6 +108,14 @@ def _trainable(tuning: BiasTuning) -> dict[str, float]:
         "total": biases + scales + head,
         "share": biases / tuning.inventory.total,
     }
+
+
+def _objective(task: Task, labels: list[str], rows: Any) -> Objective:
+    if not labels:
+        return ResponseTokens()
+    if task.train.class_weights == "balanced":
+        return ClassLabels.balanced(rows["labels"][:], len(labels))
+    return ClassLabels()
 
 
 def _load(task: Task, pin: Pin, folder: Path, labels: list[str]) -> tuple[nn.Module, list[str]]:
