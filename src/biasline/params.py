@@ -305,7 +305,12 @@ def resolved(task: Task, root: Path) -> Task:
     """The task with the text of a template file in place of its name: a packaged model must not need the file."""
     if not task.tokens.template.endswith(JINJA):
         return task
-    text = (root / task.tokens.template).read_text(encoding="utf-8")
+    try:
+        text = (root / task.tokens.template).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BiaslineError(
+            f"{task.tokens.template}: cannot be read: {error}", "a UTF-8 text file was expected"
+        ) from None
     return task.model_copy(update={"tokens": task.tokens.model_copy(update={"template": text})})
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 
 import polars as pl
 import pytest
@@ -303,3 +304,99 @@ def test_rules_that_do_not_work_are_told(tmp_path, text, told):
 def test_an_input_that_says_there_is_none_is_empty(said):
     frame, count = emptied_inputs(pl.DataFrame({"input": [said, "text", None, "no inputs were harmed"]}))
     assert (frame["input"].to_list(), count) == (["", "text", None, "no inputs were harmed"], 1)
+
+
+@pytest.mark.parametrize(
+    ("output", "rule"),
+    [
+        ("卡号4111111111111111请保密", "card"),
+        ("number,4111 1111 1111 1111", "card"),
+        ("Amex 3782 822463 10005", "card"),
+        ("密钥sk-aaaaaaaaaaaaaaaaaaaaaaaa请保密", "key"),
+        ("token hf_" + "a" * 34, "key"),
+        ("发到bob@example.com吧", "email"),
+        ("电话13812345678请", "phone"),
+        ("+86 138-1234-5678", "phone"),
+        ("555.123.4567", "phone"),
+    ],
+)
+def test_secrets_are_found_in_running_text_and_blotted(tmp_path, output, rule):
+    checked = check(
+        tmp_path,
+        [GOOD, GOOD | {"output": output, "note": output}],
+        Quality(on=["email", "phone"], max_quarantine=1, hard={}),
+    )
+    assert checked.quarantine["reasons"].to_list() == [[rule]]
+    for column in ("output", "note"):  # metadata are shown too
+        assert f"[{rule}]" in checked.quarantine[column][0]
+        assert not any(
+            word in checked.quarantine[column][0] for word in ("4111", "3782", "aaaa", "bob@", "1234", "555.")
+        )
+
+
+def talk(*said):
+    """A dialogue of rounds, its last one good."""
+    turns = [{"role": "user", "content": "So?"}, {"role": "assistant", "content": "So."}]
+    before = [
+        [{"role": "user", "content": f"Ask {n}"}, {"role": "assistant", "content": text}] for n, text in enumerate(said)
+    ]
+    return {"messages": [turn for pair in before for turn in pair] + turns}
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("a\x00b", "control_characters"),
+        ("see:\nsk-aaaaaaaaaaaaaaaaaaaaaaaa", "key"),
+        ("N/A", "placeholder_output"),
+        ("", "empty_output"),
+        ("ok " * 200, "repeated_loop"),
+        ("yes\nHuman: next", "merged_record"),
+    ],
+)
+def test_rules_hold_for_every_round_of_a_dialogue(tmp_path, said, reason):
+    checked = check(tmp_path, [talk("fine", "yes"), talk("fine", said, "yes"), talk("good")])
+    assert checked.quarantine["row"].to_list() == [2]
+    assert checked.quarantine["reasons"].to_list() == [[reason]]
+
+
+def test_a_row_without_a_valid_label_says_nothing_about_the_others(tmp_path):
+    path = tmp_path / "rows.json"
+    rows = [
+        {"text": f"text {n % 4}", "label": label} for n, label in enumerate(["a", "b", "a", "b", "", None, "zzz", "b"])
+    ]
+    path.write_text(json.dumps(rows))
+    frame = read_examples(path, KINDS["classification"], Source()).frame
+    checked = check_examples(frame, "classification", Quality(), ["a", "b"])
+    assert checked.quarantine["reasons"].to_list() == [
+        ["empty_label"],
+        ["empty_label"],
+        ["unknown_label"],
+        ["duplicate"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ('return frame["nope"]', "own.py: rule: ColumnNotFoundError"),
+        ("raise RuntimeError('no')", "own.py: rule: RuntimeError: no"),
+        ("return 5", "a Boolean series of 1 rows was expected, got int"),
+        ("return pl.col('nope') == 1", "own.py: rule: ColumnNotFoundError"),
+    ],
+)
+def test_what_goes_wrong_in_a_rule_of_ones_own_is_told_in_a_line(tmp_path, body, told):
+    own = tmp_path / "own.py"
+    own.write_text(f"import polars as pl\n\n\ndef rule(frame):\n    {body}\n")
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([GOOD]))
+    frame = read_examples(path, KINDS["instruction"], Source()).frame
+    with pytest.raises(BiaslineError, match=re.escape(told)) as raised:
+        check_examples(frame, "instruction", Quality(), own=own_rules(own))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_of_rules_that_ends_the_program_is_told(tmp_path):
+    (tmp_path / "own.py").write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(BiaslineError, match="does not run: SystemExit: 3"):
+        own_rules(tmp_path / "own.py")

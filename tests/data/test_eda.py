@@ -88,8 +88,32 @@ def test_a_file_of_synonyms(tmp_path):
     assert found["movie"] == ["film", "picture", "flick"]
     assert found["影片"] == ["电影"]
     path.write_text("alone\n")
-    with pytest.raises(BiaslineError, match=r"synonyms.txt: line 1: two words at least were expected, got 'alone'"):
+    with pytest.raises(
+        BiaslineError, match=r"synonyms.txt: line 1: two different words at least were expected, got 'alone'"
+    ):
         read_synonyms(path)
     path.write_bytes(b"\xff, a\n")
     with pytest.raises(BiaslineError, match="cannot be read"):
         read_synonyms(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "it does n't convince me at all",
+        "i can’t say more of it",
+        "you needn't see this one",
+        "这部电影并非那么好看",
+        "我不怎么喜欢这部电影",
+    ],
+)
+def test_negations_stay_however_they_are_written(text):
+    kept = [
+        word
+        for word in words(text)
+        if (not word.isascii() and set(word) & set("不非")) or "n't" in word.replace("’", "'")
+    ]
+    assert kept
+    for seed in range(60):
+        found = changed(text, 0.5, ["delete"], {}, random.Random(seed))
+        assert found and all(word in found for word in kept)

@@ -81,3 +81,39 @@ def test_planted_copies_are_found_among_thousands():
     assert set(found) <= set(planted)
     assert len(found) >= 0.95 * len(planted)
     assert all(planted[index] == earlier for index, earlier in found.items())
+
+
+def test_shorter_texts_are_held_against_held_out_ones_too_unless_their_numbers_differ():
+    held_out = "a stylish and moody film of fourteen slow words that ends well at last"
+    texts = [held_out, held_out + " and", held_out.replace("well", "badly"), "so " + held_out]
+    assert near_duplicates(texts, 0.8, [0, 1, 1, 1]) == {1: 0, 3: 0}
+    assert near_duplicates(texts, 0.8) == {}
+    numbered = "take 3 of the red apples out of the big bag and give me 4"
+    assert near_duplicates([numbered, numbered[:-1] + "5", numbered + " please"], 0.8, [0, 1, 1]) == {2: 0}
+    mixed = " ".join(f"w{n}" if n % 3 else "so" for n in range(31))  # 31 words against 29
+    assert near_duplicates([mixed, mixed.rsplit(" ", 2)[0]], 0.8, [0, 1]) == {}  # another set of numbers
+    plain = " ".join(LONG.split()[:31])
+    assert near_duplicates([plain, plain.rsplit(" ", 2)[0]], 0.8, [0, 1]) == {1: 0}
+
+
+def test_copies_are_found_whatever_the_threshold_among_templated_rows():
+    """Four hundred words in common and thirteen of their own: buckets are full of rows that are no copies."""
+    choice = random.Random(1)
+    preamble = " ".join(choice.choices([f"p{n}" for n in range(300)], k=400))
+    held_out = [preamble + " " + " ".join(choice.choices([f"v{n}" for n in range(400)], k=13)) for _ in range(200)]
+    order = choice.sample(range(200), 200)
+    found = near_duplicates(held_out + [held_out[n].upper() for n in order], 0.99, [0] * 200 + [1] * 200)
+    assert found == {200 + place: origin for place, origin in enumerate(order)}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "near"),
+    [
+        ("on day 3 alpha out", "on day 3 alpha out!", True),
+        ("What is C++?", "What is C#?", False),
+        ("ok 😀", "ok 😡", False),
+        ("ok 😀", "OK 😀.", True),
+    ],
+)
+def test_marks_count_beside_digits_and_symbols_always(one, other, near):
+    assert near_duplicates([one, other], 0.8) == ({1: 0} if near else {})

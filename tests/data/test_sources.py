@@ -363,7 +363,9 @@ def test_a_broken_dialogue_is_null_for_the_contract_to_find(tmp_path, turns):
     from biasline.params import Quality
 
     checked = check_examples(frame, "instruction", Quality())
-    assert checked.quarantine["reasons"].to_list() == [["broken_dialogue", "empty_instruction", "empty_output"]]
+    assert checked.quarantine["reasons"].to_list() == [["broken_dialogue"]]
+    shown = checked.quarantine["instruction"][0]  # what is wrong
+    assert shown == turns or json.loads(shown) == turns
 
 
 def test_single_turns_have_no_history(tmp_path):
@@ -382,3 +384,68 @@ def test_whether_there_is_a_header_can_be_said(tmp_path, header, rows):
     found = read_examples(path, KINDS["instruction"], source).frame
     assert found.height == rows
     assert found["instruction"].to_list()[-2:] == ["who", "what"]
+
+
+def test_names_that_later_stages_use_are_given_others(tmp_path):
+    rows = [{"instruction": "a", "output": "b", "parent": "p", "method": "m", "row": 7, "meta_row": 8, "length": 9}]
+    frame = frame_of(put(tmp_path, json.dumps(rows)))
+    assert frame.select("meta_parent", "meta_method", "meta_row_", "meta_row", "meta_length").row(0) == (
+        "p",
+        "m",
+        "7",
+        "8",
+        "9",
+    )
+
+
+def test_rounds_said_before_an_instruction_are_its_history(tmp_path):
+    rounds = [["Count", "one"], ["And on", "two"]]
+    turns = [{"role": "user", "content": "Count"}, {"role": "assistant", "content": "one"}]
+    rows = [
+        {"instruction": "more", "output": "three", "history": given}
+        for given in (rounds, turns, [], None, [["x"]], "so")
+    ]
+    found = frame_of(put(tmp_path, json.dumps(rows)))["history"].to_list()
+    assert json.loads(found[0]) == [["user", "Count"], ["assistant", "one"], ["user", "And on"], ["assistant", "two"]]
+    assert json.loads(found[1]) == [["user", "Count"], ["assistant", "one"]]
+    assert found[2:] == ["", "", None, None]
+
+
+def test_a_column_of_dialogues_can_be_named(tmp_path):
+    path = put(tmp_path, json.dumps([{"verlauf": CHAT, "note": "n"}]))
+    found = read_examples(path, KINDS["instruction"], Source(columns={"messages": "verlauf"})).frame
+    assert found["history"][0] and found["note"][0] == "n"
+
+
+def test_the_next_name_is_tried_where_one_is_taken(tmp_path):
+    path = put(tmp_path, json.dumps([{"text": "pair", "sentence": "first", "label": "x"}]))
+    found = read_examples(path, KINDS["classification"], Source(columns={"text_pair": "text"}))
+    assert found.taken == {"text_pair": "text", "text": "sentence", "label": "label"}
+
+
+def test_names_of_classes_in_a_saved_data_set_are_labels(tmp_path):
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
+    )
+    rows = {"text": ["a", "b", "c"], "label": [1, 0, -1]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
+    found = read_examples(tmp_path / "saved", KINDS["classification"], Source()).frame
+    assert found["label"].to_list() == ["good", "bad", None]
+
+
+def test_a_flipped_byte_and_a_deep_file_and_a_broken_saved_set_are_told(tmp_path):
+    packed = bytearray(gzip.compress(json.dumps([{"instruction": "a", "output": "b"}] * 50).encode()))
+    packed[len(packed) // 2] ^= 0xFF
+    cases = {
+        "flipped.json.gz": bytes(packed),
+        "deep.json": b"[" * 4000,
+        "pin.json": b'{"hub_dataset": "a/b", "revision": 123}',
+    }
+    for name, raw in cases.items():
+        (tmp_path / name).write_bytes(raw)
+        with pytest.raises(BiaslineError):
+            read_examples(tmp_path / name, KINDS["instruction"], Source())
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "state.json").write_text("{}")
+    with pytest.raises(BiaslineError, match="damaged data set"):
+        read_examples(tmp_path / "saved", KINDS["instruction"], Source())

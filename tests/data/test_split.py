@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biasline.data.kinds import KINDS
-from biasline.data.split import content_key, split_examples, split_of, without_near_duplicates
+from biasline.data.split import content_key, refuse_empty, split_examples, split_of, without_near_duplicates
 from biasline.errors import BiaslineError
 from biasline.params import Split
 
@@ -58,7 +58,7 @@ def test_another_seed_deals_anew():
 
 def test_an_empty_split_is_told():
     with pytest.raises(BiaslineError, match="split is empty: 1 good rows are too few"):
-        split_examples(frame(1), KINDS["instruction"], Split())
+        refuse_empty(split_examples(frame(1), KINDS["instruction"], Split()), Split())
 
 
 def test_a_validation_share_of_zero_may_be_empty():
@@ -128,3 +128,11 @@ def test_a_near_copy_within_a_split_goes():
     parts["train"] = pl.concat([parts["train"], copy])
     _, taken = without_near_duplicates(parts, KINDS["instruction"], 0.8, within=True, across=False)
     assert 999 in taken["near_duplicate"]["row"].to_list()
+
+
+def test_rows_of_no_group_are_groups_of_their_own():
+    rows = frame(400).with_columns(pl.Series("customer", [None, "x"] * 200))
+    parts = split_examples(rows, KINDS["instruction"], Split(group="customer"))
+    alone = [part.filter(pl.col("customer").is_null()).height for part in parts.values()]
+    assert all(count > 5 for count in alone)
+    assert sum(part.filter(pl.col("customer") == "x").height > 0 for part in parts.values()) == 1

@@ -168,3 +168,33 @@ def test_what_cannot_be_written_is_told_and_leaves_the_old_outs(workspace, root,
     assert "Traceback" not in done.stderr
     assert {path: path.read_bytes() for path in place.folder.rglob("*") if path.is_file()} == before
     assert not list(place.folder.glob(".*"))
+
+
+def test_a_test_file_of_which_nothing_is_left_is_no_test(workspace):
+    folder = workspace / "files"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text(rows(100))
+    (folder / "test.jsonl").write_text(
+        "\n".join(json.dumps({"instruction": f"Test {n}", "output": ""}) for n in range(9))
+    )
+    with pytest.raises(BiaslineError, match="the test file has 9 rows and none keeps the contract → mend it"):
+        validate(Task(base="b", data="files"), TaskPlace("small"))
+
+
+def test_a_training_file_of_which_all_leaks_is_told(workspace):
+    folder = workspace / "files"
+    folder.mkdir()
+    for name in ("train", "test"):
+        lines = [f"{'A good' if n % 2 else 'A bad'} film number {n}\t{n % 2}" for n in range(60)]
+        (folder / f"{name}.tsv").write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
+    small = Task(base="b", data="files", kind="classification", quality={"max_quarantine": 1, "off": ["duplicate"]})
+    with pytest.raises(BiaslineError, match="the train split is empty"):
+        validate(small, TaskPlace("small"))
+
+
+def test_a_damaged_split_is_told(workspace):
+    place = TaskPlace("small")
+    validate(task(), place)
+    place.split("train").write_bytes(b"PAR1junk")
+    with pytest.raises(BiaslineError, match=r"train\.parquet: damaged: .* → dvc repro --force validate@small"):
+        augment(task(), place)

@@ -308,3 +308,13 @@ def demo() -> PreTrainedTokenizerFast:
     if not _loaded:
         _loaded.append(PreTrainedTokenizerFast.from_pretrained(str(DEMO_BASE)))
     return _loaded[0]
+
+
+def test_words_behind_a_special_token_merge_with_what_is_said(chatty):
+    """As the base itself would tokenize it: `[INST] hello` is one text."""
+    template = "{% for m in messages %}{% if m.role == 'user' %}<|im_start|>[INST] {{ m.content }} [/INST]"
+    template += "{% else %} {{ m.content }}<|im_end|>{% endif %}{% endfor %}"
+    example = encode(chatty, "hello", "it", template=template)
+    whole = chatty("<|im_start|>[INST] hello [/INST] ").input_ids
+    assert example.input_ids == [*whole, *chatty("it").input_ids, 50258]
+    assert example.labels == masked((whole, False), ([*chatty("it").input_ids, 50258], True))

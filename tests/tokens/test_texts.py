@@ -75,3 +75,14 @@ def test_a_label_that_training_does_not_know_is_told_with_its_row():
     assert label_numbers(["a", "b"], ["b", "a"], [7, 8], "test") == [1, 0]
     with pytest.raises(BiaslineError, match=r"row 8 \(test split\) has the label 'c', which no training row has"):
         label_numbers(["a", "b"], ["b", "c"], [7, 8], "test")
+
+
+def test_a_pair_has_its_bos_once(shared):
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(shared / "models" / "stories260k"))
+    [found] = TextEncoder(tokenizer, 32, token_types=False).texts(["hello there"], ["world"])
+    assert found["input_ids"].count(tokenizer.bos_token_id) == 1 and found["input_ids"][0] == tokenizer.bos_token_id
+
+
+def test_odd_digits_are_names_not_numbers():
+    assert label_names([], ["²", "1"]) == ["1", "²"]
+    assert label_names([], ["10", "9", "-1"]) == ["-1", "9", "10"]

@@ -3,6 +3,7 @@
 Rows that break any rule go to quarantine with every reason.
 """
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 import pandera.polars as pa
 import polars as pl
 
-from biasline.data.kinds import KINDS, Kind
+from biasline.data.kinds import KINDS
 from biasline.data.rules import COMPARED, SECRETS, Rule, Terms, active_rules
 from biasline.data.sources import FIXED_SPLIT, NOT_TEXT_SUFFIX
 from biasline.errors import BiaslineError
@@ -56,6 +57,11 @@ def check_examples(
     terms = Terms(KINDS[kind], quality, tuple(labels))
     rules = active_rules(kind, quality, own)
     failures = _failures(frame, rules, terms)
+    rounds = _earlier_rounds(frame) if terms.kind.context else frame.clear()
+    if rounds.height:
+        for name, failed in _failures(rounds, [rule for rule in rules if rule.rounds], terms).items():
+            broken_there = frame["row"].is_in(rounds["row"].filter(failed).unique().implode())
+            failures[name] = broken_there | failures[name] if name in failures else broken_there
     broken = {rule.name: int(failures[rule.name].sum()) for rule in rules if rule.name in failures}
     any_failed = pl.DataFrame(failures).select(pl.any_horizontal(pl.all())).to_series() if failures else None
     keep = [name for name in frame.columns if not name.endswith(NOT_TEXT_SUFFIX)]
@@ -70,7 +76,7 @@ def check_examples(
     good = good.with_columns(pl.col(terms.kind.columns).fill_null(""))
     if kind == "classification":
         good = good.with_columns(pl.col("label").str.strip_chars())
-    return Checked(good, _blotted(quarantine, terms.kind), broken, {rule.name: rule.told for rule in rules} | COMPARED)
+    return Checked(good, _blotted(quarantine), broken, {rule.name: rule.told for rule in rules} | COMPARED)
 
 
 def with_quarantined(checked: Checked, splits: Mapping[str, pl.DataFrame], more: Mapping[str, pl.DataFrame]) -> Checked:
@@ -119,9 +125,26 @@ def refuse_too_many(checked: Checked, quality: Quality) -> None:
         )
 
 
-def _blotted(quarantine: pl.DataFrame, kind: Kind) -> pl.DataFrame:
+def _earlier_rounds(frame: pl.DataFrame) -> pl.DataFrame:
+    """What was asked and answered before the last round of each dialogue, a round a row; `row` is the dialogue's."""
+    found: list[tuple[int, str, str, str]] = []
+    for row, history in frame.select("row", "history").filter(pl.col("history").fill_null("") != "").iter_rows():
+        asked: list[str] = []
+        for role, said in json.loads(history):
+            if role != "assistant":
+                asked.append(said)
+                continue
+            found.append((row, "\n".join(asked), "", said))
+            asked = []
+    schema = {"row": pl.Int64, "instruction": pl.String, "input": pl.String, "output": pl.String}
+    rounds = pl.DataFrame(found, schema=schema, orient="row")
+    companions = [pl.lit(False).alias(name) for name in frame.columns if name.endswith(NOT_TEXT_SUFFIX)]
+    return rounds.with_columns(pl.lit("").alias("history"), *companions)
+
+
+def _blotted(quarantine: pl.DataFrame) -> pl.DataFrame:
     """Secrets out of what is shown, whichever rule a row broke."""
-    texts = [pl.col(name) for name in kind.columns]
+    texts = [pl.col(name) for name, dtype in quarantine.schema.items() if dtype == pl.String]
     for name, pattern in SECRETS.items():
         before = "${before}" if "(?P<before>" in pattern else ""
         texts = [text.str.replace_all(pattern, f"{before}[{name}]") for text in texts]
@@ -141,10 +164,18 @@ def _failures(frame: pl.DataFrame, rules: list[Rule], terms: Terms) -> dict[str,
             warnings.simplefilter("ignore")
             schema.validate(frame, lazy=True)
     except pa.errors.SchemaErrors as errors:
+        _raise_first(terms)
         found = {}
         for error in errors.schema_errors:
             if error.check is None or error.check_output is None:
                 raise BiaslineError(f"the data breaks the schema: {error}") from None
             found[str(error.check.name)] = error.check_output["check_output"].fill_null(False).not_()
         return {rule.name: found[rule.name] for rule in rules if rule.name in found}
+    _raise_first(terms)
     return {}
+
+
+def _raise_first(terms: Terms) -> None:
+    """The first error of the project's own rules, if there is one."""
+    if terms.errors:
+        raise terms.errors[0]

@@ -18,8 +18,9 @@ _PIECE = re.compile(rf"[{_HAN}]+|(?:(?![{_HAN}])\w)+(?:['’-](?:(?![{_HAN}])\w)
 _IS_HAN = re.compile(rf"[{_HAN}]")
 _NOT = "not no never nor neither none nothing nobody nowhere without hardly barely cannot don't doesn't didn't isn't "
 _NOT += "aren't wasn't weren't won't wouldn't can't couldn't shouldn't haven't hasn't hadn't "
-_NOT += "不 没 没有 无 非 未 别 莫 勿 不是 不会 不能 不要 不用 不太 不好 不错 不行 不想 没什么 从不 从未 毫无"
+_NOT += "ain't needn't mustn't cant dont doesnt didnt isnt wont"
 _NEGATIONS = frozenset(_NOT.split())
+_HAN_NEGATION = re.compile("[不没无非未别莫勿毫]")
 # Fewer words than that leave nothing to change.
 _FEWEST = 3
 
@@ -37,15 +38,15 @@ def read_synonyms(path: Path) -> dict[str, list[str]]:
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
-        group = [word.strip() for word in re.split("[,，\t]", line) if word.strip()]
-        if len(group) < 2:
+        group = list(dict.fromkeys(word.strip() for word in re.split("[,，\t]", line) if word.strip()))
+        if len({word.lower() for word in group}) < 2:
             raise BiaslineError(
-                f"{shown(path)}: line {number}: two words at least were expected, got {line.strip()[:40]!r}",
+                f"{shown(path)}: line {number}: two different words at least were expected, got {line.strip()[:40]!r}",
                 "write words that may stand for one another in one line, with commas between",
             )
         for word in group:
             known = found.setdefault(word.lower(), [])
-            known += [other for other in group if other != word and other not in known]
+            known += [other for other in group if other.lower() != word.lower() and other not in known]
     return found
 
 
@@ -85,7 +86,9 @@ def changed(
 
 
 def _may_change(word: str) -> bool:
-    return word.lower() not in _NEGATIONS and not any(char.isdigit() for char in word)
+    plain = word.lower().replace("’", "'")
+    negates = plain in _NEGATIONS or plain.endswith("n't") or _HAN_NEGATION.search(plain)
+    return not negates and not any(char.isdigit() for char in word)
 
 
 def _swap(pieces: list[str], free: list[int], count: int, _: Synonyms, chance: random.Random) -> list[str]:

@@ -9,6 +9,7 @@ import csv
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import IO, Any
 
 import polars as pl
 
-from biasline.errors import BiaslineError, shown
+from biasline.errors import BiaslineError, first_line, shown
 
 Record = dict[str, Any]
 # Whether the first line of a delimited file names its columns.
@@ -99,8 +100,9 @@ def _saved_by_datasets(folder: Path) -> list[RawFile]:
 
     try:
         found = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError) as error:
-        raise BiaslineError(f"{shown(folder)}: damaged data set: {str(error).splitlines()[0]}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        told = f"{type(error).__name__}: {first_line(error)}"
+        raise BiaslineError(f"{shown(folder)}: damaged data set: {told}", "save it again with `save_to_disk`") from None
     return _parts(folder, found)
 
 
@@ -110,7 +112,7 @@ def _pinned(path: Path) -> dict[str, str] | None:
         return None
     try:
         raw = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return raw if isinstance(raw, dict) and "hub_dataset" in raw else None
 
@@ -120,7 +122,7 @@ def _hub(path: Path, pinned: dict[str, str]) -> list[RawFile]:
 
     if unknown := set(pinned) - {"hub_dataset", "config", "revision"}:
         raise BiaslineError(f"{shown(path)}: unknown key {min(unknown)!r}", "hub_dataset, config, revision are known")
-    if not _COMMIT.fullmatch(pinned.get("revision", "")):
+    if not _COMMIT.fullmatch(str(pinned.get("revision", ""))):
         raise BiaslineError(f"{shown(path)}: revision must be a commit (40 hex digits)", "a branch would move")
     try:
         found = datasets.load_dataset(pinned["hub_dataset"], pinned.get("config"), revision=pinned["revision"])
@@ -137,8 +139,14 @@ def _parts(where: Path, found: Any) -> list[RawFile]:
     parts = dict(found) if hasattr(found, "keys") else {"": found}
 
     def records(part: Any) -> Iterator[Record]:
+        # Numbers of classes as their names; -1 stands for a label that is kept secret.
+        names = {name: feature.names for name, feature in part.features.items() if hasattr(feature, "names")}
         for table in part.with_format("arrow").iter(_SLICE):
-            yield from table.to_pylist()
+            for record in table.to_pylist():
+                for name, known in names.items():
+                    number = record[name]
+                    record[name] = known[number] if number is not None and 0 <= number < len(known) else None
+                yield record
 
     splits = _splits(list(parts))
     return _ordered(
@@ -201,7 +209,7 @@ def _decoded(path: Path, stream: IO[bytes]) -> Iterator[str]:
     while True:
         try:
             raw = stream.read(_BLOCK)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise BiaslineError(f"{shown(path)}: damaged: {error}", "compress or copy it again") from None
         pending = len(decoder.getstate()[0])
         try:

@@ -38,8 +38,8 @@ class Kind:
 
 # A column of whole dialogues: lists of {role, content}, or of {from, value} as ShareGPT has them.
 DIALOGUES = ("messages", "conversations", "conversation", "dialogue", "dialog")
-_ROLES = {"system": "system", "user": "user", "human": "user"}
-_ROLES |= dict.fromkeys(("assistant", "gpt", "bot", "model", "chatgpt"), "assistant")
+ROLES = {"system": "system", "user": "user", "human": "user"}
+ROLES |= dict.fromkeys(("assistant", "gpt", "bot", "model", "chatgpt"), "assistant")
 
 
 def turn_of(item: Any) -> tuple[str, str]:
@@ -53,7 +53,7 @@ def turn_of(item: Any) -> tuple[str, str]:
         role, said = item
     if not isinstance(said, str):
         raise TypeError(f"{type(said).__name__} is no text")
-    return _ROLES[role.lower()], said
+    return ROLES[role.lower()], said
 
 
 KINDS = {

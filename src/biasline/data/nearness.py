@@ -1,8 +1,8 @@
 """Near-duplicates: rows that say nearly the same as an earlier row, or as a row of a held-out split.
 
-Long texts are compared by the Jaccard similarity of their word triples, found with MinHash and held against the exact
-value; short ones, where templated rows look alike to MinHash, by their letters and digits alone. Words are hashed as
-they stream by: what is kept of a long text is its digest, so a million rows take 256 MB.
+Texts of some length are compared by the Jaccard similarity of their word triples, found with MinHash and held against
+the exact value; short ones, where templated rows look alike, by their letters and digits alone. Words are hashed as
+they stream by: what is kept of a text is its digest, so a million rows take 256 MB.
 """
 
 from collections.abc import Iterator
@@ -10,15 +10,26 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 
-# Bands of four: a pair of similarity 0.8 shares one with a probability of 0.9998, and is then held against the truth.
+# Bands of four: a pair of similarity 0.8 shares one with a probability of 0.9998, of 0.6 with one of 0.89.
 _PERMUTATIONS, _BANDS = 64, 16
-_SHORT = 30  # words
+# Words from which texts are compared by their triples. Against held-out texts shorter ones are too, if their numbers
+# are the same: within a split, phrases of one sentence are rows in their own right.
+_LONG, _LONG_HELD_OUT = 30, 12
 _CHUNK = 20_000
-# Rows of one bucket that a row is compared with: buckets of templated rows are large.
-_COMPARED = 50
+# Rows of one bucket that a row is compared with, since buckets of templated rows are large: of earlier rows, and of
+# held-out ones, of which none should be passed over.
+_COMPARED, _HELD_OUT = 50, 2_000
+# Pairs that are looked at together; how far the share of equal digests may lie below the threshold by chance.
+_PAIRS, _SLACK = 2_000_000, 0.3
 # Odd, of 64 mixed bits (the golden ratio's).
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _WORD = r"\p{Han}|[\p{L}\p{N}]+"
+
+# A short text in one width and case, without white space and marks; symbols, and marks beside digits, say something
+# (9+5, 9-5, 1.5, C++, C#).
+_FOLDED = pl.col("text").str.normalize("NFKC").str.to_lowercase().str.replace_all(r"\s+", "")
+_LETTERS = _FOLDED.str.extract_all(r"\p{P}*\p{Nd}\p{P}*|[\p{L}\p{M}\p{N}\p{S}#]").list.join("")
+_BARE = pl.when(_LETTERS == "").then(_FOLDED).otherwise(_LETTERS)
 
 
 def near_duplicates(texts: pl.Series, threshold: float, parts: pl.Series | None = None) -> dict[int, int]:
@@ -26,78 +37,88 @@ def near_duplicates(texts: pl.Series, threshold: float, parts: pl.Series | None 
 
     Args:
         texts: in the order in which they have precedence; no nulls.
-        threshold: Jaccard similarity from which long texts count as nearly the same.
+        threshold: Jaccard similarity from which texts of some length count as nearly the same. Copies word for word
+            are found whatever it is.
         parts: numbers that never fall; a text then repeats texts of lower parts only, and none of its own.
 
     Returns: index → index of an earlier text that it is near to.
     """
-    part = np.zeros(len(texts), np.int64) if parts is None else parts.to_numpy()
-    short, long, digests = [], [np.zeros(0, np.int64)], []
+    part = np.arange(len(texts)) if parts is None else parts.to_numpy()
+    shortest = _LONG if parts is None else _LONG_HELD_OUT
+    same, long, digests = [], [np.zeros(0, np.int64)], []
     for start in range(0, len(texts), _CHUNK):
         chunk = texts.slice(start, _CHUNK)
         words = _words(chunk)
-        is_long = (words.list.len() >= _SHORT).to_numpy()
-        rows = start + np.arange(len(chunk))
-        short.append(
-            pl.DataFrame({"row": rows[~is_long], "bare": chunk.filter(~is_long).to_frame("text").select(_BARE)})
-        )
+        is_long = words.list.len() >= shortest
+        bare = chunk.to_frame("text").select(pl.when(~is_long).then(_BARE).otherwise(words.list.join("\x1f")))
+        same.append(bare.to_series().hash(0))
         if is_long.any():
-            long.append(rows[is_long])
+            long.append(start + is_long.arg_true().to_numpy().astype(np.int64))
             digests.append(_digests(*_triples(words.filter(is_long))))
-    found = _same(pl.concat(short), part, parts is None) if short else {}
+    found = _same(pl.concat(same), part) if same else {}
     if digests:
-        found |= _alike(texts, np.concatenate(long), np.concatenate(digests), threshold, part, parts is None)
+        _alike(found, texts, np.concatenate(long), np.concatenate(digests), threshold, part, parts is not None)
     return dict(sorted(found.items()))
 
 
-# A short text in one width and case, without white space and marks; beside digits marks matter (9+5, 9-5, 1.5).
-_FOLDED = pl.col("text").str.normalize("NFKC").str.to_lowercase().str.replace_all(r"\s+", "")
-_LETTERS = _FOLDED.str.replace_all(r"[^\p{L}\p{M}\p{N}]", "")
-_BARE = pl.when(_FOLDED.str.contains(r"\p{Nd}") | (_LETTERS == "")).then(_FOLDED).otherwise(_LETTERS)
-
-
-def _same(short: pl.DataFrame, part: np.ndarray, anywhere: bool) -> dict[int, int]:
-    """Short texts whose letters are those of an earlier one."""
-    firsts = short.with_columns(pl.col("row").min().over("bare").alias("first"))
-    row, first = firsts["row"].to_numpy(), firsts["first"].to_numpy()
-    again = (row != first) & (anywhere | (part[first] < part[row]))
-    return dict(zip(row[again].tolist(), first[again].tolist(), strict=True))
+def _same(keys: pl.Series, part: np.ndarray) -> dict[int, int]:
+    """Texts whose letters, or words, are those of an earlier one."""
+    rows = pl.DataFrame({"key": keys}).with_row_index("row")
+    firsts = rows.select(pl.col("row").min().over("key")).to_series().to_numpy().astype(np.int64)
+    again = np.flatnonzero(part[firsts] < part)
+    return dict(zip(again.tolist(), firsts[again].tolist(), strict=True))
 
 
 def _alike(
-    texts: pl.Series, rows: np.ndarray, digests: np.ndarray, threshold: float, part: np.ndarray, anywhere: bool
-) -> dict[int, int]:
-    """Long texts that are near to an earlier one: candidates share a band of their digests."""
-    found: dict[int, int] = {}
-    for pairs in _candidates(digests):
-        one, other = rows[pairs["one"].to_numpy()], rows[pairs["other"].to_numpy()]
-        open_ = np.array([row not in found for row in one.tolist()], bool)
-        open_ &= anywhere | (part[other] < part[one])
+    found: dict[int, int],
+    texts: pl.Series,
+    rows: np.ndarray,
+    digests: np.ndarray,
+    threshold: float,
+    part: np.ndarray,
+    held_out: bool,
+) -> None:
+    """Add texts that are near to an earlier one to those found: candidates share a band of their digests."""
+    for one, other in _candidates(digests, part[rows], _HELD_OUT if held_out else _COMPARED):
+        likely = (digests[one] == digests[other]).mean(1) >= threshold - _SLACK
+        one, other = rows[one[likely]], rows[other[likely]]
+        open_ = ~np.isin(one, np.fromiter(found, np.int64, len(found)))
         one, other = one[open_], other[open_]
         if not len(one):
             continue
         named, where = np.unique(np.concatenate([one, other]), return_inverse=True)
-        hashes, offsets = _triples(_words(texts.gather(named)))
+        words = _words(texts.gather(named))
+        hashes, offsets = _triples(words)
         sets = [np.unique(part) for part in np.split(hashes, offsets[1:-1])]
+        middle = (words.list.len() < _LONG).to_list()
+        numbers = words.list.eval(pl.element().filter(pl.element().str.contains(r"\p{Nd}"))).list.join(" ").to_list()
         for row, earlier, a, b in zip(one.tolist(), other.tolist(), *np.split(where, 2), strict=True):
-            if row not in found:
-                common = len(np.intersect1d(sets[a], sets[b], assume_unique=True))
-                if common >= threshold * (len(sets[a]) + len(sets[b]) - common):
-                    found[row] = earlier
-    return found
+            if row in found or ((middle[a] or middle[b]) and numbers[a] != numbers[b]):
+                continue
+            common = len(np.intersect1d(sets[a], sets[b], assume_unique=True))
+            if common >= threshold * (len(sets[a]) + len(sets[b]) - common):
+                found[row] = earlier
 
 
-def _candidates(digests: np.ndarray) -> Iterator[pl.DataFrame]:
-    """Band by band, pairs of places (`one`, an earlier `other`) whose digests agree there, in order."""
+def _candidates(digests: np.ndarray, part: np.ndarray, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Band by band, pairs of places (one, an earlier one of a lower part) whose digests agree there, in order.
+
+    Args:
+        most: of a bucket's rows, the first so many are compared with.
+    """
     width = _PERMUTATIONS // _BANDS
     for band in range(_BANDS):
         key = np.zeros(len(digests), np.uint64)
         for column in range(band * width, (band + 1) * width):
             key = key * _FACTOR + digests[:, column]
-        shared = pl.DataFrame({"key": key}).with_row_index("one").filter(pl.len().over("key") > 1)
-        firsts = shared.filter(pl.int_range(pl.len()).over("key") < _COMPARED).rename({"one": "other"})
-        pairs = shared.join(firsts, on="key").filter(pl.col("other") < pl.col("one"))
-        yield pairs.sort("one", "other").select("one", "other")
+        shared = pl.DataFrame({"key": key, "part": part}).with_row_index("one").filter(pl.len().over("key") > 1)
+        firsts = shared.filter(pl.int_range(pl.len()).over("key") < most)
+        firsts = firsts.filter(pl.col("part") < pl.col("part").max().over("key"))
+        for some in shared.iter_slices(max(1, _PAIRS // most)):
+            pairs = some.join(firsts.rename({"one": "other"}), on="key", suffix="_other")
+            pairs = pairs.filter(pl.col("part_other") < pl.col("part")).sort("one", "other")
+            if pairs.height:
+                yield pairs["one"].to_numpy().astype(np.int64), pairs["other"].to_numpy().astype(np.int64)
 
 
 def _words(texts: pl.Series) -> pl.Series:

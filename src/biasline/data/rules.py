@@ -4,7 +4,7 @@ Thresholds come from params; rules are switched off and on by name.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -41,23 +41,37 @@ _MAY_STAY = (
     r"(?i)\b(?:sort|order|arrange|sequence|correct|mistakes?|errors?|typos?|whether|select|choose|find|identify)\b"
 )
 _MAY_STAY += r"|排序|排列|顺序|正确|错误|是否|判断|选择|找出|识别|确保|检查"
-_EMAIL = r"(?i)\b[a-z0-9._%+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}\b"
-_PHONE = r"(?:\+\d{1,3}[ -]?)?\(?\b\d{3}\)?[ -]\d{3}[ -]\d{4}\b|\b1[3-9]\d{9}\b"
-# No digits of a decimal number: 6.4031242374328485.
-_CARD = r"(?P<before>^|[^\d.,])(?:4\d{3}|5[1-5]\d{2}|3[47]\d{2}|6(?:011|5\d{2}))[ -]?\d{4}[ -]?\d{4}[ -]?\d{3,4}\b"
-_KEY = r"\bAKIA[0-9A-Z]{16}\b|\bsk-[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}|\bxox[abpr]-[A-Za-z0-9-]{10,}"
-_KEY += r"|\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+# Where a Latin word ends: in running Chinese there is no space around a number or an address.
+_EDGE = r"(?-u:\b)"
+_EMAIL = rf"(?i){_EDGE}[a-z0-9._%+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{{2,}}{_EDGE}"
+_PHONE = rf"(?:\+\d{{1,3}}[ -]?)?\(?{_EDGE}\d{{3}}\)?[ .-]\d{{3}}[ .-]\d{{4}}{_EDGE}"
+_PHONE += rf"|(?:\+?86[ -]?|{_EDGE})1[3-9]\d[ -]?\d{{4}}[ -]?\d{{4}}{_EDGE}"
+# Visa, Mastercard, American Express, Discover, UnionPay; no digits of a decimal number: 6.4031242374328485.
+_CARD = r"(?P<before>^|[^0-9A-Za-z.,_]|(?:^|[^0-9])[.,])(?:"
+_CARD += r"(?:4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|6(?:011|[25]\d{2}))[ -]?\d{4}[ -]?\d{4}[ -]?\d{4}"
+_CARD += rf"|3[47]\d{{2}}[ -]?\d{{6}}[ -]?\d{{5}}){_EDGE}"
+_KEY = rf"{_EDGE}(?:AKIA[0-9A-Z]{{16}}{_EDGE}|sk-[A-Za-z0-9_-]{{20,}}|gh[pousr]_[A-Za-z0-9]{{30,}}|github_pat_\w{{30,}}"
+_KEY += r"|glpat-[A-Za-z0-9_-]{20,}|hf_[A-Za-z0-9]{30,}|AIza[A-Za-z0-9_-]{35}|xox[abpr]-[A-Za-z0-9-]{10,}"
+_KEY += r"|eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,})|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 # Rules about what must not be told on; their matches are blotted out wherever a broken row is shown.
 SECRETS = {"email": _EMAIL, "phone": _PHONE, "card": _CARD, "key": _KEY}
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What the rules are about: the kind's columns, the thresholds, and the labels that are allowed (empty: any)."""
+    """What the rules are about.
+
+    Attributes:
+        kind: its columns.
+        quality: thresholds.
+        labels: those that are allowed; empty for any.
+        errors: what a project's own rules raised: Polars and Pandera would tell it in their own ways.
+    """
 
     kind: Kind
     quality: Quality
     labels: tuple[str, ...] = ()
+    errors: list[BiaslineError] = field(default_factory=list, compare=False)
 
 
 Good = Callable[[Terms], pl.Expr]
@@ -73,6 +87,7 @@ class Rule:
         good: an expression that is true for good rows (null counts as broken).
         kinds: names of the kinds that it holds for.
         on: whether it holds unless switched off; one that does not is switched on by `quality.on`.
+        rounds: whether it holds for each round of a dialogue by itself, as if that were a row.
     """
 
     name: str
@@ -80,6 +95,7 @@ class Rule:
     good: Good
     kinds: tuple[str, ...] = tuple(KINDS)
     on: bool = True
+    rounds: bool = True
 
 
 def _text(name: str) -> pl.Expr:
@@ -96,7 +112,12 @@ def _squeezed(name: str) -> pl.Expr:
 
 
 def _filled(name: str) -> Good:
-    return lambda _: _text(name).str.strip_chars().str.len_chars() > 0
+    def good(terms: Terms) -> pl.Expr:
+        filled = _text(name).str.strip_chars().str.len_chars() > 0
+        # A broken dialogue has a rule of its own.
+        return filled | pl.col("history").is_null() if terms.kind.context else filled
+
+    return good
 
 
 def _free_of(pattern: str) -> Good:
@@ -162,10 +183,12 @@ def _agreed(terms: Terms) -> pl.Expr:
     folded = [_squeezed(name).str.to_lowercase() for name in terms.kind.prompt]
     rank = pl.col(FIXED_SPLIT).replace_strict({"test": 0, "valid": 1}, default=2, return_dtype=pl.Int8)
     leads = rank == rank.min().over(folded)
+    # A row without a label that is allowed says nothing about the others.
     label = _text("label").str.strip_chars()
-    every = label.n_unique().over(folded) == 1
+    label = pl.when((label != "") & (label.is_in(terms.labels) if terms.labels else True)).then(label)
+    every = label.drop_nulls().n_unique().over(folded) <= 1
     leading = pl.when(leads).then(label).drop_nulls().n_unique().over(folded) == 1
-    return every | (leads & leading) | (_squeezed("text") == "")
+    return every | label.is_null() | (leads & leading) | (_squeezed("text") == "")
 
 
 def _known_label(terms: Terms) -> pl.Expr:
@@ -180,12 +203,13 @@ def _no_placeholder(_: Terms) -> pl.Expr:
 _INSTRUCTION, _CLASSIFICATION = ("instruction",), ("classification",)
 
 RULES: tuple[Rule, ...] = (
-    Rule("not_text", "a field is not text", _all_text),
+    Rule("not_text", "a field is not text", _all_text, rounds=False),
     Rule(
         "broken_dialogue",
         "its turns are not user and assistant in turn",
         lambda _: pl.col("history").is_not_null(),
         _INSTRUCTION,
+        rounds=False,
     ),
     Rule("empty_instruction", "no instruction", _filled("instruction"), _INSTRUCTION),
     Rule("empty_output", "no output", _filled("output"), _INSTRUCTION),
@@ -200,7 +224,7 @@ RULES: tuple[Rule, ...] = (
         lambda terms: _text("output").str.len_chars() <= terms.quality.max_output_chars,
         _INSTRUCTION,
     ),
-    Rule("long_prompt", "what the model is given is longer than max_prompt_chars", _short_enough),
+    Rule("long_prompt", "what the model is given is longer than max_prompt_chars", _short_enough, rounds=False),
     Rule(
         "merged_record",
         "another record begins inside the output",
@@ -233,6 +257,7 @@ RULES: tuple[Rule, ...] = (
         "duplicate",
         "an exact copy of an earlier row",
         lambda terms: pl.struct(terms.kind.columns).is_first_distinct(),
+        rounds=False,
     ),
 )
 # Found by comparing rows after the split (see `nearness`), and switched off by name as the rules above.
@@ -269,10 +294,10 @@ def own_rules(path: Path) -> list[Rule]:
     space: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
     try:
         exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), space)
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise BiaslineError(f"{shown(path)}: does not run: {type(error).__name__}: {first_line(error)}") from None
     rules = [
-        Rule(name, (function.__doc__ or name).strip().splitlines()[0], _own(path, function))
+        Rule(name, (function.__doc__ or name).strip().splitlines()[0], _own(path, function), rounds=False)
         for name, function in space.items()
         if isinstance(function, FunctionType) and function.__module__ == path.stem and not name.startswith("_")
     ]
@@ -284,22 +309,29 @@ def own_rules(path: Path) -> list[Rule]:
 
 
 def _own(path: Path, function: FunctionType) -> Good:
-    def good(_: Terms) -> pl.Expr:
+    def told(rows: pl.DataFrame) -> pl.Series:
+        try:
+            found = function(rows)
+            found = rows.select(found).to_series() if isinstance(found, pl.Expr) else found
+        except Exception as error:  # whatever the user's code raises
+            raise BiaslineError(
+                f"{shown(path)}: {function.__name__}: {type(error).__name__}: {first_line(error)}", "mend the function"
+            ) from None
+        if not isinstance(found, pl.Series) or found.dtype != pl.Boolean or len(found) != rows.height:
+            raise BiaslineError(
+                f"{shown(path)}: {function.__name__}: a Boolean series of {rows.height} rows was expected, got "
+                f"{getattr(found, 'dtype', type(found).__name__)}",
+                "return one truth value per row",
+            )
+        return found
+
+    def good(terms: Terms) -> pl.Expr:
         def checked(row: pl.Series) -> pl.Series:
             try:
-                found = function(row.struct.unnest())
-                found = row.struct.unnest().select(found).to_series() if isinstance(found, pl.Expr) else found
-            except Exception as error:  # whatever the user's code raises
-                raise BiaslineError(
-                    f"{shown(path)}: {function.__name__}: {type(error).__name__}: {first_line(error)}"
-                ) from None
-            if not isinstance(found, pl.Series) or found.dtype != pl.Boolean or len(found) != len(row):
-                raise BiaslineError(
-                    f"{shown(path)}: {function.__name__}: a Boolean series of {len(row)} rows was expected, got "
-                    f"{getattr(found, 'dtype', type(found).__name__)}",
-                    "return one truth value per row",
-                )
-            return found
+                return told(row.struct.unnest())
+            except BiaslineError as error:
+                terms.errors.append(error)
+                return pl.repeat(True, len(row), eager=True)
 
         return pl.struct(pl.all()).map_batches(checked, return_dtype=pl.Boolean)
 

@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from biasline.data.files import Record, raw_files
-from biasline.data.kinds import DIALOGUES, Kind, turn_of
+from biasline.data.kinds import DIALOGUES, ROLES, Kind, turn_of
 from biasline.errors import BiaslineError, shown
 from biasline.params import Source
 
@@ -26,15 +26,17 @@ FIXED_SPLIT = "fixed_split"
 # Columns that validation and evaluation add.
 RESERVED = frozenset(
     {"row", "reasons", "file", FIXED_SPLIT, "base", "tuned", "base_exact", "tuned_exact", "probability"}
-    | {"tokens", "base_nll", "tuned_nll", "base_hits", "tuned_hits"}
+    | {"parent", "method", "length", "tokens", "base_nll", "tuned_nll", "base_hits", "tuned_hits"}
 )
 
 
 # Rows that are Python objects at one time: a million of them would not fit.
 _CHUNK = 20_000
 _RAW = "raw."
-# What a column of whole dialogues is taken for.
-DIALOGUE = "dialogue"
+# What a column of whole dialogues is taken for, and what it is called in `source.columns`.
+DIALOGUE, MESSAGES = "dialogue", "messages"
+# What was said before an instruction: rounds of [question, answer], or turns of {role, content}.
+HISTORY = "history"
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,12 @@ def read_examples(data: Path, kind: Kind, source: Source) -> Examples:
     taken, notes = _take_columns(data, raw, names, kind, source)
     if DIALOGUE in taken:
         raw = _unrolled(raw, taken[DIALOGUE])
+    elif HISTORY in taken:
+        said = [_before(text) for text in raw[_RAW + taken[HISTORY]].to_list()]
+        raw = raw.with_columns(
+            pl.Series(_RAW + taken[HISTORY], said, dtype=pl.String),
+            pl.lit(False).alias(_RAW + taken[HISTORY] + NOT_TEXT_SUFFIX),
+        )
 
     columns = [pl.col("row")]
     for ours in kind.columns:
@@ -96,7 +104,12 @@ def read_examples(data: Path, kind: Kind, source: Source) -> Examples:
         text = pl.col(_RAW + theirs) if theirs else pl.lit("", pl.String)
         flag = pl.col(_RAW + theirs + NOT_TEXT_SUFFIX).fill_null(False) if theirs else pl.lit(False)
         columns += [text.alias(ours), flag.alias(ours + NOT_TEXT_SUFFIX)]
-    columns += [pl.col(_RAW + name).alias(metadata_name(name, kind)) for name in names if name not in taken.values()]
+    further = [name for name in names if name not in taken.values()]
+    called = {name: metadata_name(name, kind) for name in further}
+    for name in further:  # `row` becomes `meta_row`, and there may be one already
+        while called[name] != name and called[name] in names:
+            called[name] += "_"
+    columns += [pl.col(_RAW + name).alias(called[name]) for name in further]
     columns += [pl.col(name) for name in ("file", FIXED_SPLIT) if name in raw.columns]
     return Examples(raw.select(columns), taken, (*headers.notes, *notes))
 
@@ -129,6 +142,10 @@ def _batched(records: Iterator[Record]) -> Iterator[list[Record]]:
 def _chunk(path: Path, records: Sequence[Record]) -> pl.DataFrame:
     """Records as text columns, each with its companion."""
     names = dict.fromkeys(name for record in records for name in record)
+    if clash := [name for name in names if name.endswith(NOT_TEXT_SUFFIX)]:
+        raise BiaslineError(
+            f"{shown(path)}: a column is called {clash[0]!r}", f"names ending in {NOT_TEXT_SUFFIX} are ours"
+        )
     data: dict[str, list[Any]] = {}
     for name in names:
         values = [record.get(name) for record in records]
@@ -153,10 +170,11 @@ def _take_columns(
     data: Path, raw: pl.DataFrame, names: list[str], kind: Kind, source: Source
 ) -> tuple[dict[str, str], list[str]]:
     """Which file column is which of ours, and what was guessed."""
+    known = (*kind.aliases, *((MESSAGES, HISTORY) if kind.context else ()))
     for ours, theirs in source.columns.items():
-        if ours not in kind.aliases:
+        if ours not in known:
             raise BiaslineError(
-                f"source.columns: {ours!r} is none of our columns; expected {', '.join(kind.aliases)}",
+                f"source.columns: {ours!r} is none of our columns; expected {', '.join(known)}",
                 "write it as `our column: the file's column`",
             )
         if theirs not in names:
@@ -165,15 +183,20 @@ def _take_columns(
                 "mend source.columns in params.yaml",
             )
     taken = dict(source.columns)
+    if MESSAGES in taken:
+        return {DIALOGUE: taken[MESSAGES]}, []
     rolls = [name for name in names if name.strip().lower() in DIALOGUES]
     if kind.context and rolls and not taken and not {"instruction", "output"} & {name.lower() for name in names}:
         return {DIALOGUE: rolls[0]}, []
     lowered = {name.strip().lower(): name for name in reversed(names)}
     for ours, aliases in kind.aliases.items():
         if ours not in taken:
-            found = next((lowered[alias] for alias in aliases if alias in lowered), None)
-            if found is not None and found not in taken.values():
+            free = (lowered[alias] for alias in aliases if alias in lowered and lowered[alias] not in taken.values())
+            found = next(free, None)
+            if found is not None:
                 taken[ours] = found
+    if kind.context and HISTORY in lowered:
+        taken.setdefault(HISTORY, lowered[HISTORY])
     notes = []
     if not taken and kind.answer == "label" and all(name.isdecimal() for name in names):
         taken, notes = _guess(raw, names)
@@ -214,15 +237,36 @@ def _parted(text: str | None) -> tuple[str | None, str, str | None, str | None]:
     try:
         turns = [turn_of(item) for item in json.loads(text or "")]
     except (ValueError, TypeError, KeyError, AttributeError):
-        return None, "", None, None
+        return text, "", None, None
     while turns and turns[-1][0] != "assistant":  # a question without an answer teaches nothing
         turns.pop()
     spoken = turns[1:] if turns and turns[0][0] == "system" else turns
     expected = ["user", "assistant"] * (len(spoken) // 2)
     if not spoken or [role for role, _ in spoken] != expected:
-        return None, "", None, None
+        return text, "", None, None
     *before, (_, question), (_, answer) = turns
     return question, "", answer, json.dumps(before, ensure_ascii=False) if before else ""
+
+
+def _before(text: str | None) -> str | None:
+    """What was said before, as we keep it; empty where nothing was, null where it is no dialogue."""
+    if not text:
+        return ""
+    try:
+        items = json.loads(text)
+        rounds = all(isinstance(item, list) and len(item) == 2 and item[0] not in ROLES for item in items)
+        turns = (
+            [turn for asked, said in items for turn in (("user", asked), ("assistant", said))]
+            if rounds
+            else [turn_of(item) for item in items]
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    spoken = turns[1:] if turns and turns[0][0] == "system" else turns
+    in_turn = [role for role, _ in spoken] == ["user", "assistant"] * (len(spoken) // 2)
+    if not in_turn or not all(isinstance(said, str) for _, said in turns):
+        return None
+    return json.dumps(turns, ensure_ascii=False) if turns else ""
 
 
 def _as_text(value: Any) -> str | None:

@@ -9,7 +9,7 @@ import polars as pl
 from biasline.data.kinds import Kind
 from biasline.data.nearness import near_duplicates
 from biasline.data.sources import FIXED_SPLIT
-from biasline.errors import BiaslineError
+from biasline.errors import BiaslineError, first_line
 from biasline.layout import SPLITS, TaskPlace
 from biasline.params import Split
 
@@ -41,16 +41,15 @@ def split_examples(good: pl.DataFrame, kind: Kind, split: Split) -> dict[str, pl
     Where names of files fix splits (`FIXED_SPLIT`), they are respected; what they leave open, such as a validation set
     out of the training file, is dealt by hash.
 
-    Errors: `BiaslineError` where the training split, or a split that params give a share, would be empty, or where
-    `split.group` is no column.
+    Errors: `BiaslineError` where `split.group` is no column.
     """
+    keys = list(map(content_key, *(good[name].to_list() for name in kind.given)))
     if split.group:
         if split.group not in good.columns:
             known = ", ".join(name for name in good.columns if name not in ("row", FIXED_SPLIT))
             raise BiaslineError(f"split.group: no column {split.group!r}; there are: {known}", "name one of these")
-        keys = good[split.group].fill_null("").to_list()
-    else:
-        keys = list(map(content_key, *(good[name].to_list() for name in kind.given)))
+        # A row of no group is a group of its own.
+        keys = [f"group {group}" if group else own for group, own in zip(good[split.group], keys, strict=True)]
     fixed = good[FIXED_SPLIT].to_list()
     has = set(fixed)
     valid, test = (0.0 if name in has else share for name, share in (("valid", split.valid), ("test", split.test)))
@@ -60,15 +59,19 @@ def split_examples(good: pl.DataFrame, kind: Kind, split: Split) -> dict[str, pl
         for name, key in zip(fixed, keys, strict=True)
     ]
     rest = good.drop(FIXED_SPLIT)
-    parts = {name: rest.filter(pl.Series(placed) == name) for name in SPLITS}
+    return {name: rest.filter(pl.Series(placed, dtype=pl.String) == name) for name in SPLITS}
+
+
+def refuse_empty(parts: dict[str, pl.DataFrame], split: Split) -> None:
+    """`BiaslineError` where the training split, or one that params give a share, has no rows."""
     shares = {"train": 1.0, "valid": split.valid, "test": split.test}
+    rows = sum(part.height for part in parts.values())
     for name, part in parts.items():
         if part.is_empty() and shares[name] > 0:
             raise BiaslineError(
-                f"the {name} split is empty: {good.height} good rows are too few for split.{name} {shares[name]:g}",
+                f"the {name} split is empty: {rows} good rows are too few for split.{name} {shares[name]:g}",
                 "add rows or raise the share",
             )
-    return parts
 
 
 def without_near_duplicates(
@@ -123,4 +126,9 @@ def read_split(place: TaskPlace, name: str) -> pl.DataFrame:
     """A clean split as validate wrote it."""
     if not place.split(name).is_file():
         raise BiaslineError(f"{place.split(name)}: not there", f"dvc repro validate@{place.task}")
-    return pl.read_parquet(place.split(name))
+    try:
+        return pl.read_parquet(place.split(name))
+    except pl.exceptions.PolarsError as error:
+        raise BiaslineError(
+            f"{place.split(name)}: damaged: {first_line(error)}", f"dvc repro --force validate@{place.task}"
+        ) from None

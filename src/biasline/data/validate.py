@@ -10,10 +10,11 @@ from biasline.data.contract import check_examples, emptied_inputs, refuse_too_ma
 from biasline.data.kinds import KINDS
 from biasline.data.report import quality_numbers, quality_page
 from biasline.data.rules import LEAK, NEAR_DUPLICATE, own_rules
-from biasline.data.sources import read_examples
-from biasline.data.split import split_examples, without_near_duplicates
+from biasline.data.sources import FIXED_SPLIT, read_examples
+from biasline.data.split import refuse_empty, split_examples, without_near_duplicates
+from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json
-from biasline.layout import TaskPlace, replacing, write_parquet, write_text
+from biasline.layout import SPLITS, TaskPlace, replacing, write_parquet, write_text
 from biasline.params import Task
 
 # How many times more rows of one label than of another are worth a warning.
@@ -48,8 +49,11 @@ def validate(task: Task, place: TaskPlace) -> str:
     own = own_rules(Path(task.quality.checks)) if task.quality.checks else []
     checked = check_examples(frame, task.kind, task.quality, task.source.labels, own)
     refuse_too_many(checked, task.quality)
+    _refuse_lost_files(frame, checked.good)
+    dealt = split_examples(checked.good, kind, task.split)
+    refuse_empty(dealt, task.split)
     splits, near = without_near_duplicates(
-        split_examples(checked.good, kind, task.split),
+        dealt,
         kind,
         task.quality.near_duplicate,
         within=NEAR_DUPLICATE not in task.quality.off,
@@ -57,16 +61,18 @@ def validate(task: Task, place: TaskPlace) -> str:
     )
     checked = with_quarantined(checked, splits, near)
     refuse_too_many(checked, task.quality)
+    refuse_empty(splits, task.split)
     if task.kind == "classification":
         notes += _imbalance(splits["train"]["label"])
     numbers = quality_numbers(checked, splits, data_sha256(data))
+    page = quality_page(data, kind, examples.taken, notes, numbers, checked)
 
     with replacing(place.clean) as draft:
         draft.mkdir()
         for name, part in {**splits, "quarantine": checked.quarantine}.items():
             write_parquet(part, draft / place.split(name).name)
     write_text(place.quality, dump_json(numbers))
-    write_text(place.quality_page, quality_page(data, kind, examples.taken, notes, numbers, checked))
+    write_text(place.quality_page, page)
     for note in notes:
         print(f"note: {note}")
     parts = ", ".join(f"{name} {count:,}" for name, count in numbers["splits"].items())
@@ -76,6 +82,17 @@ def validate(task: Task, place: TaskPlace) -> str:
         + (f"; columns taken: {guessed}" if guessed else "")
         + f"; see {place.quality_page}"
     )
+
+
+def _refuse_lost_files(frame: pl.DataFrame, good: pl.DataFrame) -> None:
+    """`BiaslineError` where a file that fixes a split has no good row: rows of another would take its place unsaid."""
+    for name in SPLITS:
+        given = frame.filter(pl.col(FIXED_SPLIT) == name)
+        if given.height and good.filter(pl.col(FIXED_SPLIT) == name).is_empty():
+            raise BiaslineError(
+                f"the {name} file has {given.height} rows and none keeps the contract",
+                "mend it (a test file needs its labels or answers), or take it out of the folder",
+            )
 
 
 def _imbalance(labels: pl.Series) -> list[str]:

@@ -92,15 +92,15 @@ def tokenize(task: Task, place: TaskPlace) -> str:
             )
 
     summary = _summary(pin, task, labels, sets)
+    train = sets["train"]
+    supervised = train.supervised() if not labels else None
+    shown = train.table.slice(0, PREVIEWED).to_pylist()
+    page = preview(tokenizer, summary, shown, train.lengths(), supervised, _beside_parents(augmented, frames["train"]))
     with replacing(place.tokens) as draft:
         draft.mkdir()
         for name, found in sets.items():
             _save(draft / name, found.table)
         (draft / SUMMARY).write_text(dump_json(summary), encoding="utf-8")
-    train = sets["train"]
-    supervised = train.supervised() if not labels else None
-    shown = train.table.slice(0, PREVIEWED).to_pylist()
-    page = preview(tokenizer, summary, shown, train.lengths(), supervised, _beside_parents(augmented, frames["train"]))
     write_text(place.preview, page)
     counts = ", ".join(f"{name} {numbers['rows']:,}" for name, numbers in summary["splits"].items())
     left_out = sum(len(found.rejected) for found in sets.values())

@@ -163,12 +163,14 @@ class Template:
         """The template's own text; behind an answer, up to its first special token, it ends the turn."""
         ends = [text.index(token) + len(token) for token in self._specials if token in text]
         end = min(ends, default=0) if after_answer else 0
-        rest = text[end:]
-        special = any(token in rest for token in self._specials)
-        return [
-            *([Piece((text[:end],), True, special=True)] if end else []),
-            *([Piece((rest,), False, special)] if rest else []),
+        # Words behind the last special token are text like what follows them, so that the two may merge.
+        last = max((text.rindex(token) + len(token) for token in self._specials if token in text[end:]), default=end)
+        pieces = [
+            Piece((text[:end],), True, special=True),
+            Piece((text[end:last],), False, special=True),
+            Piece((text[last:],), False, special=False),
         ]
+        return [piece for piece in pieces if piece.parts[0]]
 
     def _rendered(self, shape: tuple[tuple[str, bool], ...]) -> list[str | _Content]:
         """The template's own text and the places of contents in turn."""

@@ -1,5 +1,6 @@
 """Texts with labels in tokens: a text, or a pair, as the tokenizer itself puts them together."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,6 +40,8 @@ class TextEncoder:
         self.ending = [] if tokenizer("").input_ids else [tokenizer.eos_token_id]
         if self.ending == [None]:
             raise BiaslineError("the base's tokenizer has no special token to read a text's class at", "set eos_token")
+        pair = tokenizer("a", "b").input_ids
+        self._plain_pairs = bool(self.ending) or pair.count(tokenizer.bos_token_id) > 1
         self._encoder = text_encoder(tokenizer)
         self._encoder.enable_truncation(max_length - len(self.ending), direction=tokenizer.truncation_side)
 
@@ -48,7 +51,7 @@ class TextEncoder:
         Args:
             pairs: the second texts; empty where there is none.
         """
-        if self.ending:  # no special token of its own: a line break keeps the two of a pair apart
+        if self._plain_pairs:  # no special token between the two: a line break keeps them apart
             given = [f"{one}\n{two}" if two else one for one, two in zip(texts, pairs, strict=True)]
         else:
             given = [(one, two) if two else one for one, two in zip(texts, pairs, strict=True)]
@@ -78,7 +81,7 @@ def label_names(asked: Sequence[str], train: Sequence[str]) -> list[str]:
         )
     if asked:
         return list(asked)
-    numeric = all(name.lstrip("-").isdigit() for name in found)
+    numeric = all(re.fullmatch(r"-?[0-9]+", name) for name in found)
     return sorted(found, key=int) if numeric else sorted(found)
 
 
