@@ -8,7 +8,7 @@ import pytest
 
 # A room may import rooms before it and itself, never one behind it.
 ORDER = [
-    "errors", "layout", "jsonfile", "progress", "params", "paramsfile", "bitfit", "bases", "data", "tokens",
+    "errors", "glue", "layout", "jsonfile", "progress", "params", "paramsfile", "bitfit", "bases", "data", "tokens",
     "training", "evaluation", "tracking", "registry", "cli", "demo",
 ]  # fmt: skip
 # The demo's corpus writes are alone: they need no other room.

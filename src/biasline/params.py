@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from biasline.errors import BiaslineError, shown
+from biasline.glue import GLUE
 from biasline.jsonfile import load_json
 
 # Own code and templates lie there, so that DVC sees a change in them.
@@ -45,6 +46,9 @@ GroupT = TypeVar("GroupT", bound=Group)
 
 
 class Source(Group):
+    preset: Literal["", "sst2", "cola", "rte", "mrpc", "qnli", "qqp", "mnli"] = Field(
+        "", description="a task of GLUE by its name: its columns, labels and metric"
+    )
     columns: dict[str, str] = Field(
         {},
         description="our column name: the file's (without a header its place, from 1), where the guess fails",
@@ -55,6 +59,13 @@ class Source(Group):
     labels: tuple[str, ...] = Field(
         (), description="label names in the order of their numbers; empty: those of the training rows, sorted"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_names_labels(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("preset") in GLUE:
+            return {**values, "labels": values.get("labels") or GLUE[values["preset"]].labels}
+        return values
 
 
 class Quality(Group):
@@ -203,8 +214,10 @@ class Evaluate(Group):
 class Gates(Group):
     """What a candidate must show before `biasline promote` makes it champion."""
 
-    metric: Literal["auto", "exact_match", "token_accuracy", "accuracy"] = Field(
-        "auto", description="the metric that decides; auto: exact_match, or accuracy for a classification"
+    metric: Literal["auto", "exact_match", "token_accuracy", "accuracy", "mcc", "f1", "f1_macro"] = Field(
+        "auto",
+        description="the metric that decides; auto: exact_match, for a classification accuracy or its preset's; f1 is "
+        "that of the second of two labels",
     )
     floor: float = Field(0.5, ge=0, le=1, description="the tuned model must reach this")
     better_than_base: bool = Field(True, description="the paired 95 % interval of tuned - base must lie above zero")
@@ -230,7 +243,11 @@ class Task(Group):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "Task":
-        known = {"auto", "accuracy"} if self.kind == "classification" else {"auto", "exact_match", "token_accuracy"}
+        known = {"auto", "exact_match", "token_accuracy"}
+        if self.kind == "classification":
+            known = {"auto", "accuracy", "mcc", "f1", "f1_macro"}
+        elif self.source.preset:
+            raise ValueError(f"source.preset {self.source.preset} is a classification: say so (kind: classification)")
         if self.gates.metric not in known:
             raise ValueError(f"gates.metric {self.gates.metric!r} is none of a {self.kind}: {', '.join(sorted(known))}")
         return self
@@ -240,6 +257,8 @@ class Task(Group):
         """The metric that decides."""
         if self.gates.metric != "auto":
             return self.gates.metric
+        if self.source.preset:
+            return GLUE[self.source.preset].metric
         return "accuracy" if self.kind == "classification" else "exact_match"
 
 

@@ -17,15 +17,17 @@ from biasline.evaluation.classify import (
 
 
 def test_metrics_by_hand():
-    metrics = class_metrics(["a", "a", "b", "b"], ["a", "b", "b", "b"])
+    metrics = class_metrics(["a", "a", "b", "b"], ["a", "b", "b", "b"], ["a", "b"])
     assert metrics["accuracy"] == 0.75
     assert metrics["f1_macro"] == pytest.approx((2 / 3 + 0.8) / 2, abs=1e-6)
     assert metrics["mcc"] == pytest.approx(1 / 3**0.5, abs=1e-6)
+    assert metrics["f1"] == pytest.approx(0.8)
+    assert "f1" not in class_metrics(["a", "b", "c"], ["a", "b", "c"], ["a", "b", "c"])
     assert metrics["accuracy_low"] < 0.75 < metrics["accuracy_high"]
 
 
 def test_the_majority_class_has_no_correlation():
-    assert class_metrics(["a", "a", "b"], ["a", "a", "a"])["mcc"] == 0.0
+    assert class_metrics(["a", "a", "b"], ["a", "a", "a"], ["a", "b"])["mcc"] == 0.0
 
 
 def test_a_batch_gives_what_single_rows_give():

@@ -102,7 +102,9 @@ def test_bert_on_sst2(project):
     report = read(project, "data/sst2/model/train.json")
     assert report["trainable"]["head"] == 2 * 32 + 2
     metrics = read(project, "data/sst2/evaluation/metrics.json")
-    assert {"accuracy", "accuracy_low", "accuracy_high", "f1_macro", "mcc"} == set(metrics["tuned"])
+    measured = {"accuracy", "accuracy_low", "accuracy_high", "f1", "f1_macro", "mcc"}
+    assert set(metrics["tuned"]) == measured | {"calibration_error"}
+    assert set(metrics["base"]) == set(metrics["probe"]) == measured
     asked = project.run(
         "biasline predict sst2 --alias candidate --json 'the film was very good 7'", **hub(project)
     ).stdout

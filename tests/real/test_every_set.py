@@ -18,7 +18,7 @@ GPT2 = {"base": "data/bases/gpt2.json", "tokens": {"max_length": 1024}}
 # params, rows of the file or folder, rows of a given test file, labels
 SETS = {
     "sst2": (BERT, 67_349 + 872, 872, ["0", "1"]),
-    "glue/CoLA": (BERT, 8_551 + 1_043, 1_043, ["0", "1"]),
+    "glue/CoLA": (BERT | {"source": {"preset": "cola"}}, 8_551 + 1_043, 1_043, ["unacceptable", "acceptable"]),
     "glue/RTE": (BERT, 2_490 + 277, 277, ["entailment", "not_entailment"]),
     "chnsenticorp": (BERT | {"quality": {"language": "zh"}}, 9_600 + 1_200, 1_200, ["negative", "positive"]),
     "alpaca_zh/alpaca_zh.json": (GPT2 | {"quality": {"language": "zh"}}, 24_542, None, None),
@@ -51,7 +51,6 @@ def bases(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
 def test_goes_through_with_params_only(name, bases, tmp_path, monkeypatch, shared):
     params, rows, given_test, labels = SETS[name]

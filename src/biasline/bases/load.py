@@ -34,26 +34,21 @@ def load_causal_lm(pin: Pin, folder: Path, load: Load) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    model, missing = _load(AutoModelForCausalLM, pin, folder, load)
-    if missing:
-        # Transformers would fill them at random, and here they would stay so.
-        raise BiaslineError(
-            f"base {pin.name}: no weights for {missing[0]}, which {type(model).__name__} needs",
-            "take a base that was trained as a causal language model",
-        )
-    return model
+    return _whole(AutoModelForCausalLM, pin, folder, load, "take a base that was trained as a causal language model")
 
 
 def load_seq2seq(pin: Pin, folder: Path, load: Load) -> Any:
     """A model that turns one text into another, as `load_causal_lm` loads one that goes on."""
     from transformers import AutoModelForSeq2SeqLM
 
-    model, missing = _load(AutoModelForSeq2SeqLM, pin, folder, load)
+    return _whole(AutoModelForSeq2SeqLM, pin, folder, load, "take a model that was trained to translate")
+
+
+def _whole(model_class: Any, pin: Pin, folder: Path, load: Load, hint: str) -> Any:
+    model, missing = _load(model_class, pin, folder, load)
     if missing:
-        raise BiaslineError(
-            f"base {pin.name}: no weights for {missing[0]}, which {type(model).__name__} needs",
-            "take a model that was trained to translate",
-        )
+        # Transformers would fill them at random, and here they would stay so.
+        raise BiaslineError(f"base {pin.name}: no weights for {missing[0]}, which {type(model).__name__} needs", hint)
     return model
 
 

@@ -29,6 +29,10 @@ _SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", "
 # What a file's stem says about the split of its rows.
 _STEMS = {"train": "train", "training": "train", "test": "test"}
 _STEMS |= dict.fromkeys(("valid", "validation", "val", "dev"), "valid")
+# MultiNLI has two.
+_STEMS |= dict.fromkeys(
+    (f"{name}_{kind}" for name in ("dev", "validation") for kind in ("matched", "mismatched")), "valid"
+)
 _PRECEDENCE = ["test", "valid", "train", None]
 _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 _COMMIT = re.compile(r"[0-9a-f]{40}")

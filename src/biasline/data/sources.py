@@ -7,7 +7,7 @@ row instead of the reader refusing the file.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import polars as pl
 from biasline.data.files import Record, raw_files
 from biasline.data.kinds import DIALOGUES, ROLES, Kind, turn_of
 from biasline.errors import BiaslineError, shown
+from biasline.glue import GLUE
 from biasline.params import Source
 
 # A Boolean companion of each of our columns: whether the file had something else than text there.
@@ -67,6 +68,9 @@ def read_examples(data: Path, kind: Kind, source: Source) -> Examples:
     Errors: `BiaslineError` for data that are missing, empty or broken (with the place), and for columns that are
     absent.
     """
+    preset = GLUE.get(source.preset)
+    if preset is not None:
+        kind = replace(kind, aliases=preset.columns)
     headers = _Headers(kind, source)
     chunks: list[pl.DataFrame] = []
     files = raw_files(data)
@@ -111,7 +115,11 @@ def read_examples(data: Path, kind: Kind, source: Source) -> Examples:
             called[name] += "_"
     columns += [pl.col(_RAW + name).alias(called[name]) for name in further]
     columns += [pl.col(name) for name in ("file", FIXED_SPLIT) if name in raw.columns]
-    return Examples(raw.select(columns), taken, (*headers.notes, *notes))
+    frame = raw.select(columns)
+    if preset is not None:
+        numbers = {str(number): name for number, name in enumerate(preset.labels)}
+        frame = frame.with_columns(pl.col("label").str.strip_chars().replace(numbers))
+    return Examples(frame, taken, (*headers.notes, *notes))
 
 
 class _Headers:

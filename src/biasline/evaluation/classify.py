@@ -117,8 +117,8 @@ def mistakes(predictions: pl.DataFrame, count: int) -> pl.DataFrame:
     return wrong.sort(["probability", "row"], descending=[True, False]).head(count)
 
 
-def class_metrics(reference: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
-    """accuracy with its Wilson interval, macro F1, Matthews correlation."""
+def class_metrics(reference: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
+    """accuracy with its Wilson interval, macro F1, Matthews correlation; of two labels the second one's F1 too."""
     from sklearn.metrics import f1_score, matthews_corrcoef
 
     hits = sum(one == other for one, other in zip(reference, predicted, strict=True))
@@ -130,6 +130,8 @@ def class_metrics(reference: Sequence[str], predicted: Sequence[str]) -> dict[st
         "f1_macro": f1_score(reference, predicted, average="macro", zero_division=0.0),
         "mcc": matthews_corrcoef(reference, predicted),
     }
+    if len(labels) == 2:
+        values["f1"] = f1_score(reference, predicted, labels=labels[1:], average="macro", zero_division=0.0)
     return {name: round(float(value), 6) for name, value in values.items()}
 
 

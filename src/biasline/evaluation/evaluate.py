@@ -163,7 +163,9 @@ def _compare_labels(
     majority = max(labels, key=lambda label: (int((train == label).sum()), label))
     table = predictions(test, labels, found, majority)
     reference = test["label"].to_list()
-    base, tuned, probe = (class_metrics(reference, given) for given in (table["base"], table["tuned"], with_head))
+    base, tuned, probe = (
+        class_metrics(reference, given, labels) for given in (table["base"], table["tuned"], with_head)
+    )
     tuned["calibration_error"] = round(calibration_error(calibration(table)), 6)
     return _Compared(base, tuned, table, change, probe)
 
