@@ -32,4 +32,4 @@ def test_sst2_by_the_example(project, shared):
     assert report["trainable"]["biases"] == 26_112 - 6 * 384 - 384
     assert report["trainable"]["head"] == 770
     asked = project.run("printf 'a joy\\na bore\\n' | biasline predict sst2 --alias candidate --json").stdout
-    assert [row["label"] for row in json.loads(asked)] == ["1", "0"]
+    assert [row["label"] for row in json.loads(asked)] == ["positive", "negative"]

@@ -99,3 +99,54 @@ def test_the_template_is_a_choice(small):
     assert read_summary(place)["template"] == "alpaca"
     with pytest.raises(BiaslineError, match="no chat template"):
         tokenize(task.model_copy(update={"tokens": task.tokens.model_copy(update={"template": "chat"})}), place)
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([("so", "a")] * 60, "all training rows have the label 'a' → a classification needs two labels at least"),
+        (
+            [(f"so {n}", "ab"[n % 2]) for n in range(60)] + [("odd", "c")],
+            r"row 2 \(test split\) has the label 'c', which no",
+        ),
+    ],
+)
+def test_labels_that_training_does_not_know_are_told(workspace, rows, told):
+    folder = workspace / "files"
+    folder.mkdir()
+    parts = {"test": rows[-2:], "train": rows[:-2]}
+    for name, part in parts.items():
+        lines = [f"{text} {name} {number}\t{label}" for number, (text, label) in enumerate(part)]
+        (folder / f"{name}.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n")
+    task = Task(
+        base="data/bases/tiny-bloom.json",
+        data="files",
+        kind="classification",
+        quality={"off": ["leak", "near_duplicate"]},
+    )
+    place = TaskPlace("labels")
+    validate(task, place)
+    augment(task, place)
+    with pytest.raises(BiaslineError, match=told):
+        tokenize(task, place)
+
+
+def test_a_text_far_over_the_limit_is_cut_and_rare_labels_are_noted(workspace, capsys):
+    rows = [
+        {"text": f"word {n} " * (1700 if n == 0 else 1), "label": "rare" if n in (5, 900) else "often"}
+        for n in range(1000)
+    ]
+    (workspace / "rows.json").write_text(json.dumps(rows))
+    task = Task(
+        base="data/bases/tiny-bloom.json",
+        data="rows.json",
+        kind="classification",
+        tokens={"max_length": 32},
+        quality={"max_prompt_chars": 20000},
+    )
+    place = TaskPlace("labels")
+    validate(task, place)
+    assert "unbalanced labels: 'often' has" in capsys.readouterr().out
+    augment(task, place)
+    tokenize(task, place)
+    assert max(numbers["longest"] for numbers in read_summary(place)["splits"].values()) == 32
