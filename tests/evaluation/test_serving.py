@@ -142,3 +142,50 @@ def test_what_was_said_before_is_part_of_the_question(packages):
 def test_a_history_that_is_none_is_told(packages, history, told):
     with pytest.raises(ValueError, match=told):
         packages["answers"].predictor()([{"instruction": "so"}, {"instruction": "so", "history": history}])
+
+
+@pytest.fixture
+def bert(workspace):
+    """A tiny BERT with a pooler, and the demo's tokenizer; makes packages on it."""
+    from transformers import BertConfig, BertModel
+
+    from biasline.bases.create import create_pin
+
+    folder = workspace / "data/bases/bert"
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 64}
+    BertModel(BertConfig(**sizes, vocab_size=1792)).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(workspace / "data/bases/tiny-bloom" / name, folder)
+    path = folder.with_suffix(".json")
+    path.write_text(create_pin(str(folder), path).dumps())
+
+    def make(seed, labels, pooling):
+        pin = read_pin(path)
+        task = Task(kind="classification", base="data/bases/bert.json", data="d", train={"pooling": pooling})
+        empty = Package(task, _Labelled(labels), pin, path)
+        model = empty.load(empty.base())
+        head = [name for name, _ in model.named_parameters() if name.startswith("classifier")]
+        tuning = tune_biases(model, "attention+mlp", head=head)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for master in tuning.masters:
+                master.add_(torch.randn(master.shape, generator=generator) * 0.3)
+        return Package(
+            task, BiasDelta.of(tuning, base={"name": pin.name, "digest": pin.digest}, labels=labels), pin, path
+        )
+
+    return make
+
+
+def test_tasks_that_pool_alike_share_a_base_and_others_do_not(bert):
+    packages = {
+        "mood": bert(1, ["bad", "good"], "mean"),
+        "topic": bert(2, ["art", "music", "sport"], "mean"),
+        "tone": bert(3, ["kind", "rude"], "model"),
+    }
+    alone = {name: one.predictor()(ROWS["mood"]) for name, one in packages.items()}
+    base = SharedBase(packages)
+    assert base.loads == 2
+    for name in ("tone", "mood", "topic", "tone"):
+        assert base.ask(name)[0](ROWS["mood"]) == alone[name], name
