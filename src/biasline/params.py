@@ -63,7 +63,7 @@ class Source(Group):
     @model_validator(mode="before")
     @classmethod
     def _preset_names_labels(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("preset") in GLUE:
+        if isinstance(values, Mapping) and isinstance(values.get("preset"), str) and values["preset"] in GLUE:
             return {**values, "labels": values.get("labels") or GLUE[values["preset"]].labels}
         return values
 
@@ -197,7 +197,9 @@ class Train(Group):
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     evaluate_every: int = Field(100, ge=1, description="steps between looks at the validation loss")
     patience: int = Field(
-        0, ge=0, description="looks at the validation loss without a better one that end training early; 0: none do"
+        0,
+        ge=0,
+        description="looks at the validation loss without a better one that end training (from min_steps on); 0: none",
     )
     keep: Literal["best", "last"] = Field("best", description="the delta that is kept: lowest validation loss, or last")
     seed: int = Field(0, description="order of the rows")

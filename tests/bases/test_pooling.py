@@ -59,3 +59,34 @@ def test_a_model_without_a_pooler_says_so(tmp_path):
     with pytest.raises(BiaslineError, match="train.pooling: mean: BloomForSequenceClassification has no pooler"):
         load(base, pooling="mean")
     assert load(base)[1]  # auto leaves it as it is
+
+
+def test_a_pooler_that_is_given_one_token_cannot_be_replaced(tmp_path):
+    from transformers import AlbertConfig, AlbertModel
+
+    sizes = {
+        "embedding_size": 8,
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "vocab_size": 50,
+    }
+    AlbertModel(AlbertConfig(**sizes)).save_pretrained(tmp_path / "albert")
+    base = create_pin(str(tmp_path / "albert"), tmp_path / "albert.json"), tmp_path / "albert"
+    with pytest.raises(
+        BiaslineError, match="AlbertForSequenceClassification has no pooler that a mean could stand for"
+    ):
+        load(base, pooling="mean")
+    AlbertModel(AlbertConfig(**sizes), add_pooling_layer=False).save_pretrained(tmp_path / "bare")
+    model, _ = load((create_pin(str(tmp_path / "bare"), tmp_path / "bare.json"), tmp_path / "bare"))
+    assert not pools_by_mean(model.albert)
+
+
+def test_a_head_of_another_pooler_does_not_stay_frozen_on_a_mean(tmp_path):
+    names = {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
+    BertForSequenceClassification(BertConfig(**SIZES, **names)).save_pretrained(tmp_path / "headed")
+    base = create_pin(str(tmp_path / "headed"), tmp_path / "headed.json"), tmp_path / "headed"
+    with pytest.raises(BiaslineError, match="its head was trained on what its own pooler reads"):
+        load(base, pooling="mean")
+    assert load(base, pooling="mean", head="train")[1] == ["classifier.weight", "classifier.bias"]
+    assert load(base)[1] == []

@@ -90,8 +90,7 @@ def test_shorter_texts_are_held_against_held_out_ones_too_unless_their_numbers_d
     assert near_duplicates(texts, 0.8) == {}
     numbered = "take 3 of the red apples out of the big bag and give me 4"
     assert near_duplicates([numbered, numbered[:-1] + "5", numbered + " please"], 0.8, [0, 1, 1]) == {2: 0}
-    mixed = " ".join(f"w{n}" if n % 3 else "so" for n in range(31))  # 31 words against 29
-    assert near_duplicates([mixed, mixed.rsplit(" ", 2)[0]], 0.8, [0, 1]) == {}  # another set of numbers
+    assert near_duplicates([numbered, numbered + " 5"], 0.8, [0, 1]) == {}
     plain = " ".join(LONG.split()[:31])
     assert near_duplicates([plain, plain.rsplit(" ", 2)[0]], 0.8, [0, 1]) == {1: 0}
 
@@ -117,3 +116,16 @@ def test_copies_are_found_whatever_the_threshold_among_templated_rows():
 )
 def test_marks_count_beside_digits_and_symbols_always(one, other, near):
     assert near_duplicates([one, other], 0.8) == ({1: 0} if near else {})
+
+
+@pytest.mark.parametrize(
+    ("asked", "one", "other"),
+    [
+        ("Translate the following English word into French and answer with one word only: ", "cat", "dog"),
+        ("Work this sum out in your head and give just the number, nothing else: ", "9+5", "9-5"),
+        ("Tell in one short sentence who it was that made the programming language ", "C++", "C#"),
+    ],
+)
+def test_rows_of_one_template_are_no_leaks(asked, one, other):
+    assert near_duplicates([asked + one, asked + other], 0.8, [0, 1]) == {}
+    assert near_duplicates([asked + one, asked.upper() + one], 0.8, [0, 1]) == {1: 0}

@@ -402,13 +402,12 @@ def test_rounds_said_before_an_instruction_are_its_history(tmp_path):
     rounds = [["Count", "one"], ["And on", "two"]]
     turns = [{"role": "user", "content": "Count"}, {"role": "assistant", "content": "one"}]
     rows = [
-        {"instruction": "more", "output": "three", "history": given}
-        for given in (rounds, turns, [], None, [["x"]], "so")
+        {"instruction": "more", "output": "three", "history": given} for given in (rounds, turns, [], None, [["x"]])
     ]
     found = frame_of(put(tmp_path, json.dumps(rows)))["history"].to_list()
     assert json.loads(found[0]) == [["user", "Count"], ["assistant", "one"], ["user", "And on"], ["assistant", "two"]]
     assert json.loads(found[1]) == [["user", "Count"], ["assistant", "one"]]
-    assert found[2:] == ["", "", None, None]
+    assert found[2:] == ["", "", None]
 
 
 def test_a_column_of_dialogues_can_be_named(tmp_path):
@@ -449,3 +448,29 @@ def test_a_flipped_byte_and_a_deep_file_and_a_broken_saved_set_are_told(tmp_path
     (tmp_path / "saved" / "state.json").write_text("{}")
     with pytest.raises(BiaslineError, match="damaged data set"):
         read_examples(tmp_path / "saved", KINDS["instruction"], Source())
+
+
+def test_a_split_whose_labels_are_secret_is_left_out(tmp_path):
+    features = datasets.Features(
+        {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])}
+    )
+    parts = {
+        name: datasets.Dataset.from_dict(
+            {"sentence": [f"{name} {n}" for n in range(4)], "label": labels}, features=features
+        )
+        for name, labels in {"train": [0, 1, 0, 1], "validation": [1, 0, 1, 0], "test": [-1] * 4}.items()
+    }
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
+    found = read_examples(tmp_path / "saved", KINDS["classification"], Source(preset="sst2")).frame
+    assert found.select("text", "label", "fixed_split").row(0) == ("validation 0", "yes", "test")
+    assert found.height == 8
+
+
+def test_a_history_that_is_no_dialogue_stays_metadata(tmp_path):
+    rows = [{"instruction": "a", "output": "b", "history": "fell ill in May"}]
+    assert frame_of(put(tmp_path, json.dumps(rows)))["meta_history"].to_list() == ["fell ill in May"]
+    turns = [[["User", "hi"], ["Assistant", "yo"]], [["model", "a car"], ["bot", "a program"], ["so", "x"]]]
+    rows = [{"instruction": "a", "output": "b", "history": given} for given in turns]
+    first, second = (json.loads(text) for text in frame_of(put(tmp_path, json.dumps(rows)))["history"])
+    assert first == [["user", "hi"], ["assistant", "yo"]]
+    assert second[0] == ["user", "model"] and len(second) == 6

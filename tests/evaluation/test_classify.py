@@ -96,3 +96,13 @@ def test_a_head_on_the_frozen_base_is_fitted_on_training_rows():
     assert (probed(model, rows[:40], rows[40:], 0, 8) == [row["labels"] for row in rows[40:]]).mean() > 0.9
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert set(probed(model, rows[0:40:2], rows[40:], 0, 8)) == {0}  # one class only: nothing to fit
+
+
+def test_the_probe_of_an_encoder_decoder_reads_the_encoder():
+    from transformers import T5Config, T5ForSequenceClassification
+
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "vocab_size": 50}
+    model = T5ForSequenceClassification(T5Config(**sizes, num_labels=2)).eval()
+    rows = [{"input_ids": [5 + n % 3, 10 + 20 * (n % 2), 1], "labels": n % 2} for n in range(20)]
+    assert set(probed(model, rows, rows, 0, 4)) <= {0, 1}

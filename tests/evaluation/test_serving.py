@@ -40,6 +40,7 @@ class _Labelled:
     def __init__(self, labels):
         self.manifest = self
         self.labels = list(labels)
+        self.head = ()
 
 
 TEXTS = ["Count to three.", "What a fine day"]

@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 
 from biasline.bases.pin import Pin
-from biasline.bases.pooling import pool_by_mean
+from biasline.bases.pooling import can_pool_by_mean, pool_by_mean
 from biasline.bitfit import inspect_biases
 from biasline.errors import BiaslineError, shown
 from biasline.params import Load
@@ -90,16 +89,22 @@ def load_classifier(
         raise BiaslineError(f"base {pin.name}: no weights for {inner[0]}", "take a base that has all of its layers")
     body = model.base_model
     poolers = [name for name in missing if ".pooler." in name]
-    if pooling == "mean" and not isinstance(getattr(body, "pooler", None), nn.Module):
+    if pooling == "mean" and not can_pool_by_mean(body):
         raise BiaslineError(
             f"train.pooling: mean: {type(model).__name__} has no pooler that a mean could stand for",
             "leave it out: this architecture's head reads the hidden states in a way of its own",
         )
-    if pooling == "mean" or (pooling == "auto" and poolers):
+    by_mean = pooling == "mean" or (pooling == "auto" and bool(poolers) and can_pool_by_mean(body))
+    if by_mean:
         pool_by_mean(body)
         missing = [name for name in missing if name not in poolers]
     parts = [entry.name for entry in inspect_biases(model).head]
     existing = [name for name in parts if name not in missing]
+    if by_mean and existing and head == "auto":
+        raise BiaslineError(
+            f"base {pin.name}: its head was trained on what its own pooler reads, not on a mean",
+            "set train.pooling: model, or train.head: train or new",
+        )
     if head == "new":
         _refill(model, existing)
     if head == "new" or len(existing) < len(parts):  # half a head is none

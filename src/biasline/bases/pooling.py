@@ -21,10 +21,18 @@ class MeanPooler(nn.Module):
         self.mask: torch.Tensor | None = None
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        if hidden.ndim != 3:
+            raise ValueError(f"hidden states of (rows, length, hidden) were expected, got {tuple(hidden.shape)}")
         if self.mask is None:
             return hidden.mean(1)
         weight = self.mask.to(hidden.device, torch.float32)[:, :, None]
         return ((hidden.float() * weight).sum(1) / weight.sum(1).clamp(min=1)).to(hidden.dtype)
+
+
+def can_pool_by_mean(body: nn.Module) -> bool:
+    """Whether a Transformer has a pooler that is given all hidden states (ALBERT's is given the first token's)."""
+    pooler = getattr(body, "pooler", None)
+    return isinstance(pooler, nn.Module) and not isinstance(pooler, nn.Linear)
 
 
 def pools_by_mean(body: nn.Module) -> bool:
@@ -34,11 +42,10 @@ def pools_by_mean(body: nn.Module) -> bool:
 
 def pool_by_mean(body: nn.Module) -> None:
     """Put a `MeanPooler` in the place of a Transformer's pooler."""
-    pooler = MeanPooler()
 
-    def remember(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def remember(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # The pooler is given hidden states alone; its model knows the mask.
-        pooler.mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+        module.pooler.mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
 
     body.register_forward_pre_hook(remember, with_kwargs=True)
-    body.pooler = pooler
+    body.pooler = MeanPooler()

@@ -141,6 +141,8 @@ def _hub(path: Path, pinned: dict[str, str]) -> list[RawFile]:
 def _parts(where: Path, found: Any) -> list[RawFile]:
     """A data set, or a dictionary of them by split."""
     parts = dict(found) if hasattr(found, "keys") else {"": found}
+    # A split whose labels are kept secret (all -1, as GLUE's tests) is none to learn or to judge by.
+    parts = {name: part for name, part in parts.items() if not _is_secret(part)} or parts
 
     def records(part: Any) -> Iterator[Record]:
         # Numbers of classes as their names; -1 stands for a label that is kept secret.
@@ -157,6 +159,11 @@ def _parts(where: Path, found: Any) -> list[RawFile]:
         RawFile(where / name, split, lambda _, part=part: records(part))
         for (name, part), split in zip(parts.items(), splits, strict=True)
     )
+
+
+def _is_secret(part: Any) -> bool:
+    classes = [name for name, feature in part.features.items() if hasattr(feature, "names")]
+    return any(part.unique(name) == [-1] for name in classes)
 
 
 def _records(path: Path, is_header: IsHeader) -> Iterator[Record]:

@@ -12,8 +12,9 @@ import polars as pl
 
 # Bands of four: a pair of similarity 0.8 shares one with a probability of 0.9998, of 0.6 with one of 0.89.
 _PERMUTATIONS, _BANDS = 64, 16
-# Words from which texts are compared by their triples. Against held-out texts shorter ones are too, if their numbers
-# are the same: within a split, phrases of one sentence are rows in their own right.
+# Words from which texts are compared by their triples. Against held-out texts shorter ones are too, if one has but more
+# words than the other: one word in another's place may be all that templated rows differ in. Within a split, phrases of
+# one sentence are rows in their own right.
 _LONG, _LONG_HELD_OUT = 30, 12
 _CHUNK = 20_000
 # Rows of one bucket that a row is compared with, since buckets of templated rows are large: of earlier rows, and of
@@ -50,7 +51,8 @@ def near_duplicates(texts: pl.Series, threshold: float, parts: pl.Series | None 
         chunk = texts.slice(start, _CHUNK)
         words = _words(chunk)
         is_long = words.list.len() >= shortest
-        bare = chunk.to_frame("text").select(pl.when(~is_long).then(_BARE).otherwise(words.list.join("\x1f")))
+        many = words.list.len() >= _LONG
+        bare = chunk.to_frame("text").select(pl.when(~many).then(_BARE).otherwise(words.list.join("\x1f")))
         same.append(bare.to_series().hash(0))
         if is_long.any():
             long.append(start + is_long.arg_true().to_numpy().astype(np.int64))
@@ -90,14 +92,21 @@ def _alike(
         words = _words(texts.gather(named))
         hashes, offsets = _triples(words)
         sets = [np.unique(part) for part in np.split(hashes, offsets[1:-1])]
-        middle = (words.list.len() < _LONG).to_list()
-        numbers = words.list.eval(pl.element().filter(pl.element().str.contains(r"\p{Nd}"))).list.join(" ").to_list()
+        said = words.to_list()
         for row, earlier, a, b in zip(one.tolist(), other.tolist(), *np.split(where, 2), strict=True):
-            if row in found or ((middle[a] or middle[b]) and numbers[a] != numbers[b]):
+            if row in found or (min(len(said[a]), len(said[b])) < _LONG and not _has_but_more(said[a], said[b])):
                 continue
             common = len(np.intersect1d(sets[a], sets[b], assume_unique=True))
             if common >= threshold * (len(sets[a]) + len(sets[b]) - common):
                 found[row] = earlier
+
+
+def _has_but_more(one: list[str], other: list[str]) -> bool:
+    """Whether one of two texts has the other's words in their order, and more, none of them a number."""
+    longer, shorter = (one, other) if len(one) > len(other) else (other, one)
+    rest = iter(longer)
+    more = len(longer) > len(shorter) and all(word in rest for word in shorter)
+    return more and sum(word.isnumeric() for word in longer) == sum(word.isnumeric() for word in shorter)
 
 
 def _candidates(digests: np.ndarray, part: np.ndarray, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -45,7 +45,7 @@ _MAY_STAY += r"|排序|排列|顺序|正确|错误|是否|判断|选择|找出|�
 _EDGE = r"(?-u:\b)"
 _EMAIL = rf"(?i){_EDGE}[a-z0-9._%+-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{{2,}}{_EDGE}"
 _PHONE = rf"(?:\+\d{{1,3}}[ -]?)?\(?{_EDGE}\d{{3}}\)?[ .-]\d{{3}}[ .-]\d{{4}}{_EDGE}"
-_PHONE += rf"|(?:\+?86[ -]?|{_EDGE})1[3-9]\d[ -]?\d{{4}}[ -]?\d{{4}}{_EDGE}"
+_PHONE += rf"|{_EDGE}(?:86[ -]?)?1[3-9]\d[ -]?\d{{4}}[ -]?\d{{4}}{_EDGE}"
 # Visa, Mastercard, American Express, Discover, UnionPay; no digits of a decimal number: 6.4031242374328485.
 _CARD = r"(?P<before>^|[^0-9A-Za-z.,_]|(?:^|[^0-9])[.,])(?:"
 _CARD += r"(?:4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|6(?:011|[25]\d{2}))[ -]?\d{4}[ -]?\d{4}[ -]?\d{4}"

@@ -203,8 +203,10 @@ def _take_columns(
             found = next(free, None)
             if found is not None:
                 taken[ours] = found
-    if kind.context and HISTORY in lowered:
-        taken.setdefault(HISTORY, lowered[HISTORY])
+    if kind.context and HISTORY in lowered and HISTORY not in taken:
+        said = raw[_RAW + lowered[HISTORY]].drop_nulls()
+        if said.filter(said != "").str.starts_with("[").all():  # else it is a text that is only called so
+            taken[HISTORY] = lowered[HISTORY]
     notes = []
     if not taken and kind.answer == "label" and all(name.isdecimal() for name in names):
         taken, notes = _guess(raw, names)
@@ -262,7 +264,8 @@ def _before(text: str | None) -> str | None:
         return ""
     try:
         items = json.loads(text)
-        rounds = all(isinstance(item, list) and len(item) == 2 and item[0] not in ROLES for item in items)
+        pairs = all(isinstance(item, list) and len(item) == 2 for item in items)
+        rounds = pairs and not all(str(item[0]).lower() in ROLES for item in items)
         turns = (
             [turn for asked, said in items for turn in (("user", asked), ("assistant", said))]
             if rounds

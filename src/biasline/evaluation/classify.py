@@ -37,27 +37,27 @@ def probed(
     What a head alone can do: the difference to the tuned model is what its biases are for.
 
     Args:
-        train: training rows with their class numbers as `labels`; of more than `PROBED` the first are taken.
+        train: training rows with their class numbers as `labels`.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    chosen = train[:PROBED]
-    numbers = [row["labels"] for row in chosen]
+    numbers = [row["labels"] for row in train]
     if len(set(numbers)) < 2:
         return np.full(len(test), numbers[0] if numbers else 0)
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    probe.fit(_features(model, chosen, pad, batch_size), numbers)
+    probe.fit(_features(model, train, pad, batch_size), numbers)
     return probe.predict(_features(model, test, pad, batch_size))
 
 
 def _features(model: Any, rows: Sequence[dict[str, Any]], pad: int, batch_size: int) -> np.ndarray:
     """Mean of the last hidden states over each row's tokens, (rows, hidden), fp32."""
     found: list[np.ndarray] = [np.zeros(0)] * len(rows)
+    body = model.base_model.get_encoder() if model.config.is_encoder_decoder else model.base_model
     for chosen, inputs in _batches(model, rows, pad, batch_size):
         with torch.inference_mode():
-            hidden = model.base_model(**inputs).last_hidden_state.float()
+            hidden = body(**inputs).last_hidden_state.float()
         weight = inputs["attention_mask"].float()[:, :, None]
         for index, row in zip(chosen, ((hidden * weight).sum(1) / weight.sum(1)).cpu().numpy(), strict=True):
             found[index] = row

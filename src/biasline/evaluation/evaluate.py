@@ -67,7 +67,7 @@ def evaluate(task: Task, place: TaskPlace) -> str:
     test = read_split(place, "test")
     if test.is_empty():
         raise BiaslineError(f"{place.split('test')}: no test rows", "raise split.test")
-    if absent := [name for name in task.evaluate.slices if name not in test.columns]:
+    if absent := [name for name in task.evaluate.slices if name not in (*test.columns, LENGTH)]:
         raise BiaslineError(
             f"evaluate.slices: no column {absent[0]!r} in the data; it has: {', '.join(test.columns)}",
             "mend evaluate.slices in params.yaml",
@@ -155,7 +155,8 @@ def _compare_labels(
     change = _bias_change(delta, model)
     rows, taught = read_token_set(place, "test").to_list(), read_token_set(place, "train")
     pad, size = model.config.pad_token_id, task.evaluate.batch_size
-    taught = taught.select(range(min(PROBED, len(taught)))).to_list()
+    # Evenly spread: files are often sorted by label.
+    taught = taught.select(np.unique(np.linspace(0, len(taught) - 1, PROBED).astype(int))).to_list()
     with_head = [labels[number] for number in probed(model, taught, rows, pad, size)]
     delta.apply(model)
     found = probabilities(model, rows, pad, size)

@@ -55,9 +55,10 @@ class Package:
         task, labels = self.task, self.delta.manifest.labels
         if labels:
             chosen = task.train
-            model, _ = load_classifier(
-                self.pin, folder, task.load, labels, chosen.seed, chosen.head, pooling=chosen.pooling
-            )
+            # A head that has a pooler in it was trained with that one.
+            own = any(".pooler." in name for name in self.delta.manifest.head)
+            pooling = "model" if own else chosen.pooling
+            model, _ = load_classifier(self.pin, folder, task.load, labels, chosen.seed, chosen.head, pooling=pooling)
         else:
             model = load_causal_lm(self.pin, folder, task.load)
         return model.to(best_device())
@@ -144,6 +145,8 @@ class SharedBase:
         with torch.device("meta"):
             model = AutoModelForSequenceClassification.from_config(config)
         if type(model.base_model) is not type(body):
+            return None
+        if (getattr(model.base_model, "pooler", None) is None) != (getattr(body, "pooler", None) is None):
             return None
         setattr(model, model.base_model_prefix, body)
         own = [name for name, part in model.named_parameters() if part.is_meta]

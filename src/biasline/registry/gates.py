@@ -10,6 +10,9 @@ from biasline.errors import BiaslineError
 from biasline.evaluation.statistics import CONFIDENCE, paired_interval
 from biasline.params import Gates
 
+# Metrics that are means of a score per row; of the others, pairs of rows are compared by right answers.
+_PER_ROW = ("exact_match", "accuracy", "token_accuracy")
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -59,8 +62,9 @@ def judge(gates: Gates, metric: str, metrics: dict[str, Any], predictions: pl.Da
     if gates.better_than_base:
         tuned, plain = (_per_row(predictions, who, metric) for who in ("tuned", "base"))
         mean, low, high = paired_interval(tuned, plain)
+        what = "difference" if metric in _PER_ROW else "of right answers, row by row,"
         told = (
-            f"base {base:.4f}, tuned {value:.4f}; difference {mean:+.4f}, {CONFIDENCE:.0%} paired interval "
+            f"base {base:.4f}, tuned {value:.4f}; {what} {mean:+.4f}, {CONFIDENCE:.0%} paired interval "
             f"[{low:+.4f}, {high:+.4f}] over {len(tuned)} rows"
         )
         found.append(Gate("better than the untuned base", low > 0, told))

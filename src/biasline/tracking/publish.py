@@ -246,6 +246,10 @@ def _artifacts(record: Record, scratch: Path) -> Iterator[tuple[str | None, Path
         yield "figures", path
 
 
+# More labels make no picture that anyone would look at.
+_DRAWN_LABELS = 40
+
+
 def _figures(record: Record) -> Iterator[tuple[str, Any]]:
     import polars as pl
 
@@ -260,8 +264,10 @@ def _figures(record: Record) -> Iterator[tuple[str, Any]]:
         if slices.height:
             yield "metric_by_slice", figures.metric_by_slice(slices, metrics)
         yield "bias_change", figures.bias_change(pl.read_csv(record.file(place.bias_change)))
+        if not record.file(place.predictions).is_file():
+            return
         predictions = pl.read_parquet(record.file(place.predictions))
-        if "probability" in predictions.columns:
+        if "probability" in predictions.columns and predictions["label"].n_unique() <= _DRAWN_LABELS:
             from biasline.evaluation.classify import calibration
 
             yield "confusion", figures.confusion(predictions)

@@ -11,6 +11,7 @@ from torch import nn
 
 from biasline.bases.load import load_causal_lm, load_classifier
 from biasline.bases.pin import Pin, verified_folder
+from biasline.bases.pooling import pools_by_mean
 from biasline.bitfit import BiasDelta, BiasTuning, by_role, tune_biases
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json
@@ -77,6 +78,7 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
         base={"name": pin.name, "digest": pin.digest},
         about={
             "task": place.task,
+            **({"pooling": "mean"} if pools_by_mean(model.base_model) else {}),
             **({} if labels else {"template": task.tokens.template_name}),
             "tokenizer_sha256": pin.tokenizer_sha256,
             "tokens_sha256": folder_sha256(place.tokens),
