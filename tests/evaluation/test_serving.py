@@ -17,14 +17,19 @@ PIN = "data/bases/tiny-bloom.json"
 
 
 def package(workspace, seed, labels=(), **more):
-    """A task whose biases (and head) were moved at random, as training would."""
-    path = workspace / PIN
-    pin = read_pin(path)
+    """A task on the demo base, see `moved`."""
     kind = "classification" if labels else "instruction"
-    task = Task(kind=kind, base=PIN, data="d", evaluate={"max_new_tokens": 6}, **more)
+    return moved(
+        workspace / PIN, Task(kind=kind, base=PIN, data="d", evaluate={"max_new_tokens": 6}, **more), seed, labels
+    )
+
+
+def moved(path, task, seed, labels):
+    """A task whose biases and head were moved at random, as training would."""
+    pin = read_pin(path)
     empty = Package(task, _Labelled(labels), pin, path)
     model = empty.load(empty.base())
-    head = [name for name, _ in model.named_parameters() if name.startswith("score")]
+    head = [name for name, _ in model.named_parameters() if name.startswith(("score", "classifier"))]
     tuning = tune_biases(model, "attention+mlp", head=head)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -162,19 +167,8 @@ def bert(workspace):
     path.write_text(create_pin(str(folder), path).dumps())
 
     def make(seed, labels, pooling):
-        pin = read_pin(path)
         task = Task(kind="classification", base="data/bases/bert.json", data="d", train={"pooling": pooling})
-        empty = Package(task, _Labelled(labels), pin, path)
-        model = empty.load(empty.base())
-        head = [name for name, _ in model.named_parameters() if name.startswith("classifier")]
-        tuning = tune_biases(model, "attention+mlp", head=head)
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for master in tuning.masters:
-                master.add_(torch.randn(master.shape, generator=generator) * 0.3)
-        return Package(
-            task, BiasDelta.of(tuning, base={"name": pin.name, "digest": pin.digest}, labels=labels), pin, path
-        )
+        return moved(path, task, seed, labels)
 
     return make
 

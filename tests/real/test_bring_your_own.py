@@ -1,4 +1,4 @@
-"""Real Chinese Alpaca rows on the demo base: a task of two lines through all six stages."""
+"""Real Chinese Alpaca rows on the demo base: a task of two lines through all stages."""
 
 import json
 
