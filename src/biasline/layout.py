@@ -105,6 +105,16 @@ class TaskPlace:
         return self.model / "delta.safetensors"
 
     @property
+    def adapter(self) -> Path:
+        """A folder as PEFT saves it; of `method: lora`."""
+        return self.model / "adapter"
+
+    @property
+    def weights(self) -> Path:
+        """Every parameter; of `method: full`."""
+        return self.model / "weights.safetensors"
+
+    @property
     def train_report(self) -> Path:
         return self.model / "train.json"
 

@@ -163,8 +163,25 @@ class Tokens(Group):
         return self.template if self.template in TEMPLATES else CUSTOM.name
 
 
+class Lora(Group):
+    """The adapter of `method: lora`, as PEFT makes it."""
+
+    rank: int = Field(8, ge=1, description="rank of the two matrices beside each layer")
+    alpha: float = Field(16.0, gt=0, description="their product counts alpha / rank times")
+    dropout: Share = Field(0.0, description="share of the adapter's inputs that training leaves out")
+    layers: str = Field(
+        "all", min_length=1, description="linear layers that get one, by role: all, attention, mlp, query+value, …"
+    )
+
+
+# Methods whose artifact is a delta: these can be registered, the others are there to be compared with.
+DELTA_METHODS = ("bitfit", "head")
+
+
 class Train(Group):
-    method: Literal["bitfit"] = Field("bitfit", description="what is trained")
+    method: Literal["bitfit", "head", "lora", "full"] = Field(
+        "bitfit", description="what is trained: biases; or, to compare, a new head alone, a LoRA adapter, everything"
+    )
     biases: str = Field(
         "all",
         min_length=1,
@@ -181,6 +198,7 @@ class Train(Group):
         description="what a classification head reads: the model's own pooler, or the mean over a text's tokens; auto: "
         "the mean where the base's files have no pooler",
     )
+    lora: Lora = Lora()
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced: each label has the same weight in the loss, however many rows it has"
     )

@@ -5,8 +5,8 @@ Knows torch modules and nothing of DVC or MLflow; usable by itself.
 
 from biasline.bitfit.delta import BiasDelta, Difference, Manifest
 from biasline.bitfit.inventory import Bias, Inventory, by_role, inspect_biases
-from biasline.bitfit.selection import Selection, select_biases
-from biasline.bitfit.tuning import BiasTuning, tune_biases
+from biasline.bitfit.selection import Selection, select_biases, select_linears
+from biasline.bitfit.tuning import BiasTuning, tune_biases, tune_head
 
 __all__ = [
     "Bias",
@@ -19,5 +19,7 @@ __all__ = [
     "by_role",
     "inspect_biases",
     "select_biases",
+    "select_linears",
     "tune_biases",
+    "tune_head",
 ]

@@ -104,6 +104,25 @@ def select_biases(
     return Selection(biases, {bias.name: bias.shape[0] for bias in missing}, tuple(notes), asked)
 
 
+def select_linears(inventory: Inventory, roles: str = "all") -> tuple[str, ...]:
+    """Paths of the linear layers of some roles: where adapters go that BitFit is compared with.
+
+    Args:
+        roles: written as for `select_biases`; `all` are those of attention and MLP. A layer that holds several roles
+            fused counts for each of them.
+
+    Errors: `BiaslineError` as `select_biases`, and for roles that no linear layer has.
+    """
+    wanted = _roles("layers", roles.replace("all", "attention+mlp"), frozenset(), [])
+    if not inventory.known:
+        _refuse_unknown(inventory, f"layers {roles!r}")
+    entries = (*inventory.biases, *inventory.missing)
+    found = dict.fromkeys(entry.name.rpartition(".")[0] for entry in entries if entry.role in wanted - set(NORM_ROLES))
+    if not found:
+        raise BiaslineError(f"layers {roles!r}: {inventory.model_type} has none", "choose 'all', or 'query+value'")
+    return tuple(found)
+
+
 def _acting(biases: list[Bias], inventory: Inventory, named: set[str], notes: list[str]) -> list[Bias]:
     """Without the key biases that cannot act, unless keys are asked for by name."""
     width, acting = inventory.head_width, inventory.key_entries

@@ -78,8 +78,13 @@ class BiasTuning:
 
     @property
     def masters(self) -> list[nn.Parameter]:
-        """What the optimizer works on: the biases, then the head if there is one."""
-        return [self.master] if self.head_master is None else [self.master, self.head_master]
+        """What the optimizer works on: the biases if any are trained, then the head if there is one."""
+        return [master for group in self.groups for master in group]
+
+    @property
+    def groups(self) -> list[list[nn.Parameter]]:
+        """The masters, those of the biases and those of the head apart: each has a learning rate of its own."""
+        return [[self.master] if self.selection.biases else [], [] if self.head_master is None else [self.head_master]]
 
     @property
     def head_count(self) -> int:
@@ -205,15 +210,18 @@ class BiasTuning:
 
     def _current(self, entries: Sequence[Bias]) -> torch.Tensor:
         """What the model holds in these entries, flat."""
-        return torch.cat([entry.read(self._parameters[entry.name]) for entry in entries])
+        values = [entry.read(self._parameters[entry.name]) for entry in entries]
+        return torch.cat(values) if values else torch.zeros(0)
 
     def _master(self, entries: Sequence[Bias]) -> nn.Parameter:
-        master = nn.Parameter(torch.cat([self.originals[entry.key].float() for entry in entries]))
+        values = [self.originals[entry.key].float() for entry in entries]
+        master = nn.Parameter(torch.cat(values) if values else torch.zeros(0))
         master.grad = torch.zeros_like(master)
         return master
 
     def _blocks(self) -> Iterator[tuple[Sequence[Bias], nn.Parameter]]:
-        yield self.selection.biases, self.master
+        if self.selection.biases:
+            yield self.selection.biases, self.master
         if self.head_master is not None:
             yield self.head, self.head_master
 
@@ -237,11 +245,7 @@ def tune_biases(
     Errors: as `select_biases`; where a random head would stay frozen, or cannot be told from a trained one; where a
     delta is applied; for a model on the meta device.
     """
-    model = unwrapped(model)
-    if applied_to(model) is not None:
-        raise BiaslineError("a delta is applied to this model", "revert it first: training starts from the base")
-    if any(parameter.is_meta for parameter in model.parameters()):
-        raise BiaslineError("a model on the meta device has no values to train", "load its weights")
+    model = _plain(model)
     inventory = inspect_biases(model)
     selection = select_biases(inventory, roles, layers, pattern, inject)
     new, trained = _head_policy(model, inventory, head)
@@ -251,6 +255,35 @@ def tune_biases(
         raise BiaslineError(f"biases {roles!r}: nothing but the head, which is trained anyway", "choose 'all'")
     injected = {name: length for name, length in selection.inject.items() if any(bias.name == name for bias in kept)}
     return BiasTuning(model, inventory, Selection(kept, injected, selection.notes, selection.asked), trained, new)
+
+
+def tune_head(model: nn.Module, head: Head = "auto") -> BiasTuning:
+    """Freeze `model` but for its head: what a head alone can do, to compare biases with.
+
+    Args:
+        head: as for `tune_biases`.
+
+    Errors: `BiaslineError` as `tune_biases`, and where no head would be trained.
+    """
+    model = _plain(model)
+    inventory = inspect_biases(model)
+    new, trained = _head_policy(model, inventory, head)
+    if not trained:
+        raise BiaslineError(
+            f"{inventory.model_type}: no head to train alone", "train biases, or train the base's head anew"
+        )
+    asked = {"roles": "", "layers": "", "pattern": "", "inject": ""}
+    return BiasTuning(model, inventory, Selection((), {}, (), asked), trained, new)
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    """The model itself, held to be a base that training can start from."""
+    model = unwrapped(model)
+    if applied_to(model) is not None:
+        raise BiaslineError("a delta is applied to this model", "revert it first: training starts from the base")
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise BiaslineError("a model on the meta device has no values to train", "load its weights")
+    return model
 
 
 def _head_policy(model: nn.Module, inventory: Inventory, head: Head) -> tuple[list[str], list[str]]:

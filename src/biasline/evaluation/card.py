@@ -5,13 +5,17 @@ from typing import Any
 
 import polars as pl
 
-from biasline.bitfit import Manifest
-from biasline.bitfit.delta import FORMAT_VERSION
 from biasline.data.kinds import Kind
 from biasline.evaluation.classify import calibration, class_table, mistakes
-from biasline.params import Task
+from biasline.params import DELTA_METHODS, Task
 
 _MISTAKES = 10
+_MADE = {
+    "bitfit": "A bias-only delta of",
+    "head": "A head alone on",
+    "lora": "A LoRA adapter of",
+    "full": "All weights, tuned, of",
+}
 
 
 def model_card(
@@ -21,7 +25,7 @@ def model_card(
     report: dict[str, Any],
     quality: dict[str, Any],
     slices: pl.DataFrame,
-    manifest: Manifest,
+    labels: Sequence[str],
     sections: Sequence[str],
 ) -> str:
     """The model card: data, base, biases, numbers with intervals, limits, how to load.
@@ -32,18 +36,15 @@ def model_card(
     trainable, base, tuned = report["trainable"], metrics["base"], metrics["tuned"]
     roles = ", ".join(f"{role} {count:,}" for role, count in report["roles"].items())
     counted = f", and a new head of {trainable['head']:,} beside them" if trainable["head"] else ""
-    made = (
-        f"template `{task.tokens.template_name}`"
-        if task.kind == "instruction"
-        else f"labels {', '.join(manifest.labels)}"
-    )
+    frozen = "" if report["method"] == "full" else "; every weight of the base frozen"
+    made = f"template `{task.tokens.template_name}`" if task.kind == "instruction" else f"labels {', '.join(labels)}"
     example = '{"instruction": "…", "input": ""}' if task.kind == "instruction" else '{"text": "…"}'
     lines = [
         f"# biasline-{name}",
         "",
-        f"A bias-only delta of `{report['base']['name']}` for the task `{name}`: {trainable['biases']:,} of "
-        f"{report['base']['parameters']:,} parameters trained ({trainable['share']:.4%}){counted}; every weight of the "
-        "base frozen.",
+        f"{_MADE[report['method']]} `{report['base']['name']}` for the task `{name}`: "
+        f"{trainable['total'] - trainable['head']:,} of {report['base']['parameters']:,} parameters trained "
+        f"({trainable['share']:.4%}){counted}{frozen}.",
         "",
         *_table(
             {
@@ -63,7 +64,7 @@ def model_card(
         "",
         "## Training",
         "",
-        f"Biases `{task.train.biases}` ({roles}); learning rate {task.train.learning_rate:g}, {report['steps']} steps "
+        f"{_trained(task, roles)}; learning rate {task.train.learning_rate:g}, {report['steps']} steps "
         f"of {task.train.batch_size} rows, step {report['kept_step']} kept; {made}. "
         f"Fingerprint `{report['fingerprint']}`, base pin {report['base']['digest'][:12]}.",
     ]
@@ -76,7 +77,21 @@ def model_card(
                 f"| {row['slice']} = {row['value']} | {row['rows']} | {row['base']:.3f} | {row['tuned']:.3f} "
                 f"| {row['tuned_low']:.3f} … {row['tuned_high']:.3f} |"
             )
-    lines += [
+    return "\n".join([*lines, *_limits(name, task, example), ""])
+
+
+def _trained(task: Task, roles: str) -> str:
+    if task.train.method == "bitfit":
+        return f"Biases `{task.train.biases}` ({roles})"
+    if task.train.method == "lora":
+        return f"LoRA of rank {task.train.lora.rank} on the layers `{task.train.lora.layers}` ({roles})"
+    return "The head alone" if task.train.method == "head" else "Every parameter"
+
+
+def _limits(name: str, task: Task, example: str) -> list[str]:
+    if task.train.method not in DELTA_METHODS:
+        return ["", "## Use", "", "It is here to be compared with: only deltas are registered and promoted."]
+    return [
         "",
         "## Limits",
         "",
@@ -91,11 +106,7 @@ def model_card(
         f'model = mlflow.pyfunc.load_model("models:/biasline-{name}@champion")',
         f"model.predict([{example}])",
         "```",
-        "",
-        f"Trained values per tensor: {len(manifest.tensors)} tensors, format {FORMAT_VERSION}.",
-        "",
     ]
-    return "\n".join(lines)
 
 
 def class_sections(predictions: pl.DataFrame, labels: Sequence[str], kind: Kind) -> list[str]:

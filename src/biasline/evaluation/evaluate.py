@@ -32,10 +32,11 @@ from biasline.evaluation.scoring import LENGTH, Scored, answered, score_likeliho
 from biasline.evaluation.statistics import paired_interval
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace, replacing, write_parquet, write_text
-from biasline.params import Task
+from biasline.params import DELTA_METHODS, Task
 from biasline.progress import progress
 from biasline.tokens.mask import Encoder
-from biasline.tokens.sets import dialogues_of, read_token_set
+from biasline.tokens.sets import dialogues_of, read_summary, read_token_set
+from biasline.training.methods import apply_tuned
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,14 @@ def evaluate(task: Task, place: TaskPlace) -> str:
             "mend evaluate.slices in params.yaml",
         )
     pin, folder = verified_folder(Path(task.base))
-    delta = BiasDelta.load(place.delta)
-    check_base(delta, pin)
-    compare = _compare_labels if task.kind == "classification" else _compare_answers
-    found = compare(task, place, pin, folder, delta, test)
-
     report = load_json(place.train_report, f"dvc repro train@{place.task}")
+    check_base(report["base"], pin, "model")
+    labels = read_summary(place).get("labels", [])
+    compare = _compare_labels if labels else _compare_answers
+    found = compare(task, place, pin, folder, test)
+
     quality = load_json(place.quality, f"dvc repro validate@{place.task}")
-    kind, labels = KINDS[task.kind], delta.manifest.labels
+    kind = KINDS[task.kind]
     sliced = with_lengths(found.predictions, kind.prompt)
     table = slice_table(sliced, tuple(dict.fromkeys((*task.evaluate.slices, LENGTH))))
     metrics = _metrics(test, task, report["fingerprint"], found)
@@ -90,7 +91,7 @@ def evaluate(task: Task, place: TaskPlace) -> str:
     write_text(place.bias_change, found.change.write_csv(float_precision=8))
     write_text(place.samples, samples_page(found.predictions, kind, task.evaluate.samples))
     sections = class_sections(found.predictions, labels, kind) if labels else []
-    write_text(place.card, model_card(place.task, task, metrics, report, quality, table, delta.manifest, sections))
+    write_text(place.card, model_card(place.task, task, metrics, report, quality, table, labels, sections))
     with replacing(place.confusion) as draft:
         draft.mkdir()
         if labels:
@@ -110,9 +111,7 @@ def rows_sha256(test: pl.DataFrame, task: Task) -> str:
     return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
 
 
-def _compare_answers(
-    task: Task, place: TaskPlace, pin: Pin, folder: Path, delta: BiasDelta, test: pl.DataFrame
-) -> _Compared:
+def _compare_answers(task: Task, place: TaskPlace, pin: Pin, folder: Path, test: pl.DataFrame) -> _Compared:
     """Generated answers of the untuned base and the tuned model."""
     model = load_causal_lm(pin, folder, task.load).to(best_device())
     tokenizer = load_tokenizer(pin, folder)
@@ -123,7 +122,7 @@ def _compare_answers(
 
     with progress("answers", 2 * test.height) as shown:
 
-        def scored(who: str, offset: int) -> Scored:
+        def scored(model: Any, who: str, offset: int) -> Scored:
             answers = generate(
                 model,
                 tokenizer,
@@ -137,28 +136,24 @@ def _compare_answers(
             likelihood = score_likelihood(model, token_set, model.config.pad_token_id, settings.batch_size)
             return Scored(answers, exact, *likelihood)
 
-        base = scored("base", 0)
-        change = _bias_change(delta, model)
-        with delta.applied(model):
-            tuned = scored("tuned", test.height)
+        base = scored(model, "base", 0)
+        change = _bias_change(task, place, model)
+        tuned = scored(apply_tuned(task.train.method, model, place), "tuned", test.height)
     return _Compared(base.metrics(), tuned.metrics(), answered(test, list(token_set["row"]), base, tuned), change)
 
 
-def _compare_labels(
-    task: Task, place: TaskPlace, pin: Pin, folder: Path, delta: BiasDelta, test: pl.DataFrame
-) -> _Compared:
+def _compare_labels(task: Task, place: TaskPlace, pin: Pin, folder: Path, test: pl.DataFrame) -> _Compared:
     """Labels of the majority class (an untrained head knows nothing better) and of the tuned model."""
-    labels = delta.manifest.labels
-    chosen = task.train
+    labels, chosen = read_summary(place)["labels"], task.train
     model, _ = load_classifier(pin, folder, task.load, labels, chosen.seed, chosen.head, pooling=chosen.pooling)
     model.to(best_device())
-    change = _bias_change(delta, model)
+    change = _bias_change(task, place, model)
     rows, taught = read_token_set(place, "test").to_list(), read_token_set(place, "train")
     pad, size = model.config.pad_token_id, task.evaluate.batch_size
     # Evenly spread: files are often sorted by label.
     taught = taught.select(np.unique(np.linspace(0, len(taught) - 1, PROBED).astype(int))).to_list()
     with_head = [labels[number] for number in probed(model, taught, rows, pad, size)]
-    delta.apply(model)
+    model = apply_tuned(chosen.method, model, place)
     found = probabilities(model, rows, pad, size)
     train = read_split(place, "train")["label"]
     majority = max(labels, key=lambda label: (int((train == label).sum()), label))
@@ -186,10 +181,11 @@ def _metrics(test: pl.DataFrame, task: Task, fingerprint: str, found: _Compared)
     }
 
 
-def _bias_change(delta: BiasDelta, model: Any) -> pl.DataFrame:
-    """How far training moved the biases: root mean square of the change per layer and role."""
+def _bias_change(task: Task, place: TaskPlace, model: Any) -> pl.DataFrame:
+    """How far training moved the biases: root mean square of the change per layer and role; no rows without a delta."""
     squares: dict[tuple[int, str], list[torch.Tensor]] = {}
-    for bias, change in delta.change(model):
+    changes = BiasDelta.load(place.delta).change(model) if task.train.method in DELTA_METHODS else []
+    for bias, change in changes:
         squares.setdefault((-1 if bias.layer is None else bias.layer, bias.role), []).append(change.square())
     rows = [[layer, role, torch.cat(parts).mean().sqrt().item()] for (layer, role), parts in sorted(squares.items())]
     return pl.DataFrame(rows, schema={"layer": pl.Int64, "role": pl.String, "change": pl.Float64}, orient="row")

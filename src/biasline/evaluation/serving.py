@@ -41,7 +41,7 @@ class Package:
         """
         pin = Pin.model_validate(json.loads(artifacts["pin"].read_text(encoding="utf-8")))
         delta = BiasDelta.load(artifacts["delta"])
-        check_base(delta, pin)
+        check_base(delta.manifest.base, pin)
         return cls(read_task(artifacts["task"]), delta, pin, pin_path)
 
     def base(self) -> Path:

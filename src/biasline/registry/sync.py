@@ -35,7 +35,7 @@ def sync(client: "MlflowClient", task: str) -> list[str]:
     for record in all_records(task):
         had = find_version(client, task, record.fingerprint)
         run_id = publish(client, record)
-        if had is None and record.read(place.metrics) is not None:
+        if had is None and record.file(place.delta).is_file() and record.read(place.metrics) is not None:
             register_version(client, record, run_id)
             rebuilt += 1
     told += restore_aliases(client, task)

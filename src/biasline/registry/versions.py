@@ -14,7 +14,7 @@ from biasline.bitfit import BiasDelta
 from biasline.data.kinds import KINDS
 from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace, home
-from biasline.params import Task
+from biasline.params import DELTA_METHODS, Task
 from biasline.tracking.record import Record
 from biasline.tracking.store import store_lock
 
@@ -108,7 +108,7 @@ def _log_model(record: Record, run_id: str) -> str:
 
     place, task = TaskPlace(record.task), record.resolved()
     delta, pin = BiasDelta.load(record.file(place.delta)), read_pin(record.pin)
-    check_base(delta, pin)
+    check_base(delta.manifest.base, pin)
     own_place = home() / task.base
     with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id, log_system_metrics=False):
         info = mlflow.pyfunc.log_model(
@@ -179,13 +179,17 @@ def _code(scratch: Path) -> Path:
     return target
 
 
-def registered_note(record: Record) -> dict[str, str]:
-    """registered.json: name, fingerprint and hash of the delta; nothing that differs between two stores."""
+def registered_note(record: Record) -> dict[str, str | None]:
+    """registered.json: name, fingerprint and hash of the delta (None for methods that make none).
+
+    Nothing that differs between two stores.
+    """
     delta = record.file(TaskPlace(record.task).delta)
-    if not delta.is_file():
+    has_delta = record.resolved().train.method in DELTA_METHODS
+    if has_delta and not delta.is_file():
         raise BiaslineError(f"{delta}: not there", f"dvc repro --force train@{record.task}")
     return {
         "name": model_name(record.task),
         "fingerprint": record.fingerprint,
-        "delta_sha256": file_sha256(delta),
+        "delta_sha256": file_sha256(delta) if has_delta else None,
     }

@@ -42,13 +42,20 @@ def open_run(client: "MlflowClient", record: Record) -> str:
             return found.info.run_id
         task = record.resolved()
         experiment = record.lineage.get("dvc.experiment")
-        name = experiment or f"{task.train.method} {task.train.biases} lr {task.train.learning_rate:g}"
+        name = experiment or _called(task)
         run = client.create_run(
             experiment_id(client, record.task),
             run_name=f"{name} · {record.fingerprint[:6]}",
             tags={"biasline.fingerprint": record.fingerprint, "biasline.task": record.task},
         )
         return run.info.run_id
+
+
+def _called(task: Task) -> str:
+    train = task.train
+    chosen = {"bitfit": train.biases, "lora": train.lora.layers}.get(train.method)
+    rate = train.head_learning_rate if train.method == "head" else train.learning_rate
+    return " ".join([train.method, *([chosen] if chosen else []), f"lr {rate:g}"])
 
 
 def publish(client: "MlflowClient", record: Record) -> str:
@@ -112,8 +119,10 @@ def _params(record: Record, task: Task) -> dict[str, Any]:
         "template": task.tokens.template_name if task.kind == "instruction" else None,
         "max_length": task.tokens.max_length,
         "method": train.method,
-        "biases": train.biases,
-        "layers": train.layers or "all",
+        "biases": train.biases if train.method == "bitfit" else None,
+        "layers": (train.layers or "all") if train.method == "bitfit" else None,
+        "lora_layers": train.lora.layers if train.method == "lora" else None,
+        "lora_rank": train.lora.rank if train.method == "lora" else None,
         "trainable": report.get("trainable", {}).get("total"),
         "head": report.get("trainable", {}).get("head") or None,
         "trainable_share": report.get("trainable", {}).get("share"),
@@ -157,10 +166,9 @@ def _log_metrics(client: "MlflowClient", run: "Run", record: Record) -> None:
                 points += as_metrics(values, step, now)
     report = record.read(place.train_report) or {}
     final = {"train.kept_step": report.get("kept_step"), "valid.best_loss": report.get("valid_loss")}
+    final["model.bytes"] = report.get("bytes")
     quality = record.read(place.quality) or {}
     final |= {"data.quarantine_rate": quality.get("quarantine_rate"), "data.rows": quality.get("rows")}
-    if record.file(place.delta).is_file():
-        final["model.bytes"] = record.file(place.delta).stat().st_size
     metrics = record.read(place.metrics) or {}
     for group in ("base", "probe", "tuned", "gain"):
         final |= {f"{group}.{name}": value for name, value in metrics.get(group, {}).items()}

@@ -22,12 +22,13 @@ def folder_sha256(folder: Path, pattern: str = "*") -> str:
 def fingerprint(task: Task, pin: Pin, place: TaskPlace) -> str:
     """16 hex digits over base pin, token sets, resolved train parameters, code and library versions."""
     package = Path(__file__).parent.parent
+    libraries = ["torch", "transformers", *(["peft"] if task.train.method == "lora" else [])]
     parts = {
         "base": pin.digest,
         "tokens": folder_sha256(place.tokens),
         "train": task.train.model_dump(),
         "load": task.load.model_dump(),
         "code": {room: folder_sha256(package / room, "*.py") for room in _ROOMS},
-        "versions": {name: version(name).partition("+")[0] for name in ("torch", "transformers")},
+        "versions": {name: version(name).partition("+")[0] for name in libraries},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,12 +1,11 @@
 """The training loop, top to bottom on one screen.
 
 Ours rather than a Trainer's, so that three things are in plain sight: the loss is normalised by the supervised tokens
-of the whole step, logits exist at supervised positions only, and the optimizer sees nothing but biases (and a new
-head).
+of the whole step, logits exist at supervised positions only, and the optimizer sees nothing but what the method trains.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +13,11 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from biasline.bitfit import BiasTuning
 from biasline.errors import BiaslineError
 from biasline.params import Train
 from biasline.training.batches import Plan, learning_rate_factor
 from biasline.training.loss import Batch, Objective
+from biasline.training.methods import Tuning
 
 LOG_EVERY = 10
 
@@ -32,7 +31,7 @@ class History:
     Attributes:
         rows: one dict per logged step: step, epoch, loss, learning_rate, grad_norm (and per role, as of that step),
             valid_loss (or None).
-        best_step: the step whose biases were kept.
+        best_step: the step whose values were kept.
         best_loss: their validation loss; None without a validation set.
         targets: what the loss was taken over, in all: supervised tokens, or labelled rows.
     """
@@ -59,11 +58,11 @@ class Sets:
     pad: int
 
 
-def fit(model: nn.Module, tuning: BiasTuning, plan: Plan, sets: Sets, params: Train, report: Report) -> History:
-    """Train the chosen biases; `tuning` ends with the kept ones, written into the model.
+def fit(model: nn.Module, tuning: Tuning, plan: Plan, sets: Sets, params: Train, report: Report) -> History:
+    """Train what `tuning` holds; it ends with the kept values, written into the model.
 
     Args:
-        model: the frozen base whose biases `tuning` holds.
+        model: the base, frozen but for what `tuning` trains.
         plan: which rows make which step.
         sets: training and validation rows.
         report: called with (step, metrics) whenever a row of history is written.
@@ -74,15 +73,17 @@ def fit(model: nn.Module, tuning: BiasTuning, plan: Plan, sets: Sets, params: Tr
     torch.manual_seed(params.seed)
     model = model.to(accelerator.device)
     tuning.to(accelerator.device)
+    masters = [master for group in tuning.groups for master in group]
     # No weight decay: biases are trained in absolute values, and decay would pull them to zero.
     peaks = [params.learning_rate, params.head_learning_rate]
-    groups = [{"params": [master], "peak": peak} for master, peak in zip(tuning.masters, peaks, strict=False)]
+    groups = [{"params": group, "peak": peak} for group, peak in zip(tuning.groups, peaks, strict=True) if group]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-    history, best, window = History(), _copies(tuning), _Window()
+    history, best, window = History(), _copies(masters), _Window()
     lowest, waited = math.inf, 0
     model.train()
 
     for step in range(plan.total_steps):
+        optimizer.zero_grad()
         examples = sets.train[plan.indices(step)]
         batches = _micro_batches(examples, sets, params.micro_batch_size, accelerator)
         step_targets = sets.objective.targets(examples)
@@ -98,9 +99,9 @@ def fit(model: nn.Module, tuning: BiasTuning, plan: Plan, sets: Sets, params: Tr
             accelerator.backward(loss)
             window.loss += loss.item()
         tuning.collect()
-        for master in tuning.masters:
+        for master in masters:
             master.grad = accelerator.reduce(master.grad, "sum")
-        norm = nn.utils.clip_grad_norm_(tuning.masters, params.max_grad_norm)
+        norm = nn.utils.clip_grad_norm_(masters, params.max_grad_norm)
         factor = learning_rate_factor(step, plan.total_steps, params.warmup, params.schedule)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
@@ -118,7 +119,7 @@ def fit(model: nn.Module, tuning: BiasTuning, plan: Plan, sets: Sets, params: Tr
                 raise BiaslineError(f"step {done}: the validation loss is {valid_loss}", "lower train.learning_rate")
             if history.best_loss is None or valid_loss < history.best_loss or params.keep == "last":
                 history.best_step, history.best_loss = done, valid_loss
-                best = _copies(tuning)
+                best = _copies(masters)
             waited = 0 if valid_loss < lowest else waited + 1
             lowest = min(lowest, valid_loss)
             last |= 0 < params.patience <= waited and done >= params.min_steps
@@ -139,8 +140,8 @@ def fit(model: nn.Module, tuning: BiasTuning, plan: Plan, sets: Sets, params: Tr
             break
 
     if history.best_loss is None:
-        history.best_step, best = done, _copies(tuning)
-    for master, values in zip(tuning.masters, best, strict=True):
+        history.best_step, best = done, _copies(masters)
+    for master, values in zip(masters, best, strict=True):
         master.data.copy_(values)
     tuning.write()
     model.eval()
@@ -161,8 +162,8 @@ def validation_loss(model: nn.Module, sets: Sets, batch_size: int, accelerator: 
     return float(both[0] / both[1])
 
 
-def _copies(tuning: BiasTuning) -> list[torch.Tensor]:
-    return [master.detach().clone() for master in tuning.masters]
+def _copies(masters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [master.detach().clone() for master in masters]
 
 
 @dataclass

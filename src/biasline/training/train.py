@@ -1,4 +1,4 @@
-"""The train stage: token sets and base → delta, train.json and history.csv."""
+"""The train stage: token sets and base → a delta (or what another method trains), train.json and history.csv."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,6 @@ from torch import nn
 from biasline.bases.load import load_causal_lm, load_classifier
 from biasline.bases.pin import Pin, verified_folder
 from biasline.bases.pooling import pools_by_mean
-from biasline.bitfit import BiasDelta, BiasTuning, by_role, tune_biases
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json
 from biasline.layout import TaskPlace, replacing, write_text
@@ -22,6 +21,7 @@ from biasline.training.batches import Plan
 from biasline.training.fingerprint import fingerprint, folder_sha256
 from biasline.training.loop import History, Report, Sets, fit
 from biasline.training.loss import ClassLabels, Objective, ResponseTokens
+from biasline.training.methods import Origin, Trainee, make_ready
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,16 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
     name = fingerprint(task, pin, place)
     labels = summary.get("labels", [])
     model, head = _load(task, pin, folder, labels)
-    chosen = task.train
-    tuning = tune_biases(model, chosen.biases, chosen.layers, chosen.pattern, inject=chosen.inject, head=head)
-    trainable = _trainable(tuning)
-    for note in tuning.selection.notes:
+    by_mean = bool(labels) and pools_by_mean(model.base_model)
+    trainee = make_ready(model, head, task.train)
+    trainable = trainee.trainable
+    for note in trainee.notes:
         print(f"note: {note}")
-    counted = f" and {trainable['head']:,} of the head" if head else ""
+    counted = f" and {trainable['head']:,} of the head" if trainable["head"] else ""
+    what = "biases" if trainable["biases"] else "of the base"
     print(
-        f"trainable: {trainable['biases']:,} biases ({trainable['share']:.4%} of {tuning.inventory.total:,} parameters)"
-        f"{counted}, biases {task.train.biases} of {pin.name}; fingerprint {name}",
+        f"trainable: {trainable['total'] - trainable['head']:,} {what} ({trainable['share']:.4%} of {trainee.total:,} "
+        f"parameters){counted}: {trainee.what}, on {pin.name}; fingerprint {name}",
         flush=True,
     )
     rows = read_token_set(place, "train")
@@ -71,45 +72,26 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
     sets = Sets(rows, read_token_set(place, "valid"), objective, model.config.pad_token_id)
     plan = Plan.of(len(sets.train), task.train)
     report = started(Start(name, pin, trainable, plan.total_steps))
-    history = fit(model, tuning, plan, sets, task.train, report)
+    history = fit(trainee.model, trainee.tuning, plan, sets, task.train, report)
 
-    delta = BiasDelta.of(
-        tuning,
-        base={"name": pin.name, "digest": pin.digest},
-        about={
-            "task": place.task,
-            **({"pooling": "mean"} if pools_by_mean(model.base_model) else {}),
-            **({} if labels else {"template": task.tokens.template_name}),
-            "tokenizer_sha256": pin.tokenizer_sha256,
-            "tokens_sha256": folder_sha256(place.tokens),
-            "fingerprint": name,
-        },
-        labels=labels,
-    )
+    about = {
+        "task": place.task,
+        **({"pooling": "mean"} if by_mean else {}),
+        **({} if labels else {"template": task.tokens.template_name}),
+        "tokenizer_sha256": pin.tokenizer_sha256,
+        "tokens_sha256": folder_sha256(place.tokens),
+        "fingerprint": name,
+    }
     with replacing(place.model) as draft:
         draft.mkdir()
-        delta.save(draft / place.delta.name)
-        told = _told(name, pin, task, tuning, history, len(sets.train))
+        trainee.save(place, draft, Origin(pin, labels, about))
+        size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
+        told = _told(name, pin, task, trainee, history, len(sets.train)) | {"bytes": size}
         (draft / place.train_report.name).write_text(dump_json(told), encoding="utf-8")
     write_text(place.history, _history_csv(history))
     loss = f"{history.best_loss:.4f}" if history.best_loss is not None else "not measured"
-    size = place.delta.stat().st_size
-    return f"kept step {history.best_step} of {told['steps']} (validation loss {loss}); {place.delta}: {size:,} bytes"
-
-
-def _trainable(tuning: BiasTuning) -> dict[str, float]:
-    """Trained entries: biases and a new head apart, their sum, and the biases' share of all parameters.
-
-    The head is not in the share: a figure that mixes the two, or hides the head, tells nothing.
-    """
-    biases, scales, head = tuning.selection.count, tuning.selection.scale_count, tuning.head_count
-    return {
-        "biases": biases,
-        **({"norm_scale": scales} if scales else {}),
-        "head": head,
-        "total": biases + scales + head,
-        "share": biases / tuning.inventory.total,
-    }
+    made = place.delta if place.delta.is_file() else place.model
+    return f"kept step {history.best_step} of {told['steps']} (validation loss {loss}); {made}: {size:,} bytes"
 
 
 def _objective(task: Task, labels: list[str], rows: Any) -> Objective:
@@ -128,15 +110,15 @@ def _load(task: Task, pin: Pin, folder: Path, labels: list[str]) -> tuple[nn.Mod
     return load_causal_lm(pin, folder, task.load), []
 
 
-def _told(name: str, pin: Pin, task: Task, tuning: BiasTuning, history: History, rows: int) -> dict[str, object]:
+def _told(name: str, pin: Pin, task: Task, trainee: Trainee, history: History, rows: int) -> dict[str, object]:
     return {
         "fingerprint": name,
         "method": task.train.method,
-        "base": {"name": pin.name, "digest": pin.digest, "parameters": tuning.inventory.total},
-        "trainable": _trainable(tuning),
-        "roles": by_role(tuning.selection.biases),
-        "injected": len(tuning.injection.names),
-        "notes": list(tuning.selection.notes),
+        "base": {"name": pin.name, "digest": pin.digest, "parameters": trainee.total},
+        "trainable": trainee.trainable,
+        "roles": trainee.roles,
+        "injected": trainee.injected,
+        "notes": list(trainee.notes),
         "rows": rows,
         "steps": history.rows[-1]["step"],
         "epochs": history.rows[-1]["epoch"],

@@ -1,0 +1,255 @@
+"""What is trained: biases, a head alone, a LoRA adapter, or everything. One door for loop, artifacts and evaluation.
+
+BitFit is what this project is about; the others are what it is compared with, on the same data, by the same loop.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from biasline.bases.pin import Pin
+from biasline.bitfit import BiasDelta, BiasTuning, by_role, inspect_biases, select_linears, tune_biases, tune_head
+from biasline.errors import BiaslineError
+from biasline.jsonfile import dump_json, load_json
+from biasline.layout import TaskPlace
+from biasline.params import DELTA_METHODS, Train
+
+
+class Tuning(Protocol):
+    """What the loop asks of whatever is trained.
+
+    A step is: `zero_grad` of the optimizer; backward; `collect()`; clip; the optimizer's step; `write()`.
+    """
+
+    @property
+    def groups(self) -> list[list[nn.Parameter]]:
+        """What the optimizer works on, fp32: what is tuned, and a new head's; one of them may be empty."""
+
+    def to(self, device: torch.device) -> None:
+        """Move it to where the model is."""
+
+    def collect(self) -> None:
+        """Move the model's gradients to what the optimizer works on; zero where there is none."""
+
+    def write(self) -> None:
+        """Copy what the optimizer made into the model, cast to its dtype."""
+
+    def gradient_norms(self) -> dict[str, float]:
+        """L2 norm of the collected gradient per part."""
+
+
+class WholeTuning:
+    """Whole parameters, through fp32 masters where the model's own dtype is another.
+
+    Args:
+        parts: what they are → the parameters; the first is tuned at the method's rate, `head` at the head's.
+    """
+
+    def __init__(self, parts: dict[str, Sequence[nn.Parameter]]) -> None:
+        self._parts = {
+            name: [
+                (part, part if part.dtype == torch.float32 else nn.Parameter(part.detach().float())) for part in found
+            ]
+            for name, found in parts.items()
+        }
+
+    @property
+    def groups(self) -> list[list[nn.Parameter]]:
+        body = [master for name, pairs in self._parts.items() if name != "head" for _, master in pairs]
+        return [body, [master for _, master in self._parts.get("head", [])]]
+
+    def to(self, device: torch.device) -> None:
+        for part, master in self._pairs():
+            if master is not part:
+                master.data = master.data.to(device)
+
+    def collect(self) -> None:
+        for part, master in self._pairs():
+            if part.grad is None:
+                master.grad = torch.zeros_like(master)
+            elif master is not part:
+                master.grad, part.grad = part.grad.float(), None
+
+    def write(self) -> None:
+        with torch.no_grad():
+            for part, master in self._pairs():
+                if master is not part:
+                    part.copy_(master)
+
+    def gradient_norms(self) -> dict[str, float]:
+        return {
+            name: float(
+                torch.stack([master.grad.square().sum() for _, master in pairs if master.grad is not None]).sum()
+            )
+            ** 0.5
+            for name, pairs in self._parts.items()
+            if pairs
+        }
+
+    def _pairs(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        return [pair for pairs in self._parts.values() for pair in pairs]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a training comes from, as its artifact tells it."""
+
+    pin: Pin
+    labels: Sequence[str]
+    about: dict[str, str]
+
+
+@dataclass
+class Trainee:
+    """A base made ready by one method.
+
+    Attributes:
+        model: the base, with an adapter where the method has one.
+        tuning: what is trained of it.
+        total: parameters of the base with its head.
+        counts: what is trained → number of entries: `biases`, `norm_scale`, `adapter`, `weights`, `head`.
+        roles: bias role, or part → number of trained entries.
+        notes: what should be said about the choice.
+        injected: biases that were put in.
+        what: what is trained, in words.
+        save: writes the artifact into a folder, under the names that a task's place has for it.
+    """
+
+    model: nn.Module
+    tuning: Tuning
+    total: int
+    counts: dict[str, int]
+    what: str
+    roles: dict[str, int]
+    save: Callable[[TaskPlace, Path, Origin], None]
+    notes: Sequence[str] = ()
+    injected: int = 0
+
+    @property
+    def trainable(self) -> dict[str, float]:
+        """Trained entries: a new head apart from the rest, their sum, and the rest's share of all parameters.
+
+        The head is not in the share: a figure that mixes the two, or hides the head, tells nothing. Norm scales are not
+        in it either: they are no biases.
+        """
+        tuned = sum(count for name, count in self.counts.items() if name not in ("head", "norm_scale"))
+        return {**self.counts, "total": sum(self.counts.values()), "share": tuned / self.total}
+
+
+def make_ready(model: Any, head: list[str], params: Train) -> Trainee:
+    """Freeze a base but for what `params.method` trains.
+
+    Args:
+        head: names of the parameters of a new head, trained whole whatever the method.
+
+    Errors: `BiaslineError` where the method has nothing to train in this base.
+    """
+    return {"bitfit": _biases, "head": _head, "lora": _adapter, "full": _everything}[params.method](model, head, params)
+
+
+def apply_tuned(method: str, model: Any, place: TaskPlace) -> Any:
+    """A base, loaded as for training, with what was trained in its place.
+
+    Returns: the model to ask; for an adapter another object around the same base.
+    """
+    if method in DELTA_METHODS:
+        BiasDelta.load(place.delta).apply(model)
+        return model
+    found = place.adapter if method == "lora" else place.weights
+    if not found.exists():
+        raise BiaslineError(f"{found}: not there", f"dvc repro train@{place.task}")
+    if method == "lora":
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(model, str(found)).eval()
+    weights = load_file(found)
+    with torch.no_grad():
+        for name, part in model.named_parameters():
+            part.copy_(weights[name])
+    return model
+
+
+def _biases(model: Any, head: list[str], params: Train) -> Trainee:
+    tuning = tune_biases(model, params.biases, params.layers, params.pattern, inject=params.inject, head=head)
+    return _of_delta(tuning, f"biases {params.biases}", tuning.selection.notes)
+
+
+def _head(model: Any, head: list[str], params: Train) -> Trainee:
+    return _of_delta(tune_head(model, head), "the head alone", ())
+
+
+def _of_delta(tuning: BiasTuning, what: str, notes: Sequence[str]) -> Trainee:
+    def save(place: TaskPlace, folder: Path, origin: Origin) -> None:
+        base = {"name": origin.pin.name, "digest": origin.pin.digest}
+        delta = BiasDelta.of(tuning, base=base, about=origin.about, labels=origin.labels)
+        delta.save(folder / place.delta.name)
+
+    chosen = tuning.selection
+    scales = {"norm_scale": chosen.scale_count} if chosen.scale_count else {}
+    counts = {"biases": chosen.count, **scales, "head": tuning.head_count}
+    roles, injected = by_role(chosen.biases), len(tuning.injection.names)
+    return Trainee(tuning.model, tuning, tuning.inventory.total, counts, what, roles, save, notes, injected)
+
+
+def _adapter(model: Any, head: list[str], params: Train) -> Trainee:
+    from peft import LoraConfig, get_peft_model
+
+    inventory, asked = inspect_biases(model), params.lora
+    targets = select_linears(inventory, asked.layers)
+    torch.manual_seed(params.seed)
+    config = LoraConfig(
+        r=asked.rank,
+        lora_alpha=asked.alpha,
+        lora_dropout=asked.dropout,
+        target_modules=sorted(targets),
+        modules_to_save=sorted({name.rpartition(".")[0] for name in head}) or None,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # between PEFT and Transformers, nothing for a user to do
+        adapted = get_peft_model(model, config)
+    parts: dict[str, list[nn.Parameter]] = {"adapter": [], "head": []}
+    for name, part in adapted.named_parameters():
+        if part.requires_grad:
+            parts["head" if ".modules_to_save." in name else "adapter"].append(part)
+
+    def save(place: TaskPlace, folder: Path, origin: Origin) -> None:
+        target = folder / place.adapter.name
+        adapted.save_pretrained(str(target))
+        (target / "README.md").unlink(missing_ok=True)  # a form to be filled in
+        path = target / "adapter_config.json"
+        told = load_json(path, "train again") | {"base_model_name_or_path": origin.pin.name}
+        # Sets come in an order of each process's own.
+        told = {key: sorted(value) if isinstance(value, list) else value for key, value in told.items()}
+        path.write_text(dump_json(told), encoding="utf-8")
+
+    counts = {"biases": 0} | _counts(parts)
+    what = f"LoRA of rank {asked.rank} on {len(targets)} linear layers ({asked.layers})"
+    roles = {"adapter": counts["adapter"]}
+    return Trainee(adapted, WholeTuning(parts), inventory.total, counts, what, roles, save)
+
+
+def _everything(model: Any, head: list[str], params: Train) -> Trainee:
+    inventory = inspect_biases(model)
+    model.requires_grad_(True)
+    parts: dict[str, list[nn.Parameter]] = {"weights": [], "head": []}
+    for name, part in model.named_parameters():
+        parts["head" if name in head else "weights"].append(part)
+
+    def save(place: TaskPlace, folder: Path, origin: Origin) -> None:
+        # Parameters that are tied come once. One key of metadata: several come in an order of each process's own.
+        weights = {name: part.detach().contiguous() for name, part in model.named_parameters()}
+        save_file(weights, folder / place.weights.name, {"base": origin.pin.name})
+
+    counts = {"biases": 0} | _counts(parts)
+    roles = {"weights": counts["weights"]}
+    return Trainee(model, WholeTuning(parts), inventory.total, counts, "every parameter", roles, save)
+
+
+def _counts(parts: dict[str, list[nn.Parameter]]) -> dict[str, int]:
+    return {name: sum(part.numel() for part in found) for name, found in parts.items()}

@@ -1,0 +1,193 @@
+"""Methods through one door: each trains what it says, stores it, and gives the same answers when it is loaded anew."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+
+from biasline.bases.load import load_causal_lm, load_classifier
+from biasline.bases.pin import verified_folder
+from biasline.errors import BiaslineError
+from biasline.evaluation.evaluate import evaluate
+from biasline.params import Load, Train
+from biasline.tokens.sets import tokenize
+from biasline.training.methods import WholeTuning, apply_tuned, make_ready
+from biasline.training.train import train
+
+LABELS = ["no", "yes"]
+
+
+def no_report(start):
+    return lambda step, values: None
+
+
+def with_method(task, method, **more):
+    return task.model_copy(update={"train": task.train.model_copy(update={"method": method, **more})})
+
+
+@pytest.fixture
+def base(workspace):
+    return verified_folder(workspace / "data/bases/tiny-bloom.json")
+
+
+def classifier(base, seed=0):
+    pin, folder = base
+    return load_classifier(pin, folder, Load(), LABELS, seed)
+
+
+def hashes(folder):
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize(
+    ("method", "files"), [("lora", {"adapter/adapter_config.json"}), ("full", {"weights.safetensors"})]
+)
+def test_each_method_goes_through_the_stages_and_twice_gives_the_same_bytes(trained, method, files):
+    task, place = trained
+    asked = with_method(task, method, learning_rate=1e-3)
+    seen = []
+    for _ in range(2):
+        train(asked, place, no_report)
+        evaluate(asked, place)
+        seen.append(hashes(place.model) | hashes(place.evaluation))
+    assert seen[0] == seen[1]
+    assert files <= set(hashes(place.model)) and "delta.safetensors" not in hashes(place.model)
+    report, metrics = json.loads(place.train_report.read_text()), json.loads(place.metrics.read_text())
+    assert report["method"] == method and report["trainable"]["biases"] == 0 and report["trainable"]["total"] > 0
+    assert metrics["tuned"]["response_perplexity"] < metrics["base"]["response_perplexity"]
+    card = place.card.read_text(encoding="utf-8")
+    assert "only deltas are registered" in card and "load_model(" not in card
+    assert str(place.model.resolve()) not in "".join(
+        path.read_text(errors="ignore") for path in place.model.rglob("*.json")
+    )
+
+
+def test_each_method_has_a_fingerprint_of_its_own(trained):
+    task, place = trained
+    names = {
+        train(with_method(task, method), place, no_report) and json.loads(place.train_report.read_text())["fingerprint"]
+        for method in ("bitfit", "lora", "full")
+    }
+    assert len(names) == 3
+
+
+def test_a_head_alone_leaves_the_rest_as_it_is(base):
+    model, head = classifier(base)
+    before = {name: part.clone() for name, part in model.named_parameters()}
+    trainee = make_ready(model, head, Train(method="head"))
+    assert trainee.trainable["biases"] == 0 and trainee.trainable["share"] == 0
+    assert trainee.trainable["head"] == trainee.trainable["total"] == sum(before[name].numel() for name in head)
+    with torch.no_grad():
+        for master in trainee.tuning.masters:
+            master.add_(1.0)
+    trainee.tuning.write()
+    for name, part in model.named_parameters():
+        assert torch.equal(part, before[name] + 1 if name in head else before[name]), name
+
+
+def test_a_head_alone_where_there_is_none_is_refused(base):
+    pin, folder = base
+    with pytest.raises(BiaslineError, match="no head to train alone"):
+        make_ready(load_causal_lm(pin, folder, Load()), [], Train(method="head"))
+
+
+def test_lora_trains_adapters_on_the_layers_asked_for_and_a_new_head(base):
+    model, head = classifier(base)
+    trainee = make_ready(model, head, Train(method="lora", lora={"layers": "mlp", "rank": 2}))
+    trained = [name for name, part in trainee.model.named_parameters() if part.requires_grad]
+    adapters = [name for name in trained if "lora_" in name]
+    assert adapters and all(".mlp.dense_" in name for name in adapters)
+    assert [name for name in trained if name not in adapters] == [
+        "base_model.model.score.modules_to_save.default.weight"
+    ]
+    width = model.config.hidden_size
+    assert trainee.trainable["adapter"] == len(adapters) // 4 * 2 * 2 * (width + 4 * width)
+    assert trainee.trainable["share"] == trainee.trainable["adapter"] / trainee.total
+
+
+def test_lora_of_an_unknown_role_is_refused(base):
+    with pytest.raises(BiaslineError, match="'queries' is no role"):
+        make_ready(*classifier(base), Train(method="lora", lora={"layers": "queries"}))
+
+
+@pytest.mark.parametrize("method", ["bitfit", "head", "lora", "full"])
+def test_what_is_stored_gives_the_same_logits(base, trained, method):
+    from biasline.training.methods import Origin
+
+    pin, _ = base
+    place = trained[1]
+    model, head = classifier(base)
+    trainee = make_ready(model, head, Train(method=method))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for group in trainee.tuning.groups:
+            for master in group:
+                master.add_(torch.randn(master.shape, generator=generator) * 0.05)
+    trainee.tuning.write()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        expected = trainee.model.eval()(input_ids=ids).logits
+    for path in place.model.iterdir():
+        path.unlink()
+    trainee.save(place, place.model, Origin(pin, LABELS, {}))
+
+    fresh, _ = classifier(base, seed=7)  # another random head, which what is stored must replace
+    with torch.no_grad():
+        assert not torch.equal(fresh(input_ids=ids).logits, expected)
+        assert torch.equal(apply_tuned(method, fresh, place)(input_ids=ids).logits, expected)
+
+
+def test_stock_peft_loads_the_adapter(trained, base):
+    from peft import PeftModel
+
+    task, place = trained
+    asked = with_method(task, "lora")
+    train(asked, place, no_report)
+    pin, folder = base
+    ours = apply_tuned("lora", load_causal_lm(pin, folder, Load()), place)
+    stock = PeftModel.from_pretrained(load_causal_lm(pin, folder, Load()), str(place.adapter))
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        assert torch.equal(ours(input_ids=ids).logits, stock.eval()(input_ids=ids).logits)
+
+
+def test_masters_of_a_bf16_model_keep_small_steps():
+    part = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
+    tuning = WholeTuning({"weights": [part]})
+    ((master,), head) = tuning.groups
+    assert head == [] and master.dtype == torch.float32
+    for _ in range(100):
+        (part.float() * 1.0).sum().backward()
+        tuning.collect()
+        assert part.grad is None and torch.equal(master.grad, torch.ones(4))
+        with torch.no_grad():
+            master.add_(1e-3 * master.grad)
+        master.grad = None
+        tuning.write()
+    assert torch.equal(part, torch.tensor([1.1]).to(torch.bfloat16).expand(4))
+
+
+def test_another_base_is_refused_whatever_the_method(trained):
+    task, place = trained
+    asked = with_method(task, "full")
+    train(asked, place, no_report)
+    report = json.loads(place.train_report.read_text())
+    report["base"]["digest"] = "0" * 64
+    place.train_report.write_text(json.dumps(report))
+    with pytest.raises(BiaslineError, match="the model was trained on the base tiny-bloom"):
+        evaluate(asked, place)
+
+
+def test_a_missing_adapter_is_told(trained):
+    task, place = trained
+    with pytest.raises(BiaslineError, match=r"adapter: not there → dvc repro train@small"):
+        evaluate(with_method(task, "lora"), place)
+
+
+def test_methods_share_the_token_sets(trained):
+    task, place = trained
+    before = hashes(place.tokens)
+    tokenize(with_method(task, "lora"), place)
+    assert hashes(place.tokens) == before
