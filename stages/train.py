@@ -30,7 +30,7 @@ def train(name: str) -> str:
 
             def report(step: int, values: dict[str, float]) -> None:
                 live.log(step, values)
-                told = [f"{key.replace('_', ' ')} {values[key]:.4f}" for key in ("loss", "valid_loss") if key in values]
+                told = [f"{key.replace('_', ' ')} {values[key]:.4f}" for key in ("loss", "valid_loss", "valid_accuracy") if key in values]
                 shown.at(step, ", ".join(told))
 
             return report

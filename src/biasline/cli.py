@@ -27,6 +27,7 @@ class TaskKind(StrEnum):
 
     instruction = "instruction"
     classification = "classification"
+    regression = "regression"
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -44,7 +45,9 @@ def task_add(
     name: Annotated[str, typer.Argument(help="Small letters, digits, _ and -.")],
     base: Annotated[str, typer.Option(help="The base's pin.")],
     data: Annotated[str, typer.Option(help="The raw data file.")],
-    kind: Annotated[TaskKind, typer.Option(help="Prompts with answers, or texts with labels.")] = TaskKind.instruction,
+    kind: Annotated[
+        TaskKind, typer.Option(help="Prompts with answers, texts with labels, or texts with scores.")
+    ] = TaskKind.instruction,
 ) -> None:
     """Add a task to params.yaml, every default spelled out with its meaning."""
     from biasline.paramsfile import add_task

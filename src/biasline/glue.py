@@ -1,7 +1,7 @@
-"""GLUE's classification tasks by name: columns of their files, names of their labels, and what they are judged by.
+"""GLUE's tasks by name: columns of their files, names of their labels, and what they are judged by.
 
-Files are the benchmark's own TSV or the hub's data sets; the names of labels are the hub's. Its scored task (STS-B) is
-none of these, and its test labels are secret, so that dev files are the test.
+Files are the benchmark's own TSV or the hub's data sets; the names of labels are the hub's. Test labels are secret, so
+that dev files are the test.
 """
 
 from dataclasses import dataclass, field
@@ -13,13 +13,18 @@ class Preset:
 
     Attributes:
         columns: our column → the names that files have for it; a number is the place in a file without header.
-        labels: names in the order of their numbers.
+        labels: names in the order of their numbers; none where the answer is a score.
         metric: what the benchmark judges it by.
     """
 
     columns: dict[str, tuple[str, ...]]
     labels: tuple[str, ...]
     metric: str = field(default="accuracy")
+
+    @property
+    def kind(self) -> str:
+        """The kind of task that it is."""
+        return "classification" if self.labels else "regression"
 
 
 _PAIR = {"text": ("sentence1",), "text_pair": ("sentence2",), "label": ("label",)}
@@ -34,6 +39,7 @@ GLUE = {
         ("not_equivalent", "equivalent"),
         "f1",
     ),
+    "stsb": Preset({"text": ("sentence1",), "text_pair": ("sentence2",), "score": ("score", "label")}, (), "pearson"),
     "qnli": Preset({"text": ("question",), "text_pair": ("sentence",), "label": ("label",)}, _ENTAILS),
     "qqp": Preset(
         {"text": ("question1",), "text_pair": ("question2",), "label": ("is_duplicate", "label")},

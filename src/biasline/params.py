@@ -46,7 +46,7 @@ GroupT = TypeVar("GroupT", bound=Group)
 
 
 class Source(Group):
-    preset: Literal["", "sst2", "cola", "rte", "mrpc", "qnli", "qqp", "mnli"] = Field(
+    preset: Literal["", "sst2", "cola", "rte", "mrpc", "stsb", "qnli", "qqp", "mnli"] = Field(
         "", description="a task of GLUE by its name: its columns, labels and metric"
     )
     columns: dict[str, str] = Field(
@@ -116,7 +116,7 @@ class Augment(Group):
         (), description="pins in custom/ of two translating models, there and back: one more copy of each training row"
     )
     columns: tuple[str, ...] = Field(
-        (), description="which texts are changed; empty: the instruction, or the texts of a classification"
+        (), description="which texts are changed; empty: the instruction, or the texts that have a label or score"
     )
     seed: int = Field(0, description="another seed changes other words")
 
@@ -195,7 +195,7 @@ class Train(Group):
     )
     pooling: Literal["auto", "model", "mean"] = Field(
         "auto",
-        description="what a classification head reads: the model's own pooler, or the mean over a text's tokens; auto: "
+        description="what a new head reads: the model's own pooler, or the mean over a text's tokens; auto: "
         "the mean where the base's files have no pooler",
     )
     lora: Lora = Lora()
@@ -209,17 +209,19 @@ class Train(Group):
     micro_batch_size: int = Field(32, ge=1, description="rows per forward pass; lower it when memory runs out")
     warmup: Share = Field(0.06, description="share of the steps in which the rate climbs to its peak")
     head_learning_rate: float = Field(
-        1e-3, gt=0, le=100, description="peak for a new classification head, trained whole"
+        1e-3, gt=0, le=100, description="peak for a new head (of a classification or regression), trained whole"
     )
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="the rate after warm-up")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
-    evaluate_every: int = Field(100, ge=1, description="steps between looks at the validation loss")
+    evaluate_every: int = Field(100, ge=1, description="steps between looks at the validation rows")
     patience: int = Field(
         0,
         ge=0,
-        description="looks at the validation loss without a better one that end training (from min_steps on); 0: none",
+        description="looks at the validation rows without a better one that end training (from min_steps on); 0: none",
     )
-    keep: Literal["best", "last"] = Field("best", description="the delta that is kept: lowest validation loss, or last")
+    keep: Literal["best", "last"] = Field(
+        "best", description="what is kept: the best on the validation rows, or the last"
+    )
     seed: int = Field(0, description="order of the rows")
     threads: int = Field(2, ge=1, description="CPU threads; part of the result, since sums round differently")
 
@@ -234,20 +236,33 @@ class Evaluate(Group):
 class Gates(Group):
     """What a candidate must show before `biasline promote` makes it champion."""
 
-    metric: Literal["auto", "exact_match", "token_accuracy", "accuracy", "mcc", "f1", "f1_macro"] = Field(
+    metric: Literal[
+        "auto", "exact_match", "token_accuracy", "accuracy", "mcc", "f1", "f1_macro", "pearson", "spearman"
+    ] = Field(
         "auto",
-        description="the metric that decides; auto: exact_match, for a classification accuracy or its preset's; f1 is "
-        "that of the second of two labels",
+        description="the metric that decides; auto: exact_match, for a classification accuracy or its preset's, for a "
+        "regression pearson; f1 is that of the second of two labels",
     )
     floor: float = Field(0.5, ge=0, le=1, description="the tuned model must reach this")
     better_than_base: bool = Field(True, description="the paired 95 % interval of tuned - base must lie above zero")
 
 
+# Kind of task → what its models are told by first, and what a gate can take.
+MAIN_METRIC = {"instruction": "exact_match", "classification": "accuracy", "regression": "pearson"}
+_METRICS = {
+    "instruction": ("auto", "exact_match", "token_accuracy"),
+    "classification": ("auto", "accuracy", "mcc", "f1", "f1_macro"),
+    "regression": ("auto", "pearson", "spearman"),
+}
+
+
 class Task(Group):
     """One data set on one base."""
 
-    kind: Literal["instruction", "classification"] = Field(
-        "instruction", description="instruction: a prompt and its answer; classification: a text (or two) and its label"
+    kind: Literal["instruction", "classification", "regression"] = Field(
+        "instruction",
+        description="instruction: a prompt and its answer; classification: a text (or two) and its label; regression: "
+        "a text (or two) and its score",
     )
     base: str = Field(min_length=1, description="the base's pin, written by `biasline pin`")
     data: str = Field(min_length=1, description="the raw data file")
@@ -263,13 +278,14 @@ class Task(Group):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "Task":
-        known = {"auto", "exact_match", "token_accuracy"}
-        if self.kind == "classification":
-            known = {"auto", "accuracy", "mcc", "f1", "f1_macro"}
-        elif self.source.preset:
-            raise ValueError(f"source.preset {self.source.preset} is a classification: say so (kind: classification)")
+        preset = GLUE.get(self.source.preset)
+        if preset is not None and preset.kind != self.kind:
+            raise ValueError(f"source.preset {self.source.preset} is a {preset.kind}: say so (kind: {preset.kind})")
+        if self.train.method == "head" and self.kind == "instruction":
+            raise ValueError("train.method head: an instruction task has no head of its own")
+        known = _METRICS[self.kind]
         if self.gates.metric not in known:
-            raise ValueError(f"gates.metric {self.gates.metric!r} is none of a {self.kind}: {', '.join(sorted(known))}")
+            raise ValueError(f"gates.metric {self.gates.metric!r} is none of a {self.kind}: {', '.join(known)}")
         return self
 
     @property
@@ -277,9 +293,7 @@ class Task(Group):
         """The metric that decides."""
         if self.gates.metric != "auto":
             return self.gates.metric
-        if self.source.preset:
-            return GLUE[self.source.preset].metric
-        return "accuracy" if self.kind == "classification" else "exact_match"
+        return GLUE[self.source.preset].metric if self.source.preset else MAIN_METRIC[self.kind]
 
 
 class Params(Group):

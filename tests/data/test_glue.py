@@ -30,6 +30,11 @@ Quality|#1 ID|#2 ID|#1 String|#2 String
 1|7|8|It rained.|Rain fell.
 0|7|9|It rained.|It snowed.
 
+stsb
+index|genre|filename|year|old_index|source1|source2|sentence1|sentence2|score
+0|news|f|2012|1|none|none|It rained.|Rain fell.|4.800
+1|news|f|2012|2|none|none|It rained.|It is May.|0.250
+
 qnli
 index|question|sentence|label
 0|Did it rain?|It rained.|entailment
@@ -49,6 +54,7 @@ TSV = {
     name: rows.replace("|", "\t") for name, _, rows in (part.partition("\n") for part in FILES.strip().split("\n\n"))
 }
 FIRST = {"sst2": ("a joy ", ""), "cola": ("It rained.", ""), "mrpc": ("It rained.", "Rain fell.")}
+FIRST |= {"stsb": ("It rained.", "Rain fell.")}
 FIRST |= {"rte": ("It rained.", "It was wet."), "mnli": ("It rained.", "It was wet.")}
 FIRST |= {"qnli": ("Did it rain?", "It rained."), "qqp": ("Did it rain?", "Has it rained?")}
 LABELS = {
@@ -64,8 +70,11 @@ LABELS |= {"qqp": ["duplicate", "not_duplicate"], "mnli": ["entailment", "contra
 def test_the_benchmarks_own_files_are_read_by_their_name(tmp_path, name):
     (tmp_path / "raw.tsv").write_text(TSV[name] + "\n")
     source = Source(preset=name)
-    frame = read_examples(tmp_path / "raw.tsv", KINDS["classification"], source).frame
+    frame = read_examples(tmp_path / "raw.tsv", KINDS[GLUE[name].kind], source).frame
     assert frame.select("text", "text_pair").row(0) == FIRST[name]
+    if name == "stsb":
+        assert frame["score"].to_list() == ["4.800", "0.250"] and source.labels == ()
+        return
     assert frame["label"].to_list() == LABELS[name]
     assert set(LABELS[name]) <= set(source.labels) and source.labels == GLUE[name].labels
 
@@ -87,6 +96,11 @@ def test_a_preset_brings_its_metric_and_is_no_instruction(tmp_path):
     )
     (tmp_path / "params.yaml").write_text(json.dumps({"tasks": {"x": {**files, "source": {"preset": "cola"}}}}))
     with pytest.raises(BiaslineError, match="source.preset cola is a classification"):
+        read_params(tmp_path / "params.yaml")
+    assert Task(kind="regression", **files, source={"preset": "stsb"}).metric == "pearson"
+    wrong = {"kind": "classification", **files, "source": {"preset": "stsb"}}
+    (tmp_path / "params.yaml").write_text(json.dumps({"tasks": {"x": wrong}}))
+    with pytest.raises(BiaslineError, match=r"source.preset stsb is a regression: say so \(kind: regression\)"):
         read_params(tmp_path / "params.yaml")
 
 

@@ -131,7 +131,7 @@ def test_what_is_stored_gives_the_same_logits(base, trained, method):
         expected = trainee.model.eval()(input_ids=ids).logits
     for path in place.model.iterdir():
         path.unlink()
-    trainee.save(place, place.model, Origin(pin, LABELS, {}))
+    trainee.save(place, place.model, Origin(pin, LABELS, {}, {}))
 
     fresh, _ = classifier(base, seed=7)  # another random head, which what is stored must replace
     with torch.no_grad():

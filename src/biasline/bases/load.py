@@ -54,10 +54,10 @@ def _whole(model_class: Any, pin: Pin, folder: Path, load: Load, hint: str) -> A
 def load_classifier(
     pin: Pin, folder: Path, load: Load, labels: Sequence[str], seed: int, head: str = "auto", pooling: str = "auto"
 ) -> tuple[Any, list[str]]:
-    """The base with a classification head.
+    """The base with a head for the labels or the score of a text.
 
     Args:
-        labels: label names in the order of their numbers.
+        labels: label names in the order of their numbers; none for a head of one output, a score.
         seed: of a new head's first values.
         head: what becomes of a head that the base has: `auto` keeps it frozen, `train` trains it whole, `new` puts
             a new one in its place. One for another number of labels is always replaced.
@@ -73,13 +73,13 @@ def load_classifier(
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     torch.manual_seed(seed)
-    names = dict(enumerate(labels))
+    names = dict(enumerate(labels or ["score"]))
     model, missing = _load(
         AutoModelForSequenceClassification,
         pin,
         folder,
         load,
-        num_labels=len(labels),
+        num_labels=len(names),
         id2label=names,
         label2id={name: number for number, name in names.items()},
         ignore_mismatched_sizes=True,
@@ -109,7 +109,7 @@ def load_classifier(
         _refill(model, existing)
     if head == "new" or len(existing) < len(parts):  # half a head is none
         return model, [*missing, *existing]
-    if existing:
+    if existing and labels:
         known = AutoConfig.from_pretrained(str(folder)).id2label
         has = [str(known[number]) for number in sorted(known)]
         if [name.casefold() for name in has] != [name.casefold() for name in labels]:

@@ -60,6 +60,7 @@ class Manifest(BaseModel):
     tensors: dict[str, Entry]
     frozen: str  # hashes of samples of the frozen parameters, in model order, joined
     labels: list[str] = []  # label names in the order of a classification head's outputs
+    score: dict[str, float] = {}  # mean and std that a regression's output is in units of
     about: dict[str, str] = {}  # tokenizer, template, data, fingerprint: whatever names the origin
 
     @property
@@ -101,6 +102,7 @@ class BiasDelta:
         base: Mapping[str, str] | None = None,
         about: Mapping[str, str] | None = None,
         labels: Sequence[str] = (),
+        score: Mapping[str, float] | None = None,
     ) -> "BiasDelta":
         """The delta of a finished training. The model has it applied: `revert` gives the base back.
 
@@ -108,6 +110,7 @@ class BiasDelta:
             base: `name` and `digest` of the base's pin, where there is one.
             about: whatever names the origin: template, tokenizer, data, fingerprint.
             labels: label names in the order of the head's outputs, for a classification.
+            score: for a regression, `mean` and `std`: the score is mean + std × the head's output.
         """
         model = tuning.model
         tuning.read()
@@ -140,6 +143,7 @@ class BiasDelta:
             tensors=entries,
             frozen="".join(digest for _, digest in _samples(model, {place.name for place in tuning.entries})),
             labels=list(labels),
+            score=dict(score or {}),
             about=dict(about or {}),
         )
         delta = cls(tensors, manifest)

@@ -61,7 +61,7 @@ def _columns(settings: Augment, kind: Kind) -> Sequence[str]:
             f"augment.columns: {unknown[0]!r} is none of {', '.join(kind.prompt)}",
             "answers and labels stay as they are",
         )
-    return settings.columns or (kind.prompt if kind.answer == "label" else kind.prompt[:1])
+    return settings.columns or (kind.prompt[:1] if kind.answer == "output" else kind.prompt)
 
 
 def _by_eda(train: pl.DataFrame, settings: Augment, columns: Sequence[str]) -> pl.DataFrame:

@@ -2,12 +2,26 @@
 
 from collections.abc import Sequence
 
-_WIDTH = 30
+_WIDTH, _RANGES = 30, 10
 
 
 def bar(count: int, most: int) -> str:
     """A bar of `count` beside the longest one's `most`."""
     return "█" * max(1, round(_WIDTH * count / most)) if count else ""
+
+
+def spread(values: Sequence[float], unit: str) -> list[str]:
+    """Lines of a table: how many values lie in each of ten equal ranges from the lowest to the highest."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    step = (high - low) / _RANGES or 1.0
+    counts = [0] * _RANGES
+    for value in values:
+        counts[min(int((value - low) / step), _RANGES - 1)] += 1
+    lines = [f"| {unit} | rows | |", "|---:|---:|---|"]
+    for place, count in enumerate(counts):
+        span = f"{low + place * step:.4g}–{low + (place + 1) * step:.4g}"
+        lines.append(f"| {span} | {count:,} | {bar(count, max(counts))} |")
+    return lines
 
 
 def histogram(sizes: Sequence[int], unit: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The two kinds of examples: their columns, and the names under which files have them."""
+"""The kinds of examples: their columns, and the names under which files have them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,6 +56,12 @@ def turn_of(item: Any) -> tuple[str, str]:
     return ROLES[role.lower()], said
 
 
+# What has a label or a score.
+_TEXTS = {
+    "text": ("text", "sentence", "review", "content", "comment", "sentence1", "premise", "question1", "question"),
+    "text_pair": ("text_pair", "sentence2", "hypothesis", "question2"),
+}
+
 KINDS = {
     "instruction": Kind(
         prompt=("instruction", "input"),
@@ -70,20 +76,11 @@ KINDS = {
     "classification": Kind(
         prompt=("text", "text_pair"),
         answer="label",
-        aliases={
-            "text": (
-                "text",
-                "sentence",
-                "review",
-                "content",
-                "comment",
-                "sentence1",
-                "premise",
-                "question1",
-                "question",
-            ),
-            "text_pair": ("text_pair", "sentence2", "hypothesis", "question2"),
-            "label": ("label", "labels", "sentiment", "class", "category", "target"),
-        },
+        aliases={**_TEXTS, "label": ("label", "labels", "sentiment", "class", "category", "target")},
+    ),
+    "regression": Kind(
+        prompt=("text", "text_pair"),
+        answer="score",
+        aliases={**_TEXTS, "score": ("score", "similarity", "rating", "stars", "grade", "label", "target")},
     ),
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from biasline.data.charts import bar, histogram
+from biasline.data.charts import bar, histogram, spread
 from biasline.data.contract import Checked
 from biasline.data.kinds import Kind
 from biasline.layout import SPLITS
@@ -70,11 +70,13 @@ def quality_page(
 
 
 def _shape(kind: Kind, good: pl.DataFrame) -> list[str]:
-    """Lengths of what the model is given and of what it is to say, or how often there is each label."""
+    """Lengths of what the model is given and of what it is to say, or how often there is each label or score."""
     given = good.select(pl.sum_horizontal(pl.col(name).str.len_chars() for name in kind.given)).to_series()
     lines = ["## Good rows", "", *histogram(given.to_list(), "characters of the prompt"), ""]
     if kind.answer == "output":
         return [*lines, *histogram(good["output"].str.len_chars().to_list(), "characters of the output"), ""]
+    if kind.answer == "score":
+        return [*lines, *spread(good["score"].cast(pl.Float64).to_list(), "score"), ""]
     counts = good["label"].value_counts(sort=True).sort(["count", "label"], descending=[True, False]).rows()
     lines += ["| label | rows | |", "|---|---:|---|"]
     lines += [f"| {_cell(label)} | {count:,} | {bar(count, counts[0][1])} |" for label, count in counts[:_SHOWN_LABELS]]

@@ -200,7 +200,12 @@ def _no_placeholder(_: Terms) -> pl.Expr:
     return ~(_bare("output").is_in(_PLACEHOLDERS) | _text("output").str.strip_chars().is_in(_PLACEHOLDERS))
 
 
-_INSTRUCTION, _CLASSIFICATION = ("instruction",), ("classification",)
+def _a_number(terms: Terms) -> pl.Expr:
+    score = _text("score").str.strip_chars()
+    return score.cast(pl.Float64, strict=False).is_finite().fill_null(False) | (score == "")
+
+
+_INSTRUCTION, _CLASSIFICATION, _REGRESSION = ("instruction",), ("classification",), ("regression",)
 
 RULES: tuple[Rule, ...] = (
     Rule("not_text", "a field is not text", _all_text, rounds=False),
@@ -213,9 +218,11 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("empty_instruction", "no instruction", _filled("instruction"), _INSTRUCTION),
     Rule("empty_output", "no output", _filled("output"), _INSTRUCTION),
-    Rule("empty_text", "no text", _filled("text"), _CLASSIFICATION),
+    Rule("empty_text", "no text", _filled("text"), _CLASSIFICATION + _REGRESSION),
     Rule("empty_label", "no label", _filled("label"), _CLASSIFICATION),
     Rule("unknown_label", "the label is none of source.labels", _known_label, _CLASSIFICATION),
+    Rule("empty_score", "no score", _filled("score"), _REGRESSION),
+    Rule("no_number", "the score is no finite number", _a_number, _REGRESSION),
     Rule("placeholder_output", "the output is a placeholder", _no_placeholder, _INSTRUCTION),
     Rule("short_output", "the output is shorter than min_output_chars", _long_enough, _INSTRUCTION),
     Rule(

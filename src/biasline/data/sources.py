@@ -26,8 +26,8 @@ NOT_TEXT_SUFFIX = "__not_text"
 FIXED_SPLIT = "fixed_split"
 # Columns that validation and evaluation add.
 RESERVED = frozenset(
-    {"row", "reasons", "file", FIXED_SPLIT, "base", "tuned", "base_exact", "tuned_exact", "probability"}
-    | {"parent", "method", "length", "tokens", "base_nll", "tuned_nll", "base_hits", "tuned_hits"}
+    {"row", "reasons", "file", FIXED_SPLIT, "base", "tuned", "base_exact", "tuned_exact", "base_error", "tuned_error"}
+    | {"probability", "parent", "method", "length", "tokens", "base_nll", "tuned_nll", "base_hits", "tuned_hits"}
 )
 
 
@@ -116,7 +116,7 @@ def read_examples(data: Path, kind: Kind, source: Source) -> Examples:
     columns += [pl.col(_RAW + name).alias(called[name]) for name in further]
     columns += [pl.col(name) for name in ("file", FIXED_SPLIT) if name in raw.columns]
     frame = raw.select(columns)
-    if preset is not None:
+    if preset is not None and preset.labels:
         numbers = {str(number): name for number, name in enumerate(preset.labels)}
         frame = frame.with_columns(pl.col("label").str.strip_chars().replace(numbers))
     return Examples(frame, taken, (*headers.notes, *notes))

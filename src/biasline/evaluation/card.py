@@ -7,9 +7,11 @@ import polars as pl
 
 from biasline.data.kinds import Kind
 from biasline.evaluation.classify import calibration, class_table, mistakes
+from biasline.evaluation.regress import furthest
 from biasline.params import DELTA_METHODS, Task
 
 _MISTAKES = 10
+_BASE = {"instruction": "untuned base", "classification": "majority class", "regression": "training rows' mean"}
 _MADE = {
     "bitfit": "A bias-only delta of",
     "head": "A head alone on",
@@ -37,7 +39,11 @@ def model_card(
     roles = ", ".join(f"{role} {count:,}" for role, count in report["roles"].items())
     counted = f", and a new head of {trainable['head']:,} beside them" if trainable["head"] else ""
     frozen = "" if report["method"] == "full" else "; every weight of the base frozen"
-    made = f"template `{task.tokens.template_name}`" if task.kind == "instruction" else f"labels {', '.join(labels)}"
+    made = {
+        "instruction": f"template `{task.tokens.template_name}`",
+        "classification": f"labels {', '.join(labels)}",
+        "regression": "scores in units of the training rows' standard deviation",
+    }[task.kind]
     example = '{"instruction": "…", "input": ""}' if task.kind == "instruction" else '{"text": "…"}'
     lines = [
         f"# biasline-{name}",
@@ -48,7 +54,7 @@ def model_card(
         "",
         *_table(
             {
-                "untuned base" if task.kind == "instruction" else "majority class": base,
+                _BASE[task.kind]: base,
                 **({"head alone on the frozen base": metrics["probe"]} if "probe" in metrics else {}),
                 "tuned": tuned,
             }
@@ -71,7 +77,9 @@ def model_card(
     lines += [f"Note: {note}." for note in report["notes"]]
     lines += sections
     if slices.height:
-        lines += ["", "## Slices", "", "| slice | rows | base | tuned | 95 % interval |", "|---|---:|---:|---:|---|"]
+        what = " (mean absolute error)" if task.kind == "regression" else ""
+        lines += ["", f"## Slices{what}", ""]
+        lines += ["| slice | rows | base | tuned | 95 % interval |", "|---|---:|---:|---:|---|"]
         for row in slices.iter_rows(named=True):
             lines.append(
                 f"| {row['slice']} = {row['value']} | {row['rows']} | {row['base']:.3f} | {row['tuned']:.3f} "
@@ -138,6 +146,15 @@ def class_sections(predictions: pl.DataFrame, labels: Sequence[str], kind: Kind)
     return lines
 
 
+def score_sections(predictions: pl.DataFrame, kind: Kind) -> list[str]:
+    """The rows that the model is furthest off."""
+    lines = ["", "## Furthest off", "", "| row | text | score | given |", "|---:|---|---:|---:|"]
+    for row in furthest(predictions, _MISTAKES).iter_rows(named=True):
+        text = " / ".join(row[name] for name in kind.prompt if row[name])
+        lines.append(f"| {row['row']} | {_cell(text)} | {_cell(row['score'])} | {row['tuned']:.3f} |")
+    return lines
+
+
 def _table(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Metrics of several models, one a line; an interval stands behind the value that it is of."""
     names = [name for name in rows["tuned"] if not name.endswith(("_low", "_high"))]
@@ -152,13 +169,17 @@ def _table(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
     return [*lines, "", "Brackets: 95 % interval."]
 
 
+def _given(answer: str | float) -> str:
+    return answer if isinstance(answer, str) else f"{answer:.3f}"
+
+
 def samples_page(predictions: pl.DataFrame, kind: Kind, count: int) -> str:
     """samples.md: the first test rows with the answers of both models."""
     lines = ["# Samples", "", "| row | prompt | reference | base | tuned |", "|---:|---|---|---|---|"]
     for row in predictions.head(count).iter_rows(named=True):
         prompt = " / ".join(row[name] for name in kind.prompt if row[name])
-        mark = " ✓" if row["tuned_exact"] else " ✗"
-        cells = [prompt, row[kind.answer], row["base"], row["tuned"]]
+        mark = "" if kind.answer == "score" else " ✓" if row["tuned_exact"] else " ✗"
+        cells = [prompt, row[kind.answer], *(_given(row[who]) for who in ("base", "tuned"))]
         lines.append(f"| {row['row']} | " + " | ".join(_cell(cell) for cell in cells) + mark + " |")
     return "\n".join([*lines, ""])
 

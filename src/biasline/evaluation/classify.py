@@ -1,17 +1,15 @@
 """Classification: the tuned model beside the majority class, and beside what the frozen base knows already."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 
+from biasline.evaluation.heads import features, head_outputs
 from biasline.evaluation.statistics import wilson_interval
-from biasline.training.loss import padded
 
-# Training rows that the probe of the frozen base is fitted on.
-PROBED = 2000
 _RANGES = 10
 
 
@@ -22,11 +20,7 @@ def probabilities(model: Any, rows: Sequence[dict[str, Any]], pad: int, batch_si
         rows: the model's inputs, `input_ids` and, where the base wants them, `token_type_ids`.
         pad: token id to pad with.
     """
-    found = np.zeros((len(rows), model.config.num_labels))
-    for chosen, inputs in _batches(model, rows, pad, batch_size):
-        with torch.inference_mode():
-            found[chosen] = model(**inputs).logits.float().softmax(-1).cpu().numpy()
-    return found
+    return torch.from_numpy(head_outputs(model, rows, pad, batch_size)).softmax(-1).double().numpy()
 
 
 def probed(
@@ -47,32 +41,8 @@ def probed(
     if len(set(numbers)) < 2:
         return np.full(len(test), numbers[0] if numbers else 0)
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    probe.fit(_features(model, train, pad, batch_size), numbers)
-    return probe.predict(_features(model, test, pad, batch_size))
-
-
-def _features(model: Any, rows: Sequence[dict[str, Any]], pad: int, batch_size: int) -> np.ndarray:
-    """Mean of the last hidden states over each row's tokens, (rows, hidden), fp32."""
-    found: list[np.ndarray] = [np.zeros(0)] * len(rows)
-    body = model.base_model.get_encoder() if model.config.is_encoder_decoder else model.base_model
-    for chosen, inputs in _batches(model, rows, pad, batch_size):
-        with torch.inference_mode():
-            hidden = body(**inputs).last_hidden_state.float()
-        weight = inputs["attention_mask"].float()[:, :, None]
-        for index, row in zip(chosen, ((hidden * weight).sum(1) / weight.sum(1)).cpu().numpy(), strict=True):
-            found[index] = row
-    return np.stack(found)
-
-
-def _batches(
-    model: Any, rows: Sequence[dict[str, Any]], pad: int, batch_size: int
-) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
-    """Places of rows of like length, and their inputs on the model's device."""
-    order = sorted(range(len(rows)), key=lambda index: (len(rows[index]["input_ids"]), index))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        batch = padded([rows[index] for index in chosen], pad)
-        yield chosen, {name: tensor.to(model.device) for name, tensor in batch.items()}
+    probe.fit(features(model, train, pad, batch_size), numbers)
+    return probe.predict(features(model, test, pad, batch_size))
 
 
 def calibration(predictions: pl.DataFrame) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,22 @@ from biasline.bitfit import BiasDelta
 from biasline.data.kinds import KINDS
 from biasline.data.split import read_split
 from biasline.errors import BiaslineError
-from biasline.evaluation.card import class_sections, model_card, samples_page
-from biasline.evaluation.classify import (
-    PROBED,
-    calibration,
-    calibration_error,
-    class_metrics,
-    predictions,
-    probabilities,
-    probed,
-)
+from biasline.evaluation import classify, regress
+from biasline.evaluation.card import class_sections, model_card, samples_page, score_sections
 from biasline.evaluation.generate import generate
-from biasline.evaluation.scoring import LENGTH, Scored, answered, score_likelihood, slice_table, with_lengths
-from biasline.evaluation.statistics import paired_interval
+from biasline.evaluation.heads import PROBED
+from biasline.evaluation.scoring import (
+    LENGTH,
+    Scored,
+    answered,
+    score_likelihood,
+    slice_table,
+    with_lengths,
+)
+from biasline.evaluation.statistics import paired_interval, row_scores
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace, replacing, write_parquet, write_text
-from biasline.params import DELTA_METHODS, Task
+from biasline.params import DELTA_METHODS, MAIN_METRIC, Task
 from biasline.progress import progress
 from biasline.tokens.mask import Encoder
 from biasline.tokens.sets import dialogues_of, read_summary, read_token_set
@@ -45,9 +46,10 @@ class _Compared:
 
     Attributes:
         base, tuned: metrics of each, under the same names.
-        predictions: the test rows with both answers (`base`, `tuned`) and whether they are right (`…_exact`).
+        predictions: the test rows with both answers (`base`, `tuned`) and whether they are right (`…_exact`), or what
+            they are off by (`…_error`).
         change: how far training moved the biases, see `_bias_change`.
-        probe: of a classification, metrics of a head alone on the frozen base, see `probed`.
+        probe: of a text's label or score, metrics of a head alone on the frozen base, see `classify.probed`.
     """
 
     base: dict[str, float]
@@ -77,20 +79,22 @@ def evaluate(task: Task, place: TaskPlace) -> str:
     report = load_json(place.train_report, f"dvc repro train@{place.task}")
     check_base(report["base"], pin, "model")
     labels = read_summary(place).get("labels", [])
-    compare = _compare_labels if labels else _compare_answers
-    found = compare(task, place, pin, folder, test)
+    found = _COMPARE[task.kind](task, place, pin, folder, test)
 
     quality = load_json(place.quality, f"dvc repro validate@{place.task}")
     kind = KINDS[task.kind]
-    sliced = with_lengths(found.predictions, kind.prompt)
-    table = slice_table(sliced, tuple(dict.fromkeys((*task.evaluate.slices, LENGTH))))
+    sliced, slices = with_lengths(found.predictions, kind.prompt), tuple(dict.fromkeys((*task.evaluate.slices, LENGTH)))
+    if task.kind == "regression":
+        table, sections = regress.score_slices(sliced, slices), score_sections(found.predictions, kind)
+    else:
+        table = slice_table(sliced, slices)
+        sections = class_sections(found.predictions, labels, kind) if labels else []
     metrics = _metrics(test, task, report["fingerprint"], found)
     with replacing(place.predictions) as draft:
         write_parquet(found.predictions, draft)
     write_text(place.slices, table.write_csv(float_precision=6))
     write_text(place.bias_change, found.change.write_csv(float_precision=8))
     write_text(place.samples, samples_page(found.predictions, kind, task.evaluate.samples))
-    sections = class_sections(found.predictions, labels, kind) if labels else []
     write_text(place.card, model_card(place.task, task, metrics, report, quality, table, labels, sections))
     with replacing(place.confusion) as draft:
         draft.mkdir()
@@ -98,7 +102,7 @@ def evaluate(task: Task, place: TaskPlace) -> str:
             pairs = found.predictions.select(pl.col("label").alias("actual"), pl.col("tuned").alias("predicted"))
             pairs.write_csv(draft / "labels.csv")
     write_text(place.metrics, dump_json(metrics))
-    tuned, name = found.tuned, "accuracy" if task.kind == "classification" else "exact_match"
+    tuned, name = found.tuned, MAIN_METRIC[task.kind]
     return (
         f"{name.replace('_', ' ')} on {test.height} held-out rows: base {found.base[name]:.3f}, tuned "
         f"{tuned[name]:.3f} [{tuned[f'{name}_low']:.3f}, {tuned[f'{name}_high']:.3f}]; see {place.card}"
@@ -144,32 +148,80 @@ def _compare_answers(task: Task, place: TaskPlace, pin: Pin, folder: Path, test:
 
 def _compare_labels(task: Task, place: TaskPlace, pin: Pin, folder: Path, test: pl.DataFrame) -> _Compared:
     """Labels of the majority class (an untrained head knows nothing better) and of the tuned model."""
-    labels, chosen = read_summary(place)["labels"], task.train
-    model, _ = load_classifier(pin, folder, task.load, labels, chosen.seed, chosen.head, pooling=chosen.pooling)
-    model.to(best_device())
-    change = _bias_change(task, place, model)
-    rows, taught = read_token_set(place, "test").to_list(), read_token_set(place, "train")
-    pad, size = model.config.pad_token_id, task.evaluate.batch_size
-    # Evenly spread: files are often sorted by label.
-    taught = taught.select(np.unique(np.linspace(0, len(taught) - 1, PROBED).astype(int))).to_list()
-    with_head = [labels[number] for number in probed(model, taught, rows, pad, size)]
-    model = apply_tuned(chosen.method, model, place)
-    found = probabilities(model, rows, pad, size)
+    labels = read_summary(place)["labels"]
+    headed = _headed(task, place, pin, folder, labels)
+    with_head = [
+        labels[number] for number in classify.probed(headed.model, headed.taught, headed.rows, *headed.batches)
+    ]
+    found = classify.probabilities(headed.tuned(), headed.rows, *headed.batches)
     train = read_split(place, "train")["label"]
     majority = max(labels, key=lambda label: (int((train == label).sum()), label))
-    table = predictions(test, labels, found, majority)
+    table = classify.predictions(test, labels, found, majority)
     reference = test["label"].to_list()
     base, tuned, probe = (
-        class_metrics(reference, given, labels) for given in (table["base"], table["tuned"], with_head)
+        classify.class_metrics(reference, given, labels) for given in (table["base"], table["tuned"], with_head)
     )
-    tuned["calibration_error"] = round(calibration_error(calibration(table)), 6)
-    return _Compared(base, tuned, table, change, probe)
+    tuned["calibration_error"] = round(classify.calibration_error(classify.calibration(table)), 6)
+    return _Compared(base, tuned, table, headed.change, probe)
+
+
+def _compare_scores(task: Task, place: TaskPlace, pin: Pin, folder: Path, test: pl.DataFrame) -> _Compared:
+    """Scores of the training rows' mean (an untrained head knows nothing better) and of the tuned model."""
+    scale = read_summary(place)["score"]
+    headed = _headed(task, place, pin, folder, [])
+    with_head = regress.probed(headed.model, headed.taught, headed.rows, *headed.batches)
+    table = regress.predictions(
+        test, regress.scores(headed.tuned(), headed.rows, *headed.batches, scale), scale["mean"]
+    )
+    reference = test["score"].cast(pl.Float64).to_numpy()
+    base, tuned, probe = (
+        regress.score_metrics(reference, np.asarray(given)) for given in (table["base"], table["tuned"], with_head)
+    )
+    return _Compared(base, tuned, table, headed.change, probe)
+
+
+@dataclass(frozen=True)
+class _Headed:
+    """A base with a new head, before what was trained is in it, and what it is asked.
+
+    Attributes:
+        tuned: puts in what was trained, and gives the model to ask.
+        taught: training rows for a probe, evenly spread, since files are often sorted by label.
+        rows: the test rows in tokens.
+        batches: the token to pad with, and rows per batch.
+    """
+
+    model: Any
+    tuned: Callable[[], Any]
+    taught: list[dict[str, Any]]
+    rows: list[dict[str, Any]]
+    batches: tuple[int, int]
+    change: pl.DataFrame
+
+
+def _headed(task: Task, place: TaskPlace, pin: Pin, folder: Path, labels: Sequence[str]) -> _Headed:
+    chosen = task.train
+    model, _ = load_classifier(pin, folder, task.load, labels, chosen.seed, chosen.head, pooling=chosen.pooling)
+    model.to(best_device())
+    train = read_token_set(place, "train")
+    spread = np.unique(np.linspace(0, len(train) - 1, PROBED).astype(int))
+    return _Headed(
+        model,
+        lambda: apply_tuned(chosen.method, model, place),
+        train.select(spread).to_list(),
+        read_token_set(place, "test").to_list(),
+        (model.config.pad_token_id, task.evaluate.batch_size),
+        _bias_change(task, place, model),
+    )
+
+
+_COMPARE = {"instruction": _compare_answers, "classification": _compare_labels, "regression": _compare_scores}
 
 
 def _metrics(test: pl.DataFrame, task: Task, fingerprint: str, found: _Compared) -> dict[str, Any]:
-    exact = (found.predictions[f"{who}_exact"].to_numpy() for who in ("tuned", "base"))
-    name = "accuracy" if task.kind == "classification" else "exact_match"
-    gain = zip((name, f"{name}_low", f"{name}_high"), paired_interval(*exact), strict=True)
+    rows = (row_scores(found.predictions, who) for who in ("tuned", "base"))
+    name = "squared_error" if task.kind == "regression" else MAIN_METRIC[task.kind]
+    gain = zip((name, f"{name}_low", f"{name}_high"), paired_interval(*rows), strict=True)
     return {
         "fingerprint": fingerprint,
         "rows": test.height,

@@ -31,8 +31,8 @@ def loss_curve(history: pl.DataFrame) -> Any:
 
 
 def metric_by_slice(slices: pl.DataFrame, overall: dict[str, Any]) -> Any:
-    """Share of right answers of base and tuned model per slice, the tuned one with its interval."""
-    metric = "accuracy" if "accuracy" in overall["tuned"] else "exact_match"
+    """Share of right answers (of scores: mean absolute error) per slice, the tuned model's with its interval."""
+    metric = next(name for name in ("accuracy", "exact_match", "mae") if name in overall["tuned"])
     figure, axes = _new(8, 1.2 + 0.34 * max(slices.height, 1))
     places = list(range(slices.height))
     names = [f"{value}  ({rows})" for value, rows in zip(slices["value"], slices["rows"], strict=True)]
@@ -41,7 +41,9 @@ def metric_by_slice(slices: pl.DataFrame, overall: dict[str, Any]) -> Any:
     axes.errorbar(slices["tuned"], places, xerr=[below, above], fmt="o", color=_BLUE, capsize=3, label="tuned, 95 %")
     axes.plot(slices["base"], places, "D", color=_ORANGE, label="base")
     axes.axvline(overall["tuned"][metric], color=_GREEN, linestyle="--", label="tuned, all rows")
-    axes.set(xlim=(-0.03, 1.03), xlabel=metric.replace("_", " "), title="By slice (rows)")
+    what = {"mae": "mean absolute error"}.get(metric, metric.replace("_", " "))
+    axes.set(xlabel=what, title="By slice (rows)")
+    axes.set_xlim((0, None) if metric == "mae" else (-0.03, 1.03))
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.legend(loc="lower left", fontsize="small")
@@ -86,6 +88,18 @@ def reliability(table: pl.DataFrame) -> Any:
     size = (20 + 300 * table["rows"] / table["rows"].sum()).to_list()
     axes.scatter(table["probability"], table["accuracy"], s=size, color=_BLUE, label="tuned, by range of probability")
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="mean probability", ylabel="accuracy", title="Calibration")
+    axes.legend(loc="upper left", fontsize="small")
+    return figure
+
+
+def scores(predictions: pl.DataFrame) -> Any:
+    """The tuned model's score of each test row against the row's own."""
+    reference = predictions["score"].cast(pl.Float64)
+    figure, axes = _new(5, 5)
+    ends = [reference.min(), reference.max()]
+    axes.plot(ends, ends, color=_GREEN, linestyle="--", label="right")
+    axes.scatter(reference, predictions["tuned"], s=8, alpha=0.5, color=_BLUE, label="tuned")
+    axes.set(xlabel="score", ylabel="given", title="Scores of the test rows")
     axes.legend(loc="upper left", fontsize="small")
     return figure
 

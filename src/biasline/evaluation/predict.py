@@ -1,16 +1,18 @@
 """Answers of a model at hand to rows as a caller gives them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from biasline.bases.pin import Pin, load_tokenizer, wants_token_types
+from biasline.bitfit import Manifest
 from biasline.data.kinds import KINDS, turn_of
 from biasline.evaluation.classify import probabilities
 from biasline.evaluation.generate import generate
+from biasline.evaluation.regress import scores
 from biasline.params import Task
 from biasline.tokens.mask import Encoder
 from biasline.tokens.template import Turn
@@ -23,7 +25,8 @@ class Predictor:
 
     Attributes:
         task: template, lengths and generation settings.
-        labels: label names in the order of the model's outputs; empty for an instruction task.
+        labels: label names in the order of the model's outputs; empty unless they are labels.
+        score: `mean` and `std` that a score is in units of; empty unless it is one.
         model: in eval mode, with the task's biases.
         tokenizer: the base's.
         token_types: whether the base tells the two texts of a pair apart.
@@ -31,17 +34,18 @@ class Predictor:
 
     task: Task
     labels: Sequence[str]
+    score: Mapping[str, float]
     model: Any
     tokenizer: Any
     token_types: bool
 
     @classmethod
-    def of(cls, task: Task, labels: Sequence[str], model: Any, pin: Pin, folder: Path) -> "Predictor":
-        """With the tokenizer that lies in the base's folder."""
-        return cls(task, labels, model, load_tokenizer(pin, folder), wants_token_types(folder))
+    def of(cls, task: Task, told: Manifest, model: Any, pin: Pin, folder: Path) -> "Predictor":
+        """With the tokenizer that lies in the base's folder, and what the delta tells about its outputs."""
+        return cls(task, told.labels, told.score, model, load_tokenizer(pin, folder), wants_token_types(folder))
 
     def __call__(self, records: Sequence[dict[str, Any]], params: dict[str, Any] | None = None) -> list[Any]:
-        """One answer per row, in their order: a text, or `{"label", "probability"}`.
+        """One answer per row, in their order: a text, `{"label", "probability"}`, or `{"score"}`.
 
         Args:
             records: rows with the columns of the task's kind; all but the first may be missing, None or NaN. `history`
@@ -51,8 +55,8 @@ class Predictor:
         Errors: `ValueError` naming the first row without a text, or with a history that is none.
         """
         rows = _columns(records, *KINDS[self.task.kind].prompt)
-        if self.labels:
-            return self._classify(rows)
+        if self.task.kind != "instruction":
+            return self._judge(rows)
         said = [_history(number, record.get("history")) for number, record in enumerate(records, 1)]
         dialogues = [[*before, Turn("user", *row)] for before, row in zip(said, rows, strict=True)]
         return self._answer(dialogues, params or {})
@@ -71,9 +75,12 @@ class Predictor:
         longest = params.get("max_new_tokens", settings.max_new_tokens)
         return generate(self.model, self.tokenizer, ids, longest, settings.batch_size, self._dialogues.stops())
 
-    def _classify(self, rows: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    def _judge(self, rows: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
         inputs = self._texts.texts([text for text, _ in rows], [pair for _, pair in rows])
-        found = probabilities(self.model, inputs, self.model.config.pad_token_id, self.task.evaluate.batch_size)
+        batches = self.model.config.pad_token_id, self.task.evaluate.batch_size
+        if self.task.kind == "regression":
+            return [{"score": float(score)} for score in scores(self.model, inputs, *batches, self.score)]
+        found = probabilities(self.model, inputs, *batches)
         return [{"label": self.labels[row.argmax()], "probability": float(row.max())} for row in found]
 
 

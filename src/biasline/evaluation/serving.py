@@ -50,10 +50,15 @@ class Package:
         verify(self.pin, folder)
         return folder
 
+    @property
+    def headed(self) -> bool:
+        """Whether it has a head of its own, not that of a language model."""
+        return self.task.kind != "instruction"
+
     def load(self, folder: Path) -> Any:
         """The base as the kind of model that the task wants, without the delta."""
         task, labels = self.task, self.delta.manifest.labels
-        if labels:
+        if self.headed:
             chosen = task.train
             # A head that has a pooler in it was trained with that one.
             own = any(".pooler." in name for name in self.delta.manifest.head)
@@ -68,7 +73,7 @@ class Package:
         folder = self.base()
         model = self.load(folder)
         self.delta.apply(model)
-        return Predictor.of(self.task, self.delta.manifest.labels, model, self.pin, folder)
+        return Predictor.of(self.task, self.delta.manifest, model, self.pin, folder)
 
 
 class SharedBase:
@@ -104,7 +109,7 @@ class SharedBase:
         self._pooling = ""
         body: nn.Module | None = None
         # A language model first: any classifier can stand on its Transformer, not the other way round.
-        for name in sorted(names, key=lambda name: bool(self._packages[name].delta.manifest.labels)):
+        for name in sorted(names, key=lambda name: self._packages[name].headed):
             package = self._packages[name]
             model = self._standing_on(body, package)
             if model is None:
@@ -112,8 +117,7 @@ class SharedBase:
                 self.loads += 1
                 if body is None:
                     body, self._pooling = model.base_model, package.task.train.pooling
-            labels = package.delta.manifest.labels
-            self._predictors[name] = Predictor.of(package.task, labels, model, package.pin, folder)
+            self._predictors[name] = Predictor.of(package.task, package.delta.manifest, model, package.pin, folder)
         self.load_s = time.perf_counter() - started
 
     def ask(self, task: str) -> tuple[Predictor, float]:
@@ -131,16 +135,14 @@ class SharedBase:
         """A model of the package's kind around a Transformer that is loaded; None where weights have to be read."""
         if body is None:
             return None
-        labels = package.delta.manifest.labels
-        if not labels:
-            return next(
-                one.model for name, one in self._predictors.items() if not self._packages[name].delta.manifest.labels
-            )
+        if not package.headed:
+            return next(one.model for name, one in self._predictors.items() if not self._packages[name].headed)
         if getattr(body, "pooler", None) is not None and package.task.train.pooling != self._pooling:
             return None
         from transformers import AutoModelForSequenceClassification
 
         config = copy.deepcopy(body.config)
+        labels = package.delta.manifest.labels or ["score"]
         config.id2label, config.label2id = dict(enumerate(labels)), {name: i for i, name in enumerate(labels)}
         with torch.device("meta"):
             model = AutoModelForSequenceClassification.from_config(config)

@@ -7,11 +7,13 @@ import numpy as np
 import polars as pl
 
 from biasline.errors import BiaslineError
-from biasline.evaluation.statistics import CONFIDENCE, paired_interval
+from biasline.evaluation.statistics import CONFIDENCE, paired_interval, row_scores
 from biasline.params import Gates
 
-# Metrics that are means of a score per row; of the others, pairs of rows are compared by right answers.
+# Metrics that are means of a score per row; of the others, pairs of rows are compared by right answers, or by
+# squared errors.
 _PER_ROW = ("exact_match", "accuracy", "token_accuracy")
+_WHAT = dict.fromkeys(("pearson", "spearman"), "squared error saved")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def judge(gates: Gates, metric: str, metrics: dict[str, Any], predictions: pl.Da
         gates: the task's thresholds.
         metric: the metric that decides, see `Task.metric`.
         metrics: its metrics.json.
-        predictions: its test rows with `base_exact` and `tuned_exact`.
+        predictions: its test rows, as evaluation left them.
     """
     if metric not in metrics["tuned"]:
         raise BiaslineError(
@@ -62,7 +64,7 @@ def judge(gates: Gates, metric: str, metrics: dict[str, Any], predictions: pl.Da
     if gates.better_than_base:
         tuned, plain = (_per_row(predictions, who, metric) for who in ("tuned", "base"))
         mean, low, high = paired_interval(tuned, plain)
-        what = "difference" if metric in _PER_ROW else "of right answers, row by row,"
+        what = "difference" if metric in _PER_ROW else f"of {_WHAT.get(metric, 'right answers')}, row by row,"
         told = (
             f"base {base:.4f}, tuned {value:.4f}; {what} {mean:+.4f}, {CONFIDENCE:.0%} paired interval "
             f"[{low:+.4f}, {high:+.4f}] over {len(tuned)} rows"
@@ -74,6 +76,6 @@ def judge(gates: Gates, metric: str, metrics: dict[str, Any], predictions: pl.Da
 def _per_row(predictions: pl.DataFrame, who: str, metric: str) -> np.ndarray:
     """A model's score on each row; rows that have none (left out by tokenization) are dropped for both models alike."""
     if metric != "token_accuracy":
-        return predictions[f"{who}_exact"].to_numpy()
+        return row_scores(predictions, who)
     scored = predictions.filter(pl.col("tokens").is_not_null())
     return (scored[f"{who}_hits"] / scored["tokens"]).to_numpy()

@@ -12,8 +12,8 @@ class BiaslineModel(PythonModel):
 
     Instruction tasks take rows of `instruction` and, if wanted, `input` and `history` (what was said before, a list of
     {role, content}), and give a list of answers. Classifications
-    take rows of `text` and, if wanted, `text_pair`, and give a list of `{"label", "probability"}`. Both in the order
-    of the rows.
+    take rows of `text` and, if wanted, `text_pair`, and give a list of `{"label", "probability"}`; regressions likewise
+    one of `{"score"}`. All in the order of the rows.
     """
 
     # The signature says what comes in. Type hints on `predict` would take its place, and without this MLflow asks for

@@ -159,6 +159,8 @@ def _signature(task: Task) -> "ModelSignature":
     first, second = KINDS[task.kind].prompt
     further = (second, *KINDS[task.kind].context)
     inputs = Schema([ColSpec("string", first), *(ColSpec(AnyType(), name, required=False) for name in further)])
+    if task.kind == "regression":
+        return ModelSignature(inputs, Schema([ColSpec("double", "score")]))
     if task.kind == "classification":
         return ModelSignature(inputs, Schema([ColSpec("string", "label"), ColSpec("double", "probability")]))
     params = ParamSchema([ParamSpec("max_new_tokens", "long", task.evaluate.max_new_tokens)])

@@ -24,11 +24,12 @@ def preview(
         summary: counts and lengths by split.
         rows: some training rows in tokens: `row`, `input_ids`, `labels`.
         lengths: tokens of every training row.
-        supervised: supervised tokens of every training row; None where labels are classes.
+        supervised: supervised tokens of every training row; None where rows have a label or score.
         augmented: some augmented rows: `row`, `parent`, `method`, `old` and `new` text.
     """
-    labels = summary.get("labels")
-    made = f"labels {', '.join(labels)}" if labels else f"template `{summary['template']}`"
+    labels, scored = summary.get("labels"), "score" in summary
+    made = "scores" if scored else f"labels {', '.join(labels)}" if labels else f"template `{summary['template']}`"
+    target_word = "score" if scored else "label" if labels else ""
     lines = [
         "# Tokens",
         "",
@@ -38,7 +39,7 @@ def preview(
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, numbers in summary["splits"].items():
-        share = f"{numbers['supervised_tokens'] / max(numbers['tokens'], 1):.1%}" if not labels else "label"
+        share = target_word or f"{numbers['supervised_tokens'] / max(numbers['tokens'], 1):.1%}"
         lines.append(
             f"| {name} | {numbers['rows']:,} | {len(numbers['rejected_rows']):,} | {numbers['tokens']:,} | {share} "
             f"| {numbers['shortest']} | {numbers['median']} | {numbers['longest']} |"
@@ -51,11 +52,14 @@ def preview(
     lines += ["## Lengths of training rows", "", *histogram(lengths, "tokens"), ""]
     if supervised is not None:
         lines += [*histogram(supervised, "supervised tokens"), ""]
-    what = "their label behind an arrow" if labels else "the loss is taken between ⟦ and ⟧ only"
+    what = f"their {target_word} behind an arrow" if target_word else "the loss is taken between ⟦ and ⟧ only"
     lines += ["## Training rows as the model sees them", "", f"{what[0].upper()}{what[1:]}.", ""]
     for row in rows:
         ids, target = row["input_ids"], row["labels"]
-        shown = f"{tokenizer.decode(ids)} → {labels[target]}" if labels else _marked(tokenizer, ids, target)
+        if target_word:
+            shown = f"{tokenizer.decode(ids)} → {labels[target] if labels else f'{target:g}'}"
+        else:
+            shown = _marked(tokenizer, ids, target)
         lines += [f"Row {row['row']}, {len(ids)} tokens:", "", "````text", shown, "````", ""]
     if augmented:
         lines += ["## Augmented rows beside their parents", ""]

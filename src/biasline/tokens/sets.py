@@ -25,7 +25,7 @@ from biasline.progress import Progress, progress
 from biasline.tokens.mask import IGNORED, Encoder
 from biasline.tokens.preview import PREVIEWED, preview
 from biasline.tokens.template import Turn, dialogue
-from biasline.tokens.texts import TextEncoder, label_names, label_numbers
+from biasline.tokens.texts import TextEncoder, label_names, label_numbers, score_scale
 
 SUMMARY = "summary.json"
 _MUCH_LEFT_OUT = 0.05
@@ -38,7 +38,8 @@ class _TokenSet:
     """One split in tokens.
 
     Attributes:
-        table: `row`, `input_ids`, `labels` (per token, or one class number a row) and further inputs of the model.
+        table: `row`, `input_ids`, `labels` (per token, or one class number or score a row) and further inputs of the
+            model.
         rejected: numbers of the rows that were left out.
     """
 
@@ -74,11 +75,15 @@ def tokenize(task: Task, place: TaskPlace) -> str:
     augmented = read_augmented(place)
     frames["train"] = pl.concat([frames["train"], augmented.select(frames["train"].columns)])
     rows = sum(frame.height for frame in frames.values())
-    labels: list[str] = []
+    texts = TextEncoder(tokenizer, task.tokens.max_length, wants_token_types(folder)) if _has_texts(task) else None
     if task.kind == "classification":
         labels = label_names(task.source.labels, frames["train"]["label"].to_list())
-        encode = _of_texts(TextEncoder(tokenizer, task.tokens.max_length, wants_token_types(folder)), labels)
+        target, encode = {"labels": labels}, _of_labels(texts, labels)
+    elif task.kind == "regression":
+        target = {"score": score_scale(frames["train"]["score"].cast(pl.Float64).to_list())}
+        encode = _of_scores(texts)
     else:
+        target = {"template": task.tokens.template_name}
         encode = _of_answers(
             Encoder(tokenizer, task.tokens.template, task.tokens.max_length, task.tokens.long_response)
         )
@@ -91,9 +96,9 @@ def tokenize(task: Task, place: TaskPlace) -> str:
                 "raise it, or set tokens.long_response: truncate",
             )
 
-    summary = _summary(pin, task, labels, sets)
+    summary = _summary(pin, task, target, sets)
     train = sets["train"]
-    supervised = train.supervised() if not labels else None
+    supervised = None if _has_texts(task) else train.supervised()
     shown = train.table.slice(0, PREVIEWED).to_pylist()
     page = preview(tokenizer, summary, shown, train.lengths(), supervised, _beside_parents(augmented, frames["train"]))
     with replacing(place.tokens) as draft:
@@ -111,11 +116,12 @@ def tokenize(task: Task, place: TaskPlace) -> str:
             "tokens and are left out → raise tokens.max_length, or set tokens.long_response: truncate"
         )
     numbers = summary["splits"]["train"]
-    what = (
-        f"{len(labels)} labels: {', '.join(labels)}"
-        if labels
-        else f"{numbers['supervised_tokens'] / numbers['tokens']:.0%} of the training tokens are supervised"
-    )
+    if "labels" in target:
+        what = f"{len(target['labels'])} labels: {', '.join(target['labels'])}"
+    elif "score" in target:
+        what = f"scores of mean {target['score']['mean']:.4g} and standard deviation {target['score']['std']:.4g}"
+    else:
+        what = f"{numbers['supervised_tokens'] / numbers['tokens']:.0%} of the training tokens are supervised"
     return f"{counts}{told}; {what}; see {place.preview}"
 
 
@@ -202,19 +208,34 @@ def _of_answers(encoder: Encoder) -> _Encode:
     return encode
 
 
-def _of_texts(encoder: TextEncoder, labels: list[str]) -> _Encode:
+def _has_texts(task: Task) -> bool:
+    """Whether rows are texts with a label or a score, not answers in tokens."""
+    return task.kind != "instruction"
+
+
+def _of_labels(encoder: TextEncoder, labels: list[str]) -> _Encode:
     def encode(split: str, frame: pl.DataFrame) -> _TokenSet:
-        rows = frame["row"].to_list()
-        inputs = encoder.texts(frame["text"].to_list(), frame["text_pair"].to_list())
-        numbers = label_numbers(labels, frame["label"].to_list(), rows, split)
-        columns = {
-            "row": pa.array(rows, pa.int32()),
-            **{name: pa.array([row[name] for row in inputs], pa.list_(pa.int32())) for name in encoder.inputs},
-            "labels": pa.array(numbers, pa.int32()),
-        }
-        return _TokenSet(pa.table(columns), [])
+        numbers = label_numbers(labels, frame["label"].to_list(), frame["row"].to_list(), split)
+        return _of_texts(encoder, frame, pa.array(numbers, pa.int32()))
 
     return encode
+
+
+def _of_scores(encoder: TextEncoder) -> _Encode:
+    def encode(_: str, frame: pl.DataFrame) -> _TokenSet:
+        return _of_texts(encoder, frame, frame["score"].cast(pl.Float32).to_arrow())
+
+    return encode
+
+
+def _of_texts(encoder: TextEncoder, frame: pl.DataFrame, targets: pa.Array) -> _TokenSet:
+    inputs = encoder.texts(frame["text"].to_list(), frame["text_pair"].to_list())
+    columns = {
+        "row": pa.array(frame["row"].to_list(), pa.int32()),
+        **{name: pa.array([row[name] for row in inputs], pa.list_(pa.int32())) for name in encoder.inputs},
+        "labels": targets,
+    }
+    return _TokenSet(pa.table(columns), [])
 
 
 def _save(folder: Path, table: pa.Table) -> None:
@@ -224,18 +245,17 @@ def _save(folder: Path, table: pa.Table) -> None:
     datasets.Dataset(datasets.table.InMemoryTable(table)).save_to_disk(str(folder))
 
 
-def _summary(pin: Pin, task: Task, labels: list[str], sets: Mapping[str, _TokenSet]) -> dict[str, Any]:
+def _summary(pin: Pin, task: Task, target: Mapping[str, Any], sets: Mapping[str, _TokenSet]) -> dict[str, Any]:
     splits = {}
     for name, found in sets.items():
         splits[name] = {
             "rows": found.table.num_rows,
             "rejected_rows": found.rejected,
             **_sizes("", found.lengths()),
-            **({} if labels else _sizes("supervised_", found.supervised())),
+            **({} if _has_texts(task) else _sizes("supervised_", found.supervised())),
         }
     summary = {"base": pin.name, "tokenizer_sha256": pin.tokenizer_sha256, "max_length": task.tokens.max_length}
-    summary |= {"labels": labels} if labels else {"template": task.tokens.template_name}
-    return {**summary, "splits": splits}
+    return {**summary, **target, "splits": splits}
 
 
 def _sizes(prefix: str, lengths: np.ndarray) -> dict[str, int]:

@@ -1,6 +1,7 @@
-"""Texts with labels in tokens: a text, or a pair, as the tokenizer itself puts them together."""
+"""Texts with labels or scores in tokens: a text, or a pair, as the tokenizer itself puts them together."""
 
 import re
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,3 +97,15 @@ def label_numbers(names: Sequence[str], labels: Sequence[str], rows: Sequence[in
                 "add training rows of it, or take the row out",
             )
     return [number[label] for label in labels]
+
+
+def score_scale(scores: Sequence[float]) -> dict[str, float]:
+    """`mean` and `std` of the training rows' scores: a head learns them as (score - mean) / std, whatever their range.
+
+    Errors: `BiaslineError` where all are the same.
+    """
+    std = statistics.pstdev(scores) if scores else 0.0
+    if not std > 0:
+        what = f"all training rows have the score {scores[0]:g}" if scores else "there are no training rows"
+        raise BiaslineError(what, "a regression needs scores that differ")
+    return {"mean": statistics.fmean(scores), "std": std}

@@ -90,8 +90,11 @@ def history_rows(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
 
 
 def metric_names(values: dict[str, float]) -> dict[str, float]:
-    """A row of history under its MLflow names: `valid.loss`, and `train.…` for the rest."""
-    return {"valid.loss" if name == "valid_loss" else f"train.{name}": value for name, value in values.items()}
+    """A row of history under its MLflow names: `valid.loss`, `valid.accuracy`, and `train.…` for the rest."""
+    return {
+        f"valid.{name.removeprefix('valid_')}" if name.startswith("valid_") else f"train.{name}": value
+        for name, value in values.items()
+    }
 
 
 def _digest(record: Record) -> str:
@@ -271,10 +274,14 @@ def _figures(record: Record) -> Iterator[tuple[str, Any]]:
         slices = pl.read_csv(record.file(place.slices))
         if slices.height:
             yield "metric_by_slice", figures.metric_by_slice(slices, metrics)
-        yield "bias_change", figures.bias_change(pl.read_csv(record.file(place.bias_change)))
+        change = pl.read_csv(record.file(place.bias_change))
+        if change.height:
+            yield "bias_change", figures.bias_change(change)
         if not record.file(place.predictions).is_file():
             return
         predictions = pl.read_parquet(record.file(place.predictions))
+        if "tuned_error" in predictions.columns:
+            yield "scores", figures.scores(predictions)
         if "probability" in predictions.columns and predictions["label"].n_unique() <= _DRAWN_LABELS:
             from biasline.evaluation.classify import calibration
 

@@ -30,7 +30,7 @@ class History:
 
     Attributes:
         rows: one dict per logged step: step, epoch, loss, learning_rate, grad_norm (and per role, as of that step),
-            valid_loss (or None).
+            valid_loss and, of labels, valid_accuracy (or None).
         best_step: the step whose values were kept.
         best_loss: their validation loss; None without a validation set.
         targets: what the loss was taken over, in all: supervised tokens, or labelled rows.
@@ -79,7 +79,7 @@ def fit(model: nn.Module, tuning: Tuning, plan: Plan, sets: Sets, params: Train,
     groups = [{"params": group, "peak": peak} for group, peak in zip(tuning.groups, peaks, strict=True) if group]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
     history, best, window = History(), _copies(masters), _Window()
-    lowest, waited = math.inf, 0
+    highest, waited = -math.inf, 0
     model.train()
 
     for step in range(plan.total_steps):
@@ -114,14 +114,17 @@ def fit(model: nn.Module, tuning: Tuning, plan: Plan, sets: Sets, params: Train,
         last = done == plan.total_steps
         look = len(sets.valid) > 0 and (last or done % params.evaluate_every == 0)
         if look:
-            valid_loss = validation_loss(model, sets, params.micro_batch_size, accelerator)
+            valid_loss, valid_accuracy = validated(model, sets, params.micro_batch_size, accelerator)
             if not math.isfinite(valid_loss):
                 raise BiaslineError(f"step {done}: the validation loss is {valid_loss}", "lower train.learning_rate")
-            if history.best_loss is None or valid_loss < history.best_loss or params.keep == "last":
+            # A head grows surer than it should be long before it gives worse labels: of labels, right ones count, and
+            # of equally good steps the later.
+            merit = -valid_loss if valid_accuracy is None else valid_accuracy
+            if merit > highest or (merit == highest and valid_accuracy is not None) or params.keep == "last":
                 history.best_step, history.best_loss = done, valid_loss
                 best = _copies(masters)
-            waited = 0 if valid_loss < lowest else waited + 1
-            lowest = min(lowest, valid_loss)
+            waited = 0 if merit > highest else waited + 1
+            highest = max(highest, merit)
             last |= 0 < params.patience <= waited and done >= params.min_steps
         if last or look or done % LOG_EVERY == 0:
             row = {
@@ -132,6 +135,8 @@ def fit(model: nn.Module, tuning: Tuning, plan: Plan, sets: Sets, params: Train,
                 "grad_norm": float(norm),
                 "valid_loss": valid_loss if look else None,
             }
+            if sets.objective.labelled:
+                row["valid_accuracy"] = valid_accuracy if look else None
             row |= {f"grad_norm.{role}": value for role, value in tuning.gradient_norms().items()}
             history.rows.append(row)
             report(done, {key: value for key, value in row.items() if value is not None and key != "step"})
@@ -148,18 +153,20 @@ def fit(model: nn.Module, tuning: Tuning, plan: Plan, sets: Sets, params: Train,
     return history
 
 
-def validation_loss(model: nn.Module, sets: Sets, batch_size: int, accelerator: Accelerator) -> float:
-    """Mean negative log-likelihood per target of the validation rows."""
+def validated(model: nn.Module, sets: Sets, batch_size: int, accelerator: Accelerator) -> tuple[float, float | None]:
+    """Mean loss per target of the validation rows and, of labels, the share of right ones."""
     training = model.training
     model.eval()
-    total = tokens = 0.0
+    total = targets = right = 0.0
     with torch.no_grad():
         for batch in _micro_batches(sets.valid[:], sets, batch_size, accelerator):
-            losses = sets.objective.losses(model, batch)
-            total, tokens = total + losses.sum().item(), tokens + losses.numel()
+            losses, hits = sets.objective.judged(model, batch)
+            total, targets = total + losses.sum().item(), targets + losses.numel()
+            right += 0.0 if hits is None else hits.sum().item()
     model.train(training)
-    both = accelerator.reduce(torch.tensor([total, tokens], dtype=torch.float64, device=accelerator.device), "sum")
-    return float(both[0] / both[1])
+    sums = torch.tensor([total, targets, right], dtype=torch.float64, device=accelerator.device)
+    total, targets, right = accelerator.reduce(sums, "sum").tolist()
+    return total / targets, right / targets if sets.objective.labelled else None
 
 
 def _copies(masters: Sequence[torch.Tensor]) -> list[torch.Tensor]:

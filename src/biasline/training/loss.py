@@ -25,7 +25,8 @@ class Batch:
     Attributes:
         inputs: the model's inputs, int64, (rows, length): `input_ids`, `attention_mask`, and `token_type_ids` where the
             token set has them.
-        labels: int64; (rows, length) with `IGNORED` where nothing is supervised, or (rows,) class numbers.
+        labels: int64, (rows, length) with `IGNORED` where nothing is supervised; or (rows,) class numbers, int64, or
+            scores, fp32.
         rows: the rows' numbers in the raw file.
     """
 
@@ -39,7 +40,13 @@ class Batch:
 
 
 class Objective(Protocol):
-    """What the loss is taken over."""
+    """What the loss is taken over.
+
+    Attributes:
+        labelled: whether targets are labels of rows, of which the share that is right says what a model is worth.
+    """
+
+    labelled: bool
 
     def collate(self, examples: list[dict[str, Any]], pad: int) -> Batch:
         """Pad examples of a token set on the right to the longest of them."""
@@ -50,12 +57,17 @@ class Objective(Protocol):
     def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """The loss of each target of a batch, (targets,), fp32."""
 
+    def judged(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The losses, and of labels 1 where it is the likeliest one, else 0, (targets,); weighted as the losses are."""
+
     def check(self, model: nn.Module, batch: Batch) -> None:
         """Hold the way logits are made against the plain one, once, on the first batch."""
 
 
 class ResponseTokens:
     """The tokens of the response, end-of-sequence included; classes are the vocabulary."""
+
+    labelled = False
 
     def collate(self, examples: list[dict[str, Any]], pad: int) -> Batch:
         inputs = padded(examples, pad)
@@ -71,6 +83,9 @@ class ResponseTokens:
     def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         return target_losses(*supervised_logits(model, batch))
 
+    def judged(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, None]:
+        return self.losses(model, batch), None
+
     def check(self, model: nn.Module, batch: Batch) -> None:
         check_against_plain(model, batch)
 
@@ -81,6 +96,8 @@ class ClassLabels:
     Args:
         weights: of each class in the loss, (classes,); equal ones if left out.
     """
+
+    labelled = True
 
     def __init__(self, weights: torch.Tensor | None = None) -> None:
         self.weights = weights
@@ -100,8 +117,45 @@ class ClassLabels:
         return len(columns["labels"])
 
     def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        losses = target_losses(model(**batch.inputs).logits, batch.labels)
-        return losses if self.weights is None else losses * self.weights.to(losses.device)[batch.labels]
+        return self.judged(model, batch)[0]
+
+    def judged(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = model(**batch.inputs).logits
+        losses, hits = target_losses(logits, batch.labels), (logits.argmax(-1) == batch.labels).float()
+        if self.weights is None:
+            return losses, hits
+        weights = self.weights.to(losses.device)[batch.labels]
+        return losses * weights, hits * weights
+
+    def check(self, model: nn.Module, batch: Batch) -> None:
+        """Nothing is cut short here."""
+
+
+class Scores:
+    """The score of each row: half-squared errors in units of the training scores' standard deviation.
+
+    Args:
+        mean, std: of the training rows' scores.
+    """
+
+    labelled = False
+
+    def __init__(self, mean: float, std: float) -> None:
+        self.mean, self.std = mean, std
+
+    def collate(self, examples: list[dict[str, Any]], pad: int) -> Batch:
+        scores = torch.tensor([example["labels"] for example in examples], dtype=torch.float32)
+        return Batch(padded(examples, pad), scores, tuple(example["row"] for example in examples))
+
+    def targets(self, columns: dict[str, list[Any]]) -> int:
+        return len(columns["labels"])
+
+    def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        given = model(**batch.inputs).logits.float().squeeze(-1)
+        return 0.5 * (given - (batch.labels - self.mean) / self.std).square()
+
+    def judged(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, None]:
+        return self.losses(model, batch), None
 
     def check(self, model: nn.Module, batch: Batch) -> None:
         """Nothing is cut short here."""

@@ -102,6 +102,7 @@ class Origin:
 
     pin: Pin
     labels: Sequence[str]
+    score: dict[str, float]
     about: dict[str, str]
 
 
@@ -187,7 +188,7 @@ def _head(model: Any, head: list[str], params: Train) -> Trainee:
 def _of_delta(tuning: BiasTuning, what: str, notes: Sequence[str]) -> Trainee:
     def save(place: TaskPlace, folder: Path, origin: Origin) -> None:
         base = {"name": origin.pin.name, "digest": origin.pin.digest}
-        delta = BiasDelta.of(tuning, base=base, about=origin.about, labels=origin.labels)
+        delta = BiasDelta.of(tuning, base=base, about=origin.about, labels=origin.labels, score=origin.score)
         delta.save(folder / place.delta.name)
 
     chosen = tuning.selection

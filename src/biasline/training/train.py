@@ -1,7 +1,7 @@
 """The train stage: token sets and base → a delta (or what another method trains), train.json and history.csv."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from biasline.tokens.sets import read_summary, read_token_set
 from biasline.training.batches import Plan
 from biasline.training.fingerprint import fingerprint, folder_sha256
 from biasline.training.loop import History, Report, Sets, fit
-from biasline.training.loss import ClassLabels, Objective, ResponseTokens
+from biasline.training.loss import ClassLabels, Objective, ResponseTokens, Scores
 from biasline.training.methods import Origin, Trainee, make_ready
 
 
@@ -53,9 +53,8 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
             f"dvc repro train@{place.task}",
         )
     name = fingerprint(task, pin, place)
-    labels = summary.get("labels", [])
-    model, head = _load(task, pin, folder, labels)
-    by_mean = bool(labels) and pools_by_mean(model.base_model)
+    model, head = _load(task, pin, folder, summary)
+    by_mean = task.kind != "instruction" and pools_by_mean(model.base_model)
     trainee = make_ready(model, head, task.train)
     trainable = trainee.trainable
     for note in trainee.notes:
@@ -68,7 +67,7 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
         flush=True,
     )
     rows = read_token_set(place, "train")
-    objective = _objective(task, labels, rows)
+    objective = _objective(task, summary, rows)
     sets = Sets(rows, read_token_set(place, "valid"), objective, model.config.pad_token_id)
     plan = Plan.of(len(sets.train), task.train)
     report = started(Start(name, pin, trainable, plan.total_steps))
@@ -77,14 +76,14 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
     about = {
         "task": place.task,
         **({"pooling": "mean"} if by_mean else {}),
-        **({} if labels else {"template": task.tokens.template_name}),
+        **({"template": summary["template"]} if "template" in summary else {}),
         "tokenizer_sha256": pin.tokenizer_sha256,
         "tokens_sha256": folder_sha256(place.tokens),
         "fingerprint": name,
     }
     with replacing(place.model) as draft:
         draft.mkdir()
-        trainee.save(place, draft, Origin(pin, labels, about))
+        trainee.save(place, draft, Origin(pin, summary.get("labels", []), summary.get("score", {}), about))
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
         told = _told(name, pin, task, trainee, history, len(sets.train)) | {"bytes": size}
         (draft / place.train_report.name).write_text(dump_json(told), encoding="utf-8")
@@ -94,20 +93,22 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
     return f"kept step {history.best_step} of {told['steps']} (validation loss {loss}); {made}: {size:,} bytes"
 
 
-def _objective(task: Task, labels: list[str], rows: Any) -> Objective:
-    if not labels:
+def _objective(task: Task, summary: Mapping[str, Any], rows: Any) -> Objective:
+    if task.kind == "instruction":
         return ResponseTokens()
+    if task.kind == "regression":
+        return Scores(**summary["score"])
     if task.train.class_weights == "balanced":
-        return ClassLabels.balanced(rows["labels"][:], len(labels))
+        return ClassLabels.balanced(rows["labels"][:], len(summary["labels"]))
     return ClassLabels()
 
 
-def _load(task: Task, pin: Pin, folder: Path, labels: list[str]) -> tuple[nn.Module, list[str]]:
+def _load(task: Task, pin: Pin, folder: Path, summary: Mapping[str, Any]) -> tuple[nn.Module, list[str]]:
     """The base, and the names of the head's parameters that are trained."""
-    if labels:
-        chosen = task.train
-        return load_classifier(pin, folder, task.load, labels, chosen.seed, chosen.head, pooling=chosen.pooling)
-    return load_causal_lm(pin, folder, task.load), []
+    if task.kind == "instruction":
+        return load_causal_lm(pin, folder, task.load), []
+    chosen, labels = task.train, summary.get("labels", [])
+    return load_classifier(pin, folder, task.load, labels, chosen.seed, chosen.head, pooling=chosen.pooling)
 
 
 def _told(name: str, pin: Pin, task: Task, trainee: Trainee, history: History, rows: int) -> dict[str, object]:

@@ -1,0 +1,323 @@
+"""How well BitFit classifies beside other methods: a real BERT, real GLUE tasks, the product's own stages.
+
+`python -m benchmarks.classification` trains what benchmarks/cells/ lacks, cell by cell (a cell is a data set, a number
+of training rows, a method and a seed, and one JSON there), and writes the table benchmarks/classification.md. Stopped
+and started again it goes on; a cell whose settings were changed here is done anew. `--table` writes the table of what
+there is; `--only sst2-1000` takes the cells whose names begin so. All of it takes some hours of two cores.
+
+Needs the data in ../shared (or --data) and the base: `make minilm`.
+
+For every method alike: training rows are drawn with the cell's seed; a tenth as many others, 1,000 at most, choose the
+step that is kept; GLUE's dev file is the test; the base is held in bfloat16, what is trained in float32; steps of 32
+rows. Learning rates were chosen on 2,000 further training rows of SST-2, not on dev. `article` is the recipe as it is
+commonly written down: whatever has "bias" in its name, so that the classifier's weights stay at random values; the
+base's own pooler; 3e-4, three epochs, the last step.
+"""
+
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.machine import machine
+from biasline.layout import TaskPlace
+from biasline.params import Task
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared/data"
+CELLS = Path(__file__).parent / "cells"
+TABLE = Path(__file__).with_suffix(".md")
+WORK = ROOT / ".biasline" / "classification"
+
+# name → folder of the data
+DATA = {"sst2": "sst2", "cola": "glue/CoLA", "rte": "glue/RTE"}
+WHOLE_VALID = 1_000
+_COMMON = {"pooling": "mean", "batch_size": 32, "micro_batch_size": 8, "threads": 1}
+_BITFIT = {"learning_rate": 5e-3, "head_learning_rate": 5e-3, "epochs": 8, "min_steps": 400}
+_LORA = {"method": "lora", "learning_rate": 1e-3, "head_learning_rate": 1e-3, "epochs": 4, "min_steps": 400}
+
+METHODS: dict[str, dict[str, Any]] = {
+    "head": {"method": "head", "head_learning_rate": 5e-3, "epochs": 4, "min_steps": 400},
+    "article": {"pooling": "model", "learning_rate": 3e-4, "epochs": 3, "min_steps": 1, "keep": "last", "warmup": 0.0},
+    "bitfit-all": {**_BITFIT, "biases": "all"},
+    "bitfit-attention+mlp": {**_BITFIT, "biases": "attention+mlp"},
+    "bitfit-query+mlp_in": {**_BITFIT, "biases": "query+mlp_in"},
+    "bitfit-value": {**_BITFIT, "biases": "value"},
+    "lora-all": {**_LORA, "lora": {"rank": 8, "layers": "all"}},
+    "lora-query+value": {**_LORA, "learning_rate": 2e-3, "lora": {"rank": 8, "layers": "query+value"}},
+    "full": {"method": "full", "learning_rate": 1e-4, "head_learning_rate": 1e-3, "epochs": 4, "min_steps": 400},
+}
+_MOST_EPOCHS_ON_THE_WHOLE = 2
+_LOOKS = {"1000": 50, "6000": 100, "all": 100}
+_ORDER = [("sst2", "1000", 0), ("sst2", "6000", 0), ("sst2", "1000", 1), ("sst2", "1000", 2)]
+_ORDER += [("rte", "all", 0), ("cola", "all", 0), ("sst2", "6000", 1), ("sst2", "6000", 2)]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: `rows` is a number of training rows, or `all`."""
+
+    data: str
+    rows: str
+    method: str
+    seed: int
+
+    @property
+    def set(self) -> str:
+        return f"{self.data}-{self.rows}-{self.seed}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.data}-{self.rows}-{self.method}-{self.seed}"
+
+    @property
+    def path(self) -> Path:
+        return CELLS / f"{self.name}.json"
+
+    def train(self) -> dict[str, Any]:
+        """The train parameters, but for what is the same everywhere."""
+        asked = {**_COMMON, **METHODS[self.method], "seed": self.seed, "evaluate_every": _LOOKS[self.rows]}
+        if (self.data, self.rows) == ("sst2", "all"):
+            asked |= {"epochs": min(asked["epochs"], _MOST_EPOCHS_ON_THE_WHOLE), "evaluate_every": 400}
+        return asked
+
+    def task(self) -> Task:
+        source, quality = {"preset": self.data}, {"off": ["duplicate", "near_duplicate", "leak"]}
+        return Task.model_validate(
+            {
+                "kind": "classification",
+                "base": str(ROOT / "data/bases/minilm.json"),
+                "data": "raw",
+                "source": source,
+                "quality": quality,  # every row counts, as in what was published
+                "tokens": {"max_length": 128},
+                "load": {"dtype": "bfloat16"},
+                "train": self.train(),
+            }
+        )
+
+
+def cells() -> Iterator[Cell]:
+    """Every cell, those first that say most."""
+    for data, rows, seed in _ORDER:
+        yield from (Cell(data, rows, method, seed) for method in METHODS)
+        if (data, rows, seed) == ("sst2", "6000", 0):
+            yield from (Cell("sst2", "all", method, 0) for method in ("bitfit-all", "lora-all", "full"))
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="a folder with sst2/ and glue/")] = SHARED,
+    workers: Annotated[int, typer.Option(help="cells at a time, each on one core")] = os.cpu_count() or 1,
+    only: Annotated[str, typer.Option(help="cells whose names begin so")] = "",
+    table: Annotated[bool, typer.Option("--table", help="only write the table of what there is")] = False,
+    cell: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
+    if cell:
+        run(next(one for one in cells() if one.name == cell))
+        return
+    if not table:
+        if not (data / "sst2" / "train.tsv").is_file():
+            raise SystemExit(f"{data}: no sst2/train.tsv → name the folder with --data")
+        wanted = [one for one in cells() if one.name.startswith(only) and not done(one)]
+        for one in {one.set: one for one in wanted}.values():
+            prepare(one, data)
+        with ThreadPoolExecutor(workers) as pool:
+            for told in pool.map(in_a_process, wanted):
+                print(told, flush=True)
+    TABLE.write_text(page(), encoding="utf-8")
+    print(f"{TABLE.relative_to(ROOT)}: {sum(done(one) for one in cells())} of {len(list(cells()))} cells")
+
+
+def done(cell: Cell) -> bool:
+    """Whether a cell is there, with the settings that it has here."""
+    return cell.path.is_file() and json.loads(cell.path.read_text(encoding="utf-8"))["train"] == cell.train()
+
+
+def in_a_process(cell: Cell) -> str:
+    """Run a cell in a process of its own; what it said, shortened to its end, if it failed."""
+    command = [sys.executable, "-m", "benchmarks.classification", "--cell", cell.name]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        return f"{cell.name}: failed: {ended.stderr.strip()[-500:]}"
+    return ended.stdout.strip().splitlines()[-1]
+
+
+def prepare(cell: Cell, data: Path) -> None:
+    """Draw the rows of a cell's set, and take them through validation and tokenization once for all methods."""
+    folder = WORK / "sets" / cell.set
+    if (folder / "data/x/tokens").is_dir():
+        return
+    from biasline.data.augment import augment
+    from biasline.data.validate import validate
+    from biasline.tokens.sets import tokenize
+
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "raw").mkdir(parents=True)
+    lines = (data / DATA[cell.data] / "train.tsv").read_text(encoding="utf-8").splitlines()
+    head, rows = ([], lines) if cell.data == "cola" else (lines[:1], lines[1:])
+    random.Random(cell.seed).shuffle(rows)
+    if cell.rows != "all":
+        count = int(cell.rows)
+        valid = count // 10
+    else:
+        valid = min(WHOLE_VALID, len(rows) // 10)
+        count = len(rows) - valid
+    for name, part in (("train", rows[:count]), ("valid", rows[count : count + valid])):
+        (folder / "raw" / f"{name}.tsv").write_text("\n".join([*head, *part]) + "\n", encoding="utf-8")
+    shutil.copy(data / DATA[cell.data] / "dev.tsv", folder / "raw" / "test.tsv")
+    os.chdir(folder)
+    place, task = TaskPlace("x"), cell.task()
+    print(cell.set, validate(task, place), flush=True)
+    augment(task, place)
+    tokenize(task, place)
+
+
+def run(cell: Cell) -> None:
+    """Train and evaluate one cell, and write its JSON."""
+    folder = WORK / "cells" / cell.name
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(WORK / "sets" / cell.set, folder)
+    os.chdir(folder)
+    place, task = TaskPlace("x"), cell.task()
+    found = article(task, place) if cell.method == "article" else through_the_stages(task, place)
+    counts = json.loads(place.quality.read_text(encoding="utf-8"))["splits"]
+    libraries = machine("torch", "transformers", "peft")
+    told = {"data": cell.data, "rows": cell.rows, "method": cell.method, "seed": cell.seed, "train": cell.train()}
+    told |= {"splits": counts, **found, "machine": libraries}
+    CELLS.mkdir(exist_ok=True)
+    cell.path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(folder)
+    print(f"{cell.name}: {task.metric} {found['tuned'][task.metric]:.3f}")
+
+
+def through_the_stages(task: Task, place: TaskPlace) -> dict[str, Any]:
+    from biasline.evaluation.evaluate import evaluate
+    from biasline.training.train import train
+
+    train(task, place, lambda start: lambda step, values: None)
+    evaluate(task, place)
+    report = json.loads(place.train_report.read_text(encoding="utf-8"))
+    metrics = json.loads(place.metrics.read_text(encoding="utf-8"))
+    kept = {name: report[name] for name in ("trainable", "bytes", "steps", "kept_step")}
+    return {name: metrics[name] for name in ("tuned", "base", "probe", "test_sha256")} | kept
+
+
+def article(task: Task, place: TaskPlace) -> dict[str, Any]:
+    """What the stages refuse to do: the classifier's weights stay at random values."""
+    import numpy as np
+    import torch
+
+    from biasline.bases.load import load_classifier
+    from biasline.bases.pin import verified_folder
+    from biasline.evaluation.classify import class_metrics, probabilities
+    from biasline.tokens.sets import read_summary, read_token_set
+    from biasline.training.batches import Plan
+    from biasline.training.loop import Sets, fit
+    from biasline.training.loss import ClassLabels
+    from biasline.training.methods import WholeTuning
+
+    torch.set_num_threads(task.train.threads)
+    labels = read_summary(place)["labels"]
+    pin, folder = verified_folder(Path(task.base))
+    model, _ = load_classifier(pin, folder, task.load, labels, task.train.seed, pooling=task.train.pooling)
+    chosen = {name: part for name, part in model.named_parameters() if "bias" in name}
+    for part in chosen.values():
+        part.requires_grad_(True)
+    rows, test = read_token_set(place, "train"), read_token_set(place, "test").to_list()
+    plan, pad = Plan.of(len(rows), task.train), model.config.pad_token_id
+    sets = Sets(rows, read_token_set(place, "valid"), ClassLabels(), pad)
+    history = fit(model, WholeTuning({"biases": list(chosen.values())}), plan, sets, task.train, lambda *_: None)
+    given = [labels[number] for number in np.argmax(probabilities(model, test, pad, 64), -1)]
+    reference = [labels[row["labels"]] for row in test]
+    biases = sum(part.numel() for part in chosen.values())
+    return {
+        "tuned": class_metrics(reference, given, labels),
+        "trainable": {"biases": biases, "head": 0, "total": biases},
+        "steps": plan.total_steps,
+        "kept_step": history.best_step,
+    }
+
+
+def page() -> str:
+    """The table: a line per method, a column per data set and size; mean and range over seeds."""
+    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for one in cells():
+        if done(one):
+            told = json.loads(one.path.read_text(encoding="utf-8"))
+            found.setdefault((one.data, one.rows, one.method), []).append(told)
+    columns = list(dict.fromkeys((data, rows) for data, rows, _ in found))
+    lines = ["# Methods on MiniLM (22.7 M parameters): GLUE dev sets", ""]
+    lines += [
+        "`python -m benchmarks.classification`; mean over seeds, in brackets lowest and highest. Accuracy, for CoLA"
+    ]
+    lines += ["Matthews correlation.", ""]
+    lines += ["| | trained | head | bytes | " + " | ".join(_heading(column, found) for column in columns) + " |"]
+    lines += ["|---|---:|---:|---:|" + "---|" * len(columns)]
+    cells_of = {
+        column: [cell for key, cells in found.items() if key[:2] == column for cell in cells] for column in columns
+    }
+    base = [
+        _told([cell["base"][_metric(column)] for cell in cells_of[column] if "base" in cell][:1]) for column in columns
+    ]
+    lines += [f"| majority | | | | {' | '.join(base)} |"]
+    for method in METHODS:
+        given = next((cells[0] for key, cells in found.items() if key[2] == method), None)
+        if given is None:
+            continue
+        counts = given["trainable"]
+        values = [
+            _told([cell["tuned"][_metric(column)] for cell in found.get((*column, method), [])]) for column in columns
+        ]
+        size = f"{given['bytes']:,}" if "bytes" in given else ""
+        lines += [
+            f"| {method} | {counts['total'] - counts['head']:,} | {counts['head']:,} | {size} | {' | '.join(values)} |"
+        ]
+    lines += ["", *_distances(found, columns)]
+    return "\n".join(lines) + "\n"
+
+
+def _distances(
+    found: dict[tuple[str, str, str], list[dict[str, Any]]], columns: Sequence[tuple[str, str]]
+) -> list[str]:
+    """BitFit beside full tuning and LoRA on the same rows, seed by seed."""
+    lines = ["Seed by seed on the same rows, `bitfit-all` less the other, in points:", ""]
+    for column in columns:
+        own = {cell["seed"]: cell["tuned"][_metric(column)] for cell in found.get((*column, "bitfit-all"), [])}
+        for other in ("full", "lora-all", "lora-query+value"):
+            theirs = {cell["seed"]: cell["tuned"][_metric(column)] for cell in found.get((*column, other), [])}
+            pairs = [100 * (own[seed] - theirs[seed]) for seed in own if seed in theirs]
+            if pairs:
+                listed = ", ".join(f"{value:+.1f}" for value in pairs)
+                lines += [f"- {' '.join(column)} rows, {other}: {statistics.mean(pairs):+.1f} ({listed})"]
+    return lines
+
+
+def _heading(column: tuple[str, str], found: dict[tuple[str, str, str], list[dict[str, Any]]]) -> str:
+    cells = [cell for key, cells in found.items() if key[:2] == column for cell in cells]
+    seeds = len({cell["seed"] for cell in cells})
+    return f"{column[0]} {cells[0]['splits']['train']:,} rows ({seeds} seed{'s' if seeds > 1 else ''})"
+
+
+def _metric(column: tuple[str, str]) -> str:
+    return Cell(*column, "bitfit-all", 0).task().metric
+
+
+def _told(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    middle = f"{statistics.mean(values):.3f}"
+    return middle if len(values) == 1 else f"{middle} [{min(values):.3f}, {max(values):.3f}]"
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,102 @@
+"""Regression: the tuned model's scores beside the mean, and beside what the frozen base knows already."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from biasline.evaluation.heads import features, head_outputs
+from biasline.evaluation.statistics import fisher_interval
+
+_DIGITS = 6
+
+
+def scores(
+    model: Any, rows: Sequence[dict[str, Any]], pad: int, batch_size: int, scale: Mapping[str, float]
+) -> np.ndarray:
+    """The model's score of each row, (rows,), in the data's own units.
+
+    Args:
+        scale: `mean` and `std` of the training rows' scores, which the head's output is in units of.
+    """
+    return scale["mean"] + scale["std"] * head_outputs(model, rows, pad, batch_size)[:, 0].astype(np.float64)
+
+
+def probed(
+    model: Any, train: Sequence[dict[str, Any]], test: Sequence[dict[str, Any]], pad: int, batch_size: int
+) -> np.ndarray:
+    """Scores that a ridge regression on the frozen base's mean hidden states gives to test rows, (rows,).
+
+    Args:
+        train: training rows with their scores as `labels`.
+    """
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    probe = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(0, 5, 11)))
+    probe.fit(features(model, train, pad, batch_size), [row["labels"] for row in train])
+    return probe.predict(features(model, test, pad, batch_size))
+
+
+def score_metrics(reference: np.ndarray, given: np.ndarray) -> dict[str, float]:
+    """pearson with its interval, spearman, root mean square and mean absolute error, in the data's own units.
+
+    A constant is correlated with nothing: 0 for both.
+    """
+    from scipy.stats import spearmanr
+
+    error = given - reference
+    varied = min(np.ptp(reference), np.ptp(given)) > 0 and len(reference) > 1
+    pearson = float(np.corrcoef(reference, given)[0, 1]) if varied else 0.0
+    low, high = fisher_interval(pearson, len(reference))
+    values = {
+        "pearson": pearson,
+        "pearson_low": low,
+        "pearson_high": high,
+        "spearman": float(spearmanr(reference, given).statistic) if varied else 0.0,
+        "rmse": math.sqrt(float((error**2).mean())),
+        "mae": float(np.abs(error).mean()),
+    }
+    return {name: round(value, _DIGITS) for name, value in values.items()}
+
+
+def predictions(test: pl.DataFrame, given: np.ndarray, mean: float) -> pl.DataFrame:
+    """Test rows with the training mean as `base`, the model's score as `tuned`, and what each is off by (`…_error`)."""
+    reference = test["score"].cast(pl.Float64)
+    base, tuned = pl.repeat(mean, test.height, eager=True), pl.Series(given)
+    return test.with_columns(
+        base.round(_DIGITS).alias("base"),
+        tuned.round(_DIGITS).alias("tuned"),
+        (base - reference).round(_DIGITS).alias("base_error"),
+        (tuned - reference).round(_DIGITS).alias("tuned_error"),
+    )
+
+
+def score_slices(frame: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:
+    """Mean absolute error of the mean and of the tuned model per value of each slice column.
+
+    Args:
+        frame: predictions with `base_error` and `tuned_error`.
+
+    Returns: columns as `scoring.slice_table`; the interval is that of the mean by the normal distribution.
+    """
+    rows = []
+    for name in slices:
+        for (value,), part in sorted(frame.group_by(name), key=lambda item: str(item[0][0])):
+            off = part["tuned_error"].abs()
+            mean, half = float(off.mean()), 1.96 * float(off.std() or 0.0) / math.sqrt(part.height)
+            rows.append(
+                [name, str(value), part.height, float(part["base_error"].abs().mean()), mean, mean - half, mean + half]
+            )
+    schema = {"slice": pl.String, "value": pl.String, "rows": pl.Int64, "base": pl.Float64, "tuned": pl.Float64}
+    schema |= {"tuned_low": pl.Float64, "tuned_high": pl.Float64}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def furthest(predictions: pl.DataFrame, count: int) -> pl.DataFrame:
+    """The rows whose score the model is furthest from, furthest first."""
+    order = predictions.with_columns(pl.col("tuned_error").abs().alias("off"))
+    return order.sort(["off", "row"], descending=[True, False]).drop("off").head(count)
