@@ -195,8 +195,8 @@ class Train(Group):
     )
     pooling: Literal["auto", "model", "mean"] = Field(
         "auto",
-        description="what a new head reads: the model's own pooler, or the mean over a text's tokens; auto: "
-        "the mean where the base's files have no pooler",
+        description="what a new head reads: the model's own pooler, or the mean over a text's tokens; auto: the mean "
+        "where the base's files have no pooler, or say that it was trained so",
     )
     lora: Lora = Lora()
     class_weights: Literal["none", "balanced"] = Field(

@@ -1,9 +1,12 @@
+import json
+
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel, BloomConfig, BloomModel
 
 from biasline.bases.create import create_pin
 from biasline.bases.load import load_classifier
+from biasline.bases.pin import verify
 from biasline.bases.pooling import pools_by_mean
 from biasline.bitfit import inspect_biases
 from biasline.errors import BiaslineError
@@ -90,3 +93,20 @@ def test_a_head_of_another_pooler_does_not_stay_frozen_on_a_mean(tmp_path):
         load(base, pooling="mean")
     assert load(base, pooling="mean", head="train")[1] == ["classifier.weight", "classifier.bias"]
     assert load(base)[1] == []
+
+
+def test_a_sentence_encoders_own_files_say_how_it_is_read(base, tmp_path):
+    """`auto` takes the mean where pinned files say so, although there is a pooler; an unpinned file says nothing."""
+    pin, folder = base
+    assert not pools_by_mean(load(base)[0].base_model)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    assert not pools_by_mean(load(base)[0].base_model)
+    pinned = create_pin(str(folder), tmp_path / "again.json")
+    assert set(pinned.files) - set(pin.files) == {"1_Pooling/config.json"}
+    assert pools_by_mean(load((pinned, folder))[0].base_model)
+    assert not pools_by_mean(load((pinned, folder), pooling="model")[0].base_model)
+    (folder / "1_Pooling/config.json").write_text(json.dumps({"pooling_mode_cls_token": True}))
+    with pytest.raises(BiaslineError, match="has changed since it was pinned"):
+        verify(pinned, folder)
+    assert not pools_by_mean(load((create_pin(str(folder), tmp_path / "cls.json"), folder))[0].base_model)

@@ -27,7 +27,8 @@ def package(workspace, seed, labels=(), **more):
 def moved(path, task, seed, labels):
     """A task whose biases and head were moved at random, as training would."""
     pin = read_pin(path)
-    empty = Package(task, _Labelled(labels), pin, path)
+    about = {"pooling": "mean"} if task.train.pooling == "mean" else {}
+    empty = Package(task, _Labelled(labels, about), pin, path)
     model = empty.load(empty.base())
     head = [name for name, _ in model.named_parameters() if name.startswith(("score", "classifier"))]
     tuning = tune_biases(model, "attention+mlp", head=head)
@@ -36,16 +37,16 @@ def moved(path, task, seed, labels):
         for master in tuning.masters:
             master.add_(torch.randn(master.shape, generator=generator) * 0.3)
     base = {"name": pin.name, "digest": pin.digest}
-    return Package(task, BiasDelta.of(tuning, base=base, labels=labels), pin, path)
+    return Package(task, BiasDelta.of(tuning, base=base, about=about, labels=labels), pin, path)
 
 
 class _Labelled:
     """As much of a delta as loading its base asks for."""
 
-    def __init__(self, labels):
+    def __init__(self, labels, about):
         self.manifest = self
         self.labels = list(labels)
-        self.head = ()
+        self.about = about
 
 
 TEXTS = ["Count to three.", "What a fine day"]

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from biasline.bases.pin import Pin
+from biasline.bases.pin import POOLING_FILE, Pin
 from biasline.bases.pooling import can_pool_by_mean, pool_by_mean
 from biasline.bitfit import inspect_biases
 from biasline.errors import BiaslineError, shown
+from biasline.jsonfile import load_json
 from biasline.params import Load
 
 
@@ -61,8 +62,8 @@ def load_classifier(
         seed: of a new head's first values.
         head: what becomes of a head that the base has: `auto` keeps it frozen, `train` trains it whole, `new` puts
             a new one in its place. One for another number of labels is always replaced.
-        pooling: what the head reads: the base's own pooler (`model`), the mean over the tokens (`mean`), or the mean
-            where the base's files have no pooler (`auto`).
+        pooling: what the head reads: the base's own pooler (`model`), the mean over the tokens (`mean`), or (`auto`) the
+            mean where the base's files have no pooler, or say that it was trained to be read by the mean.
 
     Returns: the model, frozen, and the names of the head's parameters that are to be trained: a new head's, and a
     pooler's where the base was trained without one.
@@ -94,7 +95,8 @@ def load_classifier(
             f"train.pooling: mean: {type(model).__name__} has no pooler that a mean could stand for",
             "leave it out: this architecture's head reads the hidden states in a way of its own",
         )
-    by_mean = pooling == "mean" or (pooling == "auto" and bool(poolers) and can_pool_by_mean(body))
+    wants_mean = bool(poolers) or _trained_by_mean(pin, folder)
+    by_mean = pooling == "mean" or (pooling == "auto" and wants_mean and can_pool_by_mean(body))
     if by_mean:
         pool_by_mean(body)
         missing = [name for name in missing if name not in poolers]
@@ -118,6 +120,13 @@ def load_classifier(
                 "call the labels so in the data, or start a new head with train.head: new",
             )
     return model, [*missing, *existing] if head == "train" else missing
+
+
+def _trained_by_mean(pin: Pin, folder: Path) -> bool:
+    """Whether a sentence encoder's own files say that its vectors are the mean over the tokens."""
+    return POOLING_FILE in pin.files and bool(
+        load_json(folder / POOLING_FILE, "restore the base's files").get("pooling_mode_mean_tokens")
+    )
 
 
 def _refill(model: Any, names: Sequence[str]) -> None:

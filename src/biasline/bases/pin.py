@@ -29,7 +29,9 @@ TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "chat_template.jinja",
 )
-MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
+# How a sentence encoder was trained to be read.
+POOLING_FILE = "1_Pooling/config.json"
+MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json", POOLING_FILE)
 BIN_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -116,7 +118,7 @@ def chosen_files(folder: Path) -> list[str]:
     weights = sorted(name for name in names if name.endswith(".safetensors"))
     if not weights:
         weights = sorted(name for name in names if name in BIN_FILES or name.startswith("pytorch_model-"))
-    return sorted(names & {*TOKENIZER_FILES, *MODEL_FILES}) + weights
+    return sorted(name for name in {*TOKENIZER_FILES, *MODEL_FILES} if (folder / name).is_file()) + weights
 
 
 def locate(pin: Pin, pin_path: Path | None) -> Path:

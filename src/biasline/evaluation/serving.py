@@ -14,6 +14,7 @@ from torch import nn
 from biasline.bases.load import best_device, load_causal_lm, load_classifier
 from biasline.bases.match import check_base
 from biasline.bases.pin import Pin, locate, verify
+from biasline.bases.pooling import pools_by_mean
 from biasline.bitfit import BiasDelta
 from biasline.errors import BiaslineError
 from biasline.evaluation.predict import Predictor
@@ -55,14 +56,17 @@ class Package:
         """Whether it has a head of its own, not that of a language model."""
         return self.task.kind != "instruction"
 
+    @property
+    def by_mean(self) -> bool:
+        """Whether its head was trained on a mean over the tokens."""
+        return self.delta.manifest.about.get("pooling") == "mean"
+
     def load(self, folder: Path) -> Any:
         """The base as the kind of model that the task wants, without the delta."""
         task, labels = self.task, self.delta.manifest.labels
         if self.headed:
             chosen = task.train
-            # A head that has a pooler in it was trained with that one.
-            own = any(".pooler." in name for name in self.delta.manifest.head)
-            pooling = "model" if own else chosen.pooling
+            pooling = "mean" if self.by_mean else "model"
             model, _ = load_classifier(self.pin, folder, task.load, labels, chosen.seed, chosen.head, pooling=pooling)
         else:
             model = load_causal_lm(self.pin, folder, task.load)
@@ -106,7 +110,6 @@ class SharedBase:
         self.loads = 0
         self._predictors: dict[str, Predictor] = {}
         self._on: str | None = None
-        self._pooling = ""
         body: nn.Module | None = None
         # A language model first: any classifier can stand on its Transformer, not the other way round.
         for name in sorted(names, key=lambda name: self._packages[name].headed):
@@ -116,7 +119,7 @@ class SharedBase:
                 model = package.load(folder)
                 self.loads += 1
                 if body is None:
-                    body, self._pooling = model.base_model, package.task.train.pooling
+                    body = model.base_model
             self._predictors[name] = Predictor.of(package.task, package.delta.manifest, model, package.pin, folder)
         self.load_s = time.perf_counter() - started
 
@@ -137,7 +140,7 @@ class SharedBase:
             return None
         if not package.headed:
             return next(one.model for name, one in self._predictors.items() if not self._packages[name].headed)
-        if getattr(body, "pooler", None) is not None and package.task.train.pooling != self._pooling:
+        if getattr(body, "pooler", None) is not None and pools_by_mean(body) != package.by_mean:
             return None
         from transformers import AutoModelForSequenceClassification
 

@@ -117,10 +117,12 @@ def fit(model: nn.Module, tuning: Tuning, plan: Plan, sets: Sets, params: Train,
             valid_loss, valid_accuracy = validated(model, sets, params.micro_batch_size, accelerator)
             if not math.isfinite(valid_loss):
                 raise BiaslineError(f"step {done}: the validation loss is {valid_loss}", "lower train.learning_rate")
-            # A head grows surer than it should be long before it gives worse labels: of labels, right ones count, and
-            # of equally good steps the later.
+            # A head grows surer than it should be long before it gives worse labels: of labels, right ones count. They
+            # are counted on few rows, so that the highest count is often luck: a later step, trained longer and at a
+            # lower rate, stands for it unless it is worse by more than a standard error.
             merit = -valid_loss if valid_accuracy is None else valid_accuracy
-            if merit > highest or (merit == highest and valid_accuracy is not None) or params.keep == "last":
+            spared = 0.0 if valid_accuracy is None else _standard_error(valid_accuracy, len(sets.valid))
+            if merit > highest - spared or params.keep == "last":
                 history.best_step, history.best_loss = done, valid_loss
                 best = _copies(masters)
             waited = 0 if merit > highest else waited + 1
@@ -167,6 +169,11 @@ def validated(model: nn.Module, sets: Sets, batch_size: int, accelerator: Accele
     sums = torch.tensor([total, targets, right], dtype=torch.float64, device=accelerator.device)
     total, targets, right = accelerator.reduce(sums, "sum").tolist()
     return total / targets, right / targets if sets.objective.labelled else None
+
+
+def _standard_error(share: float, rows: int) -> float:
+    """Of a share of rows that are right."""
+    return math.sqrt(max(share * (1 - share), 0.0) / rows)
 
 
 def _copies(masters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
