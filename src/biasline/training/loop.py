@@ -122,7 +122,7 @@ def fit(model: nn.Module, tuning: Tuning, plan: Plan, sets: Sets, params: Train,
             # lower rate, stands for it unless it is worse by more than a standard error.
             merit = -valid_loss if valid_accuracy is None else valid_accuracy
             spared = 0.0 if valid_accuracy is None else _standard_error(valid_accuracy, len(sets.valid))
-            if merit > highest - spared or params.keep == "last":
+            if merit >= highest - spared or params.keep == "last":
                 history.best_step, history.best_loss = done, valid_loss
                 best = _copies(masters)
             waited = 0 if merit > highest else waited + 1
