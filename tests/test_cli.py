@@ -54,7 +54,7 @@ def test_task_add_writes_a_task_that_checks(workspace):
     assert run(*arguments, "--kind", "classification").returncode == 0
     assert "kind: classification" in Path("params.yaml").read_text()
     assert "there already: a classification" in run(*arguments).stderr
-    assert run(*arguments, "--kind", "regression").returncode == 2
+    assert run(*arguments, "--kind", "ranking").returncode == 2
 
 
 def test_inspect_and_pin(workspace):

@@ -128,6 +128,9 @@ def predict(
     text: Annotated[
         str | None, typer.Argument(help="Instruction or text; left out, lines are read from stdin.")
     ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Rows to ask: JSON, JSON Lines, CSV, TSV, Parquet, or text line by line.")
+    ] = None,
     tasks: Annotated[str, typer.Option(help="Several tasks, as a,b,c: the base is loaded once, deltas swapped.")] = "",
     second: Annotated[str, typer.Option("--input", help="The instruction's input, or a pair's second text.")] = "",
     alias: Annotated[str, typer.Option(help="Which version: champion, candidate, previous.")] = "champion",
@@ -138,21 +141,23 @@ def predict(
         raise typer.BadParameter("name one task, or several with --tasks")
     several = list(dict.fromkeys(name.strip() for name in tasks.split(",") if name.strip()))
     names, asked = (several, task) if tasks else ([task or ""], text)
-    kinds = {name: _task(name).kind for name in names}
-    texts = [asked] if asked is not None else [line.rstrip("\n") for line in sys.stdin]
-    if not any(line.strip() for line in texts):
-        raise BiaslineError("nothing asked", "give a text, or lines on standard input")
-    for number, line in enumerate(texts, 1):
-        if not line.strip():
-            raise BiaslineError(f"line {number} is empty, so answers would not stand beside their lines", "take it out")
+    chosen = {name: _task(name) for name in names}
+    if file is not None and (asked is not None or second):
+        raise typer.BadParameter("either a text or --file")
 
     from biasline.data.kinds import KINDS
     from biasline.registry.ask import ask
 
-    rows = {
-        name: [dict(zip(KINDS[kind].prompt, (line, second), strict=True)) for line in texts]
-        for name, kind in kinds.items()
-    }
+    if file is not None:
+        from biasline.data.sources import read_asked
+
+        rows = {name: read_asked(file, KINDS[one.kind], one.source) for name, one in chosen.items()}
+    else:
+        texts = _asked(asked)
+        rows = {
+            name: [dict(zip(KINDS[one.kind].prompt, (line, second), strict=True)) for line in texts]
+            for name, one in chosen.items()
+        }
     told = []
     for name, answers in ask(rows, alias, bool(tasks), lambda line: print(line, file=sys.stderr)):
         for row, answer in zip(rows[name], answers, strict=True):
@@ -161,8 +166,22 @@ def predict(
     _show(told, as_json, _told_answer)
 
 
+def _asked(text: str | None) -> list[str]:
+    """The texts of the command line or of standard input, a line each."""
+    texts = [text] if text is not None else [line.rstrip("\n") for line in sys.stdin]
+    if not any(line.strip() for line in texts):
+        raise BiaslineError("nothing asked", "give a text, lines on standard input, or --file")
+    for number, line in enumerate(texts, 1):
+        if not line.strip():
+            raise BiaslineError(f"line {number} is empty, so answers would not stand beside their lines", "take it out")
+    return texts
+
+
 def _told_answer(row: dict[str, Any]) -> str:
-    answer = row["output"] if "output" in row else f"{row['label']}\t{row['probability']:.4f}"
+    if "label" in row and "probability" in row:
+        answer = f"{row['label']}\t{row['probability']:.4f}"
+    else:
+        answer = f"{row['score']:.4f}" if "score" in row else row["output"]
     return f"{row['task']}\t{answer}" if "task" in row else answer
 
 

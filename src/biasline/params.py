@@ -37,7 +37,7 @@ class Group(BaseModel):
         if isinstance(values, Mapping):
             for name, value in values.items():
                 field = cls.model_fields.get(name)
-                if isinstance(value, bool) and field is not None and field.annotation in (int, float):
+                if isinstance(value, bool) and field is not None and field.annotation in (int, float, float | None):
                     raise ValueError(f"{name}: {str(value).lower()} is no number")
         return values
 
@@ -202,14 +202,19 @@ class Train(Group):
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced: each label has the same weight in the loss, however many rows it has"
     )
-    learning_rate: float = Field(1e-3, gt=0, le=100, description="peak; biases want 10 to 100 times a full-tuning rate")
+    learning_rate: float | None = Field(
+        None, gt=0, le=100, description="peak; empty: by method and by the base's width (biases want the most)"
+    )
     epochs: float = Field(3.0, gt=0, description="passes over the training rows")
     min_steps: int = Field(400, ge=1, description="at least so many steps: a few epochs of few rows under-train biases")
     batch_size: int = Field(32, ge=1, description="rows per optimizer step, over all ranks and accumulation")
     micro_batch_size: int = Field(32, ge=1, description="rows per forward pass; lower it when memory runs out")
     warmup: Share = Field(0.06, description="share of the steps in which the rate climbs to its peak")
-    head_learning_rate: float = Field(
-        1e-3, gt=0, le=100, description="peak for a new head (of a classification or regression), trained whole"
+    head_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="peak for a new head (of a classification or regression), trained whole; empty: likewise",
     )
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="the rate after warm-up")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")

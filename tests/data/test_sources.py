@@ -8,7 +8,7 @@ import pytest
 
 from biasline.data import files
 from biasline.data.kinds import KINDS
-from biasline.data.sources import read_examples
+from biasline.data.sources import read_asked, read_examples
 from biasline.errors import BiaslineError
 from biasline.params import Source
 
@@ -474,3 +474,41 @@ def test_a_history_that_is_no_dialogue_stays_metadata(tmp_path):
     first, second = (json.loads(text) for text in frame_of(put(tmp_path, json.dumps(rows)))["history"])
     assert first == [["user", "hi"], ["assistant", "yo"]]
     assert second[0] == ["user", "model"] and len(second) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("asked.txt", "a joy\na bore\n"),
+        ("asked.csv", "review,stars\na joy,5\na bore,1\n"),
+        ("asked.tsv", "sentence\tlabel\na joy\t1\na bore\t0\n"),
+        ("asked.jsonl", '{"text": "a joy"}\n{"text": "a bore", "text_pair": null}\n'),
+        ("asked.json", '[{"text": "a joy", "label": "good"}, {"text": "a bore", "label": "bad"}]'),
+    ],
+)
+def test_rows_that_a_model_is_asked_need_no_answer(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    rows = read_asked(tmp_path / name, KINDS["classification"], Source())
+    assert [(row["text"], row.get("text_pair", "")) for row in rows] == [("a joy", ""), ("a bore", "")]
+
+
+def test_presets_and_instructions_are_read_for_asking_too(tmp_path):
+    (tmp_path / "a.tsv").write_text("sentence\nIt rained.\n")
+    assert read_asked(tmp_path / "a.tsv", KINDS["classification"], Source(preset="sst2"))[0]["text"] == "It rained."
+    (tmp_path / "b.jsonl").write_text(json.dumps({"prompt": "Add", "input": "1 and 2"}) + "\n")
+    (row,) = read_asked(tmp_path / "b.jsonl", KINDS["instruction"], Source())
+    assert (row["instruction"], row["input"], row["history"]) == ("Add", "1 and 2", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.txt", "one\n\ntwo\n", "row 2 has no text"),
+        ("a.json", '[{"text": "one"}, {"text": " "}]', "row 2 has no text"),
+        ("a.csv", "colour,size\nred,3\n", "no column for 'text'"),
+    ],
+)
+def test_rows_without_a_text_are_not_asked(tmp_path, name, text, told):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(BiaslineError, match=told):
+        read_asked(tmp_path / name, KINDS["classification"], Source())

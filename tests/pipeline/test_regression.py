@@ -75,7 +75,7 @@ def test_a_regression_goes_through_every_stage_and_is_served(stars, workspace):
     predictions = pl.read_parquet(stars.predictions)
     verdict = judge(task.gates, task.metric, metrics, predictions)
     assert [gate.name for gate in verdict.gates] == ["floor", "better than the untuned base"]
-    assert verdict.passed and "squared error saved" in verdict.gates[1].told
+    assert verdict.passed and f"tuned {metrics['tuned']['pearson']:.4f}; difference" in verdict.gates[1].told
 
     import mlflow
 

@@ -1,5 +1,7 @@
 import polars as pl
+import pytest
 
+from biasline.evaluation.classify import class_metrics
 from biasline.params import Gates
 from biasline.registry.gates import judge
 
@@ -49,3 +51,24 @@ def test_token_accuracy_is_compared_row_by_row_where_it_is_known():
     assert verdict.passed
     assert "difference +0.6250" in verdict.gates[1].told
     assert "over 2 rows" in verdict.gates[1].told
+
+
+def labelled(right, rows=200):
+    """A test set of one rare label in ten, a base that always gives the other, a model right on so many of the rare."""
+    rare = rows // 10
+    label = ["rare"] * rare + ["often"] * (rows - rare)
+    tuned = ["rare"] * right + ["often"] * (rows - right)
+    frame = pl.DataFrame({"label": label, "base": ["often"] * rows, "tuned": tuned})
+    frame = frame.with_columns((pl.col(who) == pl.col("label")).alias(f"{who}_exact") for who in ("base", "tuned"))
+    values = {"base": class_metrics(label, ["often"] * rows, ["often", "rare"])}
+    values["tuned"] = class_metrics(label, tuned, ["often", "rare"])
+    return {**values, "positive_label": "rare"}, frame
+
+
+@pytest.mark.parametrize("metric", ["mcc", "f1", "f1_macro"])
+def test_a_benchmarks_own_metric_is_compared_on_the_same_rows(metric):
+    good = judge(Gates(floor=0.1), metric, *labelled(right=15))
+    assert good.passed
+    gain = labelled(15)[0]["tuned"][metric] - labelled(15)[0]["base"][metric]
+    assert f"difference {gain:+.4f}" in good.gates[1].told and "over 200 rows" in good.gates[1].told
+    assert not judge(Gates(floor=0.0), metric, *labelled(right=0)).passed

@@ -12,7 +12,7 @@ from biasline.errors import BiaslineError
 from biasline.evaluation.evaluate import evaluate
 from biasline.params import Load, Train
 from biasline.tokens.sets import tokenize
-from biasline.training.methods import WholeTuning, apply_tuned, make_ready
+from biasline.training.methods import WholeTuning, apply_tuned, make_ready, with_rates
 from biasline.training.train import train
 
 LABELS = ["no", "yes"]
@@ -191,3 +191,27 @@ def test_methods_share_the_token_sets(trained):
     before = hashes(place.tokens)
     tokenize(with_method(task, "lora"), place)
     assert hashes(place.tokens) == before
+
+
+@pytest.mark.parametrize(
+    ("method", "rates"),
+    [("bitfit", (0.012, 0.012)), ("head", (0.012, 0.012)), ("lora", (0.0024, 0.0024)), ("full", (0.00024, 0.0024))],
+)
+def test_a_rate_that_is_left_out_goes_by_method_and_width(base, method, rates):
+    model, _ = classifier(base)
+    assert model.config.hidden_size == 160
+    chosen = with_rates(Train(method=method), model)
+    assert (chosen.learning_rate, chosen.head_learning_rate) == rates
+    asked = with_rates(Train(method=method, learning_rate=0.5), model)
+    assert (asked.learning_rate, asked.head_learning_rate) == (0.5, rates[1])
+    model.config.hidden_size = 1600
+    assert with_rates(Train(method=method), model).learning_rate == pytest.approx(rates[0] / 10)
+
+
+def test_the_rate_that_was_taken_is_in_the_report(trained):
+    task, place = trained
+    train(with_method(task, "bitfit", learning_rate=None), place, no_report)
+    report = json.loads(place.train_report.read_text())
+    assert report["learning_rate"] == 0.012 and "head_learning_rate" not in report
+    row = place.history.read_text().splitlines()[-1]
+    assert 0 < float(row.split(",")[3]) <= 0.012

@@ -62,8 +62,8 @@ def load_classifier(
         seed: of a new head's first values.
         head: what becomes of a head that the base has: `auto` keeps it frozen, `train` trains it whole, `new` puts
             a new one in its place. One for another number of labels is always replaced.
-        pooling: what the head reads: the base's own pooler (`model`), the mean over the tokens (`mean`), or (`auto`) the
-            mean where the base's files have no pooler, or say that it was trained to be read by the mean.
+        pooling: what the head reads: the base's own pooler (`model`), the mean over the tokens (`mean`), or (`auto`)
+            the mean where the base's files have no pooler, or say that it was trained to be read by the mean.
 
     Returns: the model, frozen, and the names of the head's parameters that are to be trained: a new head's, and a
     pooler's where the base was trained without one.

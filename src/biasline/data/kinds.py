@@ -14,12 +14,14 @@ class Kind:
         context: what was said before: `history`, a JSON list of [role, content], empty for a single turn.
         answer: the column that it is to produce; required.
         aliases: our column → names that files use for it, best first.
+        answered: whether rows have their answer; those that a model is asked need none.
     """
 
     prompt: tuple[str, ...]
     answer: str
     aliases: dict[str, tuple[str, ...]]
     context: tuple[str, ...] = ()
+    answered: bool = True
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -29,11 +31,11 @@ class Kind:
     @property
     def columns(self) -> tuple[str, ...]:
         """All of our columns; any other column of a file is metadata."""
-        return (*self.given, self.answer)
+        return (*self.given, self.answer) if self.answered else self.given
 
     @property
     def required(self) -> tuple[str, ...]:
-        return (self.prompt[0], self.answer)
+        return (self.prompt[0], self.answer) if self.answered else self.prompt[:1]
 
 
 # A column of whole dialogues: lists of {role, content}, or of {from, value} as ShareGPT has them.

@@ -116,7 +116,7 @@ def read_examples(data: Path, kind: Kind, source: Source) -> Examples:
     columns += [pl.col(_RAW + name).alias(called[name]) for name in further]
     columns += [pl.col(name) for name in ("file", FIXED_SPLIT) if name in raw.columns]
     frame = raw.select(columns)
-    if preset is not None and preset.labels:
+    if preset is not None and preset.labels and kind.answered:
         numbers = {str(number): name for number, name in enumerate(preset.labels)}
         frame = frame.with_columns(pl.col("label").str.strip_chars().replace(numbers))
     return Examples(frame, taken, (*headers.notes, *notes))
@@ -140,6 +140,26 @@ class _Headers:
         if note not in self.notes:
             self.notes.append(note)
         return False
+
+
+def read_asked(path: Path, kind: Kind, source: Source) -> list[dict[str, str]]:
+    """Rows that a model is to be asked: of a `.txt` each line, else the columns of the kind but for the answer.
+
+    Errors: as `read_examples`; `BiaslineError` naming the first row without its text.
+    """
+    first = kind.prompt[0]
+    if path.suffix == ".txt":
+        try:
+            rows = [{first: line} for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise BiaslineError(f"{shown(path)}: cannot be read: {error}", "a UTF-8 text file was expected") from None
+    else:
+        frame = read_examples(path, replace(kind, answered=False), source).frame
+        rows = frame.select(pl.col(kind.given).fill_null("")).to_dicts()
+    for number, row in enumerate(rows, 1):
+        if not row[first].strip():
+            raise BiaslineError(f"{shown(path)}: row {number} has no {first}", "answers stand beside rows: take it out")
+    return rows
 
 
 def _batched(records: Iterator[Record]) -> Iterator[list[Record]]:
@@ -208,7 +228,7 @@ def _take_columns(
         if said.filter(said != "").str.starts_with("[").all():  # else it is a text that is only called so
             taken[HISTORY] = lowered[HISTORY]
     notes = []
-    if not taken and kind.answer == "label" and all(name.isdecimal() for name in names):
+    if not taken and kind.answered and kind.answer == "label" and all(name.isdecimal() for name in names):
         taken, notes = _guess(raw, names)
     for ours in kind.required:
         if ours not in taken:

@@ -70,7 +70,7 @@ def model_card(
         "",
         "## Training",
         "",
-        f"{_trained(task, roles)}; learning rate {task.train.learning_rate:g}, {report['steps']} steps "
+        f"{_trained(task, roles)}; learning rate {report['learning_rate']:g}, {report['steps']} steps "
         f"of {task.train.batch_size} rows, step {report['kept_step']} kept; {made}. "
         f"Fingerprint `{report['fingerprint']}`, base pin {report['base']['digest'][:12]}.",
     ]

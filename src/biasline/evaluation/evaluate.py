@@ -90,6 +90,8 @@ def evaluate(task: Task, place: TaskPlace) -> str:
         table = slice_table(sliced, slices)
         sections = class_sections(found.predictions, labels, kind) if labels else []
     metrics = _metrics(test, task, report["fingerprint"], found)
+    if len(labels) == 2:
+        metrics["positive_label"] = labels[1]
     with replacing(place.predictions) as draft:
         write_parquet(found.predictions, draft)
     write_text(place.slices, table.write_csv(float_precision=6))

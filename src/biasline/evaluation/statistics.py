@@ -1,8 +1,11 @@
 """Intervals: for one proportion, one correlation, and for the difference of two models on the same rows."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 import numpy as np
 import polars as pl
-from scipy.stats import norm
+from scipy.stats import norm, rankdata
 
 CONFIDENCE = 0.95
 _RESAMPLES = 10_000
@@ -53,9 +56,68 @@ def paired_interval(tuned: np.ndarray, other: np.ndarray, seed: int = 0) -> tupl
     Returns: mean, low, high.
     """
     difference = np.asarray(tuned, dtype=np.float64) - np.asarray(other, dtype=np.float64)
+    return bootstrap_interval(lambda rows: difference[rows].mean(), len(difference), seed)
+
+
+def bootstrap_interval(
+    statistic: Callable[[np.ndarray], float], rows: int, seed: int = 0
+) -> tuple[float, float, float]:
+    """A statistic of some rows with its percentile bootstrap interval at `CONFIDENCE` (Efron 1979).
+
+    Args:
+        statistic: row numbers, (rows,), some of them more than once → value.
+        seed: of the resampling.
+
+    Returns: the value over all rows, low, high.
+    """
     generator = np.random.default_rng(seed)
-    means = np.empty(_RESAMPLES)
-    for index in range(_RESAMPLES):
-        means[index] = difference[generator.integers(0, len(difference), len(difference))].mean()
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(difference.mean()), float(low), float(high)
+    values = [statistic(generator.integers(0, rows, rows)) for _ in range(_RESAMPLES)]
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(statistic(np.arange(rows))), float(low), float(high)
+
+
+def metric_of(predictions: pl.DataFrame, who: str, name: str, positive: str = "") -> Callable[[np.ndarray], float]:
+    """A metric that is no mean over rows, as a function of row numbers: what a bootstrap asks for.
+
+    The values are those of metrics.json, counted anew, since scikit-learn takes milliseconds each time.
+
+    Args:
+        predictions: test rows as evaluation leaves them.
+        who: `base` or `tuned`.
+        name: `mcc`, `f1`, `f1_macro`, `pearson` or `spearman`.
+        positive: the label that f1 is of.
+    """
+    if name in ("pearson", "spearman"):
+        reference, given = predictions["score"].cast(pl.Float64).to_numpy(), predictions[who].to_numpy()
+        return partial(_correlation, reference, given, name == "spearman")
+    return _label_metric(predictions["label"].to_list(), predictions[who].to_list(), name, positive)
+
+
+def _correlation(reference: np.ndarray, given: np.ndarray, ranked: bool, rows: np.ndarray) -> float:
+    one, other = reference[rows], given[rows]
+    if ranked:
+        one, other = rankdata(one), rankdata(other)
+    return float(np.corrcoef(one, other)[0, 1]) if min(np.ptp(one), np.ptp(other)) > 0 else 0.0
+
+
+def _label_metric(
+    reference: Sequence[str], given: Sequence[str], name: str, positive: str
+) -> Callable[[np.ndarray], float]:
+    labels = sorted({*reference, *given})
+    number = {label: index for index, label in enumerate(labels)}
+    size = len(labels)
+    cells = np.array([number[one] * size + number[other] for one, other in zip(reference, given, strict=True)])
+
+    def statistic(rows: np.ndarray) -> float:
+        table = np.bincount(cells[rows], minlength=size * size).reshape(size, size).astype(np.float64)
+        hits, actual, said = table.diagonal(), table.sum(1), table.sum(0)
+        if name == "mcc":
+            total = table.sum()
+            spread = (total**2 - said @ said) * (total**2 - actual @ actual)
+            return float((hits.sum() * total - actual @ said) / np.sqrt(spread)) if spread > 0 else 0.0
+        f1 = 2 * hits / np.maximum(actual + said, 1)
+        if name == "f1":
+            return float(f1[number[positive]]) if positive in number else 0.0
+        return float(f1[(actual + said) > 0].mean())
+
+    return statistic

@@ -7,13 +7,11 @@ import numpy as np
 import polars as pl
 
 from biasline.errors import BiaslineError
-from biasline.evaluation.statistics import CONFIDENCE, paired_interval, row_scores
+from biasline.evaluation.statistics import CONFIDENCE, bootstrap_interval, metric_of, paired_interval, row_scores
 from biasline.params import Gates
 
-# Metrics that are means of a score per row; of the others, pairs of rows are compared by right answers, or by
-# squared errors.
+# Metrics that are means of a score per row.
 _PER_ROW = ("exact_match", "accuracy", "token_accuracy")
-_WHAT = dict.fromkeys(("pearson", "spearman"), "squared error saved")
 
 
 @dataclass(frozen=True)
@@ -62,20 +60,28 @@ def judge(gates: Gates, metric: str, metrics: dict[str, Any], predictions: pl.Da
     value, base = metrics["tuned"][metric], metrics["base"][metric]
     found = [Gate("floor", value >= gates.floor, f"{value:.4f} ≥ {gates.floor:.4f}")]
     if gates.better_than_base:
-        tuned, plain = (_per_row(predictions, who, metric) for who in ("tuned", "base"))
-        mean, low, high = paired_interval(tuned, plain)
-        what = "difference" if metric in _PER_ROW else f"of {_WHAT.get(metric, 'right answers')}, row by row,"
+        # Rows that tokenization left out have no likelihood, of neither model.
+        rows = predictions.filter(pl.col("tokens").is_not_null()) if metric == "token_accuracy" else predictions
+        mean, low, high = _gain(metric, metrics, rows)
         told = (
-            f"base {base:.4f}, tuned {value:.4f}; {what} {mean:+.4f}, {CONFIDENCE:.0%} paired interval "
-            f"[{low:+.4f}, {high:+.4f}] over {len(tuned)} rows"
+            f"base {base:.4f}, tuned {value:.4f}; difference {mean:+.4f}, {CONFIDENCE:.0%} paired interval "
+            f"[{low:+.4f}, {high:+.4f}] over {rows.height} rows"
         )
         found.append(Gate("better than the untuned base", low > 0, told))
     return Verdict(metric, tuple(found))
 
 
+def _gain(metric: str, metrics: dict[str, Any], predictions: pl.DataFrame) -> tuple[float, float, float]:
+    """Tuned less base, on the same rows, with its interval."""
+    if metric in _PER_ROW:
+        return paired_interval(*(_per_row(predictions, who, metric) for who in ("tuned", "base")))
+    positive = metrics.get("positive_label", "")
+    tuned, base = (metric_of(predictions, who, metric, positive) for who in ("tuned", "base"))
+    return bootstrap_interval(lambda rows: tuned(rows) - base(rows), predictions.height)
+
+
 def _per_row(predictions: pl.DataFrame, who: str, metric: str) -> np.ndarray:
-    """A model's score on each row; rows that have none (left out by tokenization) are dropped for both models alike."""
+    """A model's score on each row."""
     if metric != "token_accuracy":
         return row_scores(predictions, who)
-    scored = predictions.filter(pl.col("tokens").is_not_null())
-    return (scored[f"{who}_hits"] / scored["tokens"]).to_numpy()
+    return (predictions[f"{who}_hits"] / predictions["tokens"]).to_numpy()

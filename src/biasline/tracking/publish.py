@@ -55,7 +55,7 @@ def _called(task: Task) -> str:
     train = task.train
     chosen = {"bitfit": train.biases, "lora": train.lora.layers}.get(train.method)
     rate = train.head_learning_rate if train.method == "head" else train.learning_rate
-    return " ".join([train.method, *([chosen] if chosen else []), f"lr {rate:g}"])
+    return " ".join([train.method, *([chosen] if chosen else []), *([f"lr {rate:g}"] if rate else [])])
 
 
 def publish(client: "MlflowClient", record: Record) -> str:
@@ -129,7 +129,8 @@ def _params(record: Record, task: Task) -> dict[str, Any]:
         "trainable": report.get("trainable", {}).get("total"),
         "head": report.get("trainable", {}).get("head") or None,
         "trainable_share": report.get("trainable", {}).get("share"),
-        "learning_rate": train.learning_rate,
+        "learning_rate": report.get("learning_rate", train.learning_rate),
+        "head_learning_rate": report.get("head_learning_rate"),
         "schedule": train.schedule,
         "warmup": train.warmup,
         "epochs": train.epochs,

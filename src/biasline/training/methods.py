@@ -4,7 +4,8 @@ BitFit is what this project is about; the others are what it is compared with, o
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -143,6 +144,20 @@ class Trainee:
         return {**self.counts, "total": sum(self.counts.values()), "share": tuned / self.total}
 
 
+# Peak learning rates times the width of the base: found on a BERT of width 384, and the wider a model the lower they
+# have to be (Yang et al. 2022, Tensor Programs V, for Adam). (what is tuned, a new head)
+_PEAKS = {"bitfit": (1.92, 1.92), "head": (1.92, 1.92), "lora": (0.384, 0.384), "full": (0.0384, 0.384)}
+
+
+def with_rates(params: Train, model: Any) -> Train:
+    """The parameters with learning rates in the place of those that were left out, to two digits."""
+    width = model.config.get_text_config().hidden_size
+    peaks = (float(f"{peak / width:.2g}") for peak in _PEAKS[params.method])
+    asked = (params.learning_rate, params.head_learning_rate)
+    rates = [peak if given is None else given for given, peak in zip(asked, peaks, strict=True)]
+    return params.model_copy(update={"learning_rate": rates[0], "head_learning_rate": rates[1]})
+
+
 def make_ready(model: Any, head: list[str], params: Train) -> Trainee:
     """Freeze a base but for what `params.method` trains.
 
@@ -168,7 +183,8 @@ def apply_tuned(method: str, model: Any, place: TaskPlace) -> Any:
     if method == "lora":
         from peft import PeftModel
 
-        return PeftModel.from_pretrained(model, str(found)).eval()
+        with _no_news():
+            return PeftModel.from_pretrained(model, str(found)).eval()
     weights = load_file(found)
     with torch.no_grad():
         for name, part in model.named_parameters():
@@ -211,8 +227,7 @@ def _adapter(model: Any, head: list[str], params: Train) -> Trainee:
         target_modules=sorted(targets),
         modules_to_save=sorted({name.rpartition(".")[0] for name in head}) or None,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # between PEFT and Transformers, nothing for a user to do
+    with _no_news():
         adapted = get_peft_model(model, config)
     parts: dict[str, list[nn.Parameter]] = {"adapter": [], "head": []}
     for name, part in adapted.named_parameters():
@@ -233,6 +248,14 @@ def _adapter(model: Any, head: list[str], params: Train) -> Trainee:
     what = f"LoRA of rank {asked.rank} on {len(targets)} linear layers ({asked.layers})"
     roles = {"adapter": counts["adapter"]}
     return Trainee(adapted, WholeTuning(parts), inventory.total, counts, what, roles, save)
+
+
+@contextmanager
+def _no_news() -> Iterator[None]:
+    """Without what PEFT is told to change by later versions of Transformers: nothing for a user to do."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def _everything(model: Any, head: list[str], params: Train) -> Trainee:

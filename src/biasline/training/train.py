@@ -15,13 +15,13 @@ from biasline.bases.pooling import pools_by_mean
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json
 from biasline.layout import TaskPlace, replacing, write_text
-from biasline.params import Task
+from biasline.params import Task, Train
 from biasline.tokens.sets import read_summary, read_token_set
 from biasline.training.batches import Plan
 from biasline.training.fingerprint import fingerprint, folder_sha256
 from biasline.training.loop import History, Report, Sets, fit
 from biasline.training.loss import ClassLabels, Objective, ResponseTokens, Scores
-from biasline.training.methods import Origin, Trainee, make_ready
+from biasline.training.methods import Origin, Trainee, make_ready, with_rates
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
     name = fingerprint(task, pin, place)
     model, head = _load(task, pin, folder, summary)
     by_mean = task.kind != "instruction" and pools_by_mean(model.base_model)
-    trainee = make_ready(model, head, task.train)
+    settings = with_rates(task.train, model)
+    trainee = make_ready(model, head, settings)
     trainable = trainee.trainable
     for note in trainee.notes:
         print(f"note: {note}")
@@ -71,7 +72,7 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
     sets = Sets(rows, read_token_set(place, "valid"), objective, model.config.pad_token_id)
     plan = Plan.of(len(sets.train), task.train)
     report = started(Start(name, pin, trainable, plan.total_steps))
-    history = fit(trainee.model, trainee.tuning, plan, sets, task.train, report)
+    history = fit(trainee.model, trainee.tuning, plan, sets, settings, report)
 
     about = {
         "task": place.task,
@@ -85,7 +86,7 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
         draft.mkdir()
         trainee.save(place, draft, Origin(pin, summary.get("labels", []), summary.get("score", {}), about))
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
-        told = _told(name, pin, task, trainee, history, len(sets.train)) | {"bytes": size}
+        told = _told(name, pin, settings, trainee, history, len(sets.train)) | {"bytes": size}
         (draft / place.train_report.name).write_text(dump_json(told), encoding="utf-8")
     write_text(place.history, _history_csv(history))
     loss = f"{history.best_loss:.4f}" if history.best_loss is not None else "not measured"
@@ -111,10 +112,12 @@ def _load(task: Task, pin: Pin, folder: Path, summary: Mapping[str, Any]) -> tup
     return load_classifier(pin, folder, task.load, labels, chosen.seed, chosen.head, pooling=chosen.pooling)
 
 
-def _told(name: str, pin: Pin, task: Task, trainee: Trainee, history: History, rows: int) -> dict[str, object]:
+def _told(name: str, pin: Pin, settings: Train, trainee: Trainee, history: History, rows: int) -> dict[str, object]:
     return {
         "fingerprint": name,
-        "method": task.train.method,
+        "method": settings.method,
+        "learning_rate": settings.learning_rate,
+        **({"head_learning_rate": settings.head_learning_rate} if trainee.trainable["head"] else {}),
         "base": {"name": pin.name, "digest": pin.digest, "parameters": trainee.total},
         "trainable": trainee.trainable,
         "roles": trainee.roles,
