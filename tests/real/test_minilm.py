@@ -17,7 +17,7 @@ def test_sst2_by_the_example(project, shared):
     (raw / "train.tsv").write_text("".join(lines[:601]), encoding="utf-8")
     (raw / "dev.tsv").write_text((shared / "data/sst2/dev.tsv").read_text(encoding="utf-8"), encoding="utf-8")
     text = (project.folder / "examples/params.minilm-sst2.yaml").read_text(encoding="utf-8")
-    for old, new in (("min_steps: 400", "min_steps: 60\n      evaluate_every: 20"), ("epochs: 4", "epochs: 1")):
+    for old, new in (("min_steps: 400", "min_steps: 60\n      evaluate_every: 20"), ("epochs: 8", "epochs: 1")):
         assert old in text
         text = text.replace(old, new)
     (project.folder / "params.yaml").write_text(text, encoding="utf-8")

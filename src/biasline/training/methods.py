@@ -146,7 +146,7 @@ class Trainee:
 
 # Peak learning rates times the width of the base: found on a BERT of width 384, and the wider a model the lower they
 # have to be (Yang et al. 2022, Tensor Programs V, for Adam). (what is tuned, a new head)
-_PEAKS = {"bitfit": (1.92, 1.92), "head": (1.92, 1.92), "lora": (0.384, 0.384), "full": (0.0384, 0.384)}
+_PEAKS = {"bitfit": (1.92, 0.384), "head": (1.92, 1.92), "lora": (0.384, 0.384), "full": (0.0384, 0.384)}
 
 
 def with_rates(params: Train, model: Any) -> Train:
