@@ -35,6 +35,7 @@ from biasline.params import Task
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared/data"
+BASE = ROOT / "data/bases/minilm.json"
 CELLS = Path(__file__).parent / "cells"
 TABLE = Path(__file__).with_suffix(".md")
 WORK = ROOT / ".biasline" / "classification"
@@ -97,7 +98,7 @@ class Cell:
         return Task.model_validate(
             {
                 "kind": "classification",
-                "base": str(ROOT / "data/bases/minilm.json"),
+                "base": str(BASE),
                 "data": "raw",
                 "source": {"preset": self.data},
                 "quality": {"off": _OFF},
