@@ -83,28 +83,35 @@ def workspace(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="session")
-def trained_once(tmp_path_factory) -> Path:
-    """The task's folder after validate, tokenize, train and evaluate, for `trained` to copy."""
+def run_stages(task, place) -> str:
+    """Validate to evaluate, in this process; what evaluation said."""
     from biasline.data.augment import augment
     from biasline.data.validate import validate
     from biasline.evaluation.evaluate import evaluate
-    from biasline.layout import TaskPlace, write_text
-    from biasline.params import read_params
+    from biasline.layout import write_text
     from biasline.tokens.sets import tokenize
     from biasline.training.train import train
+
+    write_text(place.resolved, task.model_dump_json())
+    validate(task, place)
+    augment(task, place)
+    tokenize(task, place)
+    train(task, place, lambda start: lambda step, values: None)
+    return evaluate(task, place)
+
+
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory) -> Path:
+    """The task's folder after validate, tokenize, train and evaluate, for `trained` to copy."""
+    from biasline.layout import TaskPlace
+    from biasline.params import read_params
 
     folder = tmp_path_factory.mktemp("trained")
     lay_workspace(folder)
     with pytest.MonkeyPatch.context() as patch:
         enter(folder, patch)
         task, place = read_params(folder / "params.yaml").tasks["small"], TaskPlace("small")
-        write_text(place.resolved, task.model_dump_json())
-        validate(task, place)
-        augment(task, place)
-        tokenize(task, place)
-        train(task, place, lambda start: lambda step, values: None)
-        evaluate(task, place)
+        run_stages(task, place)
     return folder / place.folder
 
 

@@ -11,15 +11,14 @@ from biasline.bitfit import BiasDelta
 from biasline.data.augment import augment
 from biasline.data.validate import validate
 from biasline.errors import BiaslineError
-from biasline.evaluation.evaluate import evaluate
-from biasline.layout import TaskPlace, write_text
+from biasline.layout import TaskPlace
 from biasline.params import Task
 from biasline.registry.gates import judge
 from biasline.registry.sync import register
 from biasline.tokens.sets import read_summary, tokenize
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect
-from biasline.training.train import train
+from tests.conftest import run_stages
 
 WORDS = {"dreadful": 1, "poor": 2, "fair": 3, "good": 4, "superb": 5}
 THINGS = ("hotel", "meal", "film", "book", "shop", "trip", "phone", "chair", "song", "game", "coat", "lamp")
@@ -43,15 +42,6 @@ def task_of(**more):
     )
 
 
-def run(task, place):
-    write_text(place.resolved, task.model_dump_json())
-    validate(task, place)
-    augment(task, place)
-    tokenize(task, place)
-    train(task, place, lambda start: lambda step, values: None)
-    return evaluate(task, place)
-
-
 @pytest.fixture
 def stars(workspace):
     (workspace / "stars.json").write_text(json.dumps(list(rows())))
@@ -60,7 +50,7 @@ def stars(workspace):
 
 def test_a_regression_goes_through_every_stage_and_is_served(stars, workspace):
     task = task_of()
-    told = run(task, stars)
+    told = run_stages(task, stars)
     metrics = json.loads(stars.metrics.read_text())
     assert told.startswith(f"pearson on {metrics['rows']} held-out rows")
     assert metrics["tuned"]["pearson"] > 0.5 > metrics["base"]["pearson"] == 0.0
@@ -89,14 +79,14 @@ def test_a_regression_goes_through_every_stage_and_is_served(stars, workspace):
 def test_twice_gives_the_same_bytes(stars):
     task, seen = task_of(min_steps=10), []
     for _ in range(2):
-        run(task, stars)
+        run_stages(task, stars)
         seen.append([path.read_bytes() for path in sorted(stars.evaluation.rglob("*")) if path.is_file()])
     assert seen[0] == seen[1]
 
 
 @pytest.mark.parametrize("method", ["head", "lora", "full"])
 def test_every_method_learns_scores(stars, method):
-    run(task_of(method=method, learning_rate=1e-3, min_steps=60), stars)
+    run_stages(task_of(method=method, learning_rate=1e-3, min_steps=60), stars)
     metrics = json.loads(stars.metrics.read_text())
     assert metrics["tuned"]["rmse"] < metrics["base"]["rmse"]
 
@@ -121,7 +111,7 @@ def test_one_score_for_all_rows_is_refused(stars, workspace):
 
 
 def test_the_head_of_a_score_has_one_output(stars):
-    run(task_of(min_steps=2), stars)
+    run_stages(task_of(min_steps=2), stars)
     with safe_open(stars.delta, framework="np") as file:
         assert file.get_tensor("score.weight").shape[0] == 1
         assert np.isfinite(file.get_tensor("score.weight")).all()

@@ -11,16 +11,12 @@ import urllib.request
 
 import pytest
 
-from biasline.data.augment import augment
-from biasline.data.validate import validate
-from biasline.evaluation.evaluate import evaluate
-from biasline.layout import TaskPlace, write_text
+from biasline.layout import TaskPlace
 from biasline.params import Task
 from biasline.registry.sync import register
-from biasline.tokens.sets import tokenize
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect, tracking_uri
-from biasline.training.train import train
+from tests.conftest import run_stages
 
 GOOD, BAD = ("lovely", "superb", "fine"), ("dreadful", "dull", "poor")
 THINGS = ("hotel", "meal", "film", "book", "shop", "trip", "phone", "chair", "song", "game")
@@ -44,12 +40,7 @@ def served(workspace):
         train={"min_steps": 120, "epochs": 1, "batch_size": 16},
     )
     place = TaskPlace("mood")
-    write_text(place.resolved, task.model_dump_json())
-    validate(task, place)
-    augment(task, place)
-    tokenize(task, place)
-    train(task, place, lambda start: lambda step, values: None)
-    evaluate(task, place)
+    run_stages(task, place)
     register(connect(), record_of_workspace("mood"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

