@@ -30,6 +30,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.machine import machine
+from biasline.bases.pin import read_pin
 from biasline.layout import TaskPlace
 from biasline.params import Task
 
@@ -94,6 +95,11 @@ class Cell:
             asked |= {"epochs": 1, "evaluate_every": 400}
         return asked
 
+    def settings(self) -> dict[str, Any]:
+        """All that its numbers come from, but for the data and the code."""
+        chosen = {"source", "quality", "split", "load", "tokens", "train", "evaluate"}
+        return {"base": read_pin(BASE).digest, **self.task().model_dump(mode="json", include=chosen)}
+
     def task(self) -> Task:
         return Task.model_validate(
             {
@@ -136,12 +142,15 @@ def main(
             for told in pool.map(in_a_process, wanted):
                 print(told, flush=True)
     TABLE.write_text(page(), encoding="utf-8")
-    print(f"{TABLE.relative_to(ROOT)}: {sum(done(one) for one in cells())} of {len(list(cells()))} cells")
+    missing = [one.name for one in cells() if not done(one)]
+    print(f"{TABLE.relative_to(ROOT)}: {len(missing)} cells are missing" + (f", {missing[0]} first" if missing else ""))
+    if not table and any(name.startswith(only) for name in missing):
+        raise SystemExit(1)
 
 
 def done(cell: Cell) -> bool:
     """Whether a cell is there, with the settings that it has here."""
-    return cell.path.is_file() and json.loads(cell.path.read_text(encoding="utf-8"))["train"] == cell.train()
+    return cell.path.is_file() and json.loads(cell.path.read_text(encoding="utf-8"))["settings"] == cell.settings()
 
 
 def in_a_process(cell: Cell) -> str:
@@ -156,7 +165,9 @@ def in_a_process(cell: Cell) -> str:
 def prepare(cell: Cell, data: Path) -> None:
     """Draw the rows of a cell's set, and take them through validation and tokenization once for all methods."""
     folder = WORK / "sets" / cell.set
-    if (folder / "data/x/tokens").is_dir():
+    made = {name: value for name, value in cell.settings().items() if name not in ("train", "evaluate")}
+    note = folder / "settings.json"
+    if note.is_file() and json.loads(note.read_text(encoding="utf-8")) == made:
         return
     from biasline.data.augment import augment
     from biasline.data.validate import validate
@@ -181,6 +192,7 @@ def prepare(cell: Cell, data: Path) -> None:
     print(cell.set, validate(task, place), flush=True)
     augment(task, place)
     tokenize(task, place)
+    note.write_text(json.dumps(made), encoding="utf-8")
 
 
 def run(cell: Cell) -> None:
@@ -193,8 +205,8 @@ def run(cell: Cell) -> None:
     found = article(task, place) if cell.method == "article" else through_the_stages(task, place)
     counts = json.loads(place.quality.read_text(encoding="utf-8"))["splits"]
     libraries = machine("torch", "transformers", "peft")
-    told = {"data": cell.data, "rows": cell.rows, "method": cell.method, "seed": cell.seed, "train": cell.train()}
-    told |= {"splits": counts, **found, "machine": libraries}
+    told = {"data": cell.data, "rows": cell.rows, "method": cell.method, "seed": cell.seed}
+    told |= {"splits": counts, **found, "machine": libraries, "settings": cell.settings()}
     CELLS.mkdir(exist_ok=True)
     cell.path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(folder)

@@ -191,7 +191,9 @@ class Train(Group):
     pattern: str = Field("", description="only biases whose parameter name matches this regular expression")
     inject: str = Field("", description="roles whose layers get a zero bias if they have none: all, attention, mlp, …")
     head: Literal["auto", "train", "new"] = Field(
-        "auto", description="a head that the base has: stays frozen (auto), is trained whole (train) or replaced (new)"
+        "auto",
+        description="a head that the base has: is as its other weights (auto: frozen, unless all are tuned), trained "
+        "whole (train) or replaced (new)",
     )
     pooling: Literal["auto", "model", "mean"] = Field(
         "auto",
@@ -225,7 +227,9 @@ class Train(Group):
         description="looks at the validation rows without a better one that end training (from min_steps on); 0: none",
     )
     keep: Literal["best", "last"] = Field(
-        "best", description="what is kept: the best on the validation rows, or the last"
+        "best",
+        description="what is kept: the last step, or the best on the validation rows: by loss; of labels the last step "
+        "that is not clearly less accurate than the most accurate one",
     )
     seed: int = Field(0, description="order of the rows")
     threads: int = Field(2, ge=1, description="CPU threads; part of the result, since sums round differently")

@@ -46,7 +46,13 @@ def test_the_table_has_means_ranges_and_distances(bench):
         for seed, more in ((0, 0.0), (1, 0.02)):
             cell = Cell("sst2", "1000", name, seed)
             counts = {"biases": 10, "head": 2, "total": 12}
-            told = {"train": cell.train(), "seed": seed, "trainable": counts, "bytes": 48, "splits": {"train": 1000}}
+            told = {
+                "settings": cell.settings(),
+                "seed": seed,
+                "trainable": counts,
+                "bytes": 48,
+                "splits": {"train": 1000},
+            }
             told |= {"tuned": {"accuracy": method + more}, "base": {"accuracy": 0.5}}
             classification.CELLS.mkdir(exist_ok=True)
             cell.path.write_text(json.dumps(told))

@@ -500,9 +500,31 @@ def test_presets_and_instructions_are_read_for_asking_too(tmp_path):
     assert (row["instruction"], row["input"], row["history"]) == ("Add", "1 and 2", "")
 
 
+def test_a_dialogue_that_waits_for_an_answer_is_asked_as_it_stands(tmp_path):
+    turns = [("user", "a"), ("assistant", "b"), ("user", "c")]
+    messages = [{"role": role, "content": said} for role, said in turns]
+    (tmp_path / "a.json").write_text(json.dumps([{"messages": messages}, {"messages": messages[:2]}]))
+    open_one, closed = read_asked(tmp_path / "a.json", KINDS["instruction"], Source())
+    assert open_one["instruction"] == "c" and json.loads(open_one["history"]) == [["user", "a"], ["assistant", "b"]]
+    assert closed["instruction"] == "a" and closed["history"] == ""  # asked again
+
+
+def test_columns_that_are_named_for_training_need_not_all_be_there(tmp_path):
+    (tmp_path / "a.csv").write_text("satz\nIt rained.\n")
+    source = Source(columns={"text": "satz", "label": "urteil"})
+    assert read_asked(tmp_path / "a.csv", KINDS["classification"], source)[0]["text"] == "It rained."
+
+
+def test_lines_of_text_are_what_a_line_feed_ends(tmp_path):
+    (tmp_path / "a.txt").write_bytes("\ufeffone\u2028still one\ntwo\x85\n".encode())
+    rows = read_asked(tmp_path / "a.txt", KINDS["classification"], Source())
+    assert [row["text"] for row in rows] == ["one\u2028still one", "two\x85"]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
+        ("a.txt", "", "row 1 has no text"),
         ("a.txt", "one\n\ntwo\n", "row 2 has no text"),
         ("a.json", '[{"text": "one"}, {"text": " "}]', "row 2 has no text"),
         ("a.csv", "colour,size\nred,3\n", "no column for 'text'"),

@@ -37,7 +37,8 @@ def test_predictions_hold_both_scores_and_what_they_are_off_by():
     assert furthest(table, 2)["row"].to_list() == [3, 1]
     rows = score_slices(table, ("kind",)).rows()
     assert [(row[1], row[2], row[3], row[4]) for row in rows] == [("a", 2, 0.75, 0.25), ("b", 1, 2.0, 3.0)]
-    assert rows[0][5] < 0.25 < rows[0][6] and rows[1][5] == rows[1][6] == 3.0  # one row has no spread
+    assert rows[0][5] == 0.0 < 0.25 < rows[0][6]  # two rows say little, and no error is below 0
+    assert rows[1][5] is rows[1][6] is None  # one row says nothing
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 from biasline.evaluation.classify import class_metrics
 from biasline.evaluation.regress import score_metrics
-from biasline.evaluation.statistics import fisher_interval, metric_of, paired_interval, wilson_interval
+from biasline.evaluation.statistics import fisher_interval, mean_interval, metric_of, paired_interval, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,12 @@ def test_the_interval_of_a_correlation(value, rows, low, high):
     """By tanh(artanh(r) ± 1.96 / sqrt(n - 3)), worked out by hand."""
     assert fisher_interval(value, rows) == pytest.approx((low, high), abs=1e-3)
     assert fisher_interval(value, 3) == (-1.0, 1.0)
+
+
+def test_the_interval_of_a_mean():
+    """Student's, 9 degrees of freedom: 2.262 standard errors."""
+    values = np.arange(1.0, 11.0)
+    mean, low, high = mean_interval(values)
+    assert mean == 5.5
+    assert (mean - low, high - mean) == pytest.approx((2.262 * 3.0277 / 10**0.5,) * 2, abs=1e-3)
+    assert mean_interval(np.array([0.0, 1.0]))[1] == 0.0

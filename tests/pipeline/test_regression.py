@@ -94,9 +94,27 @@ def test_every_method_learns_scores(stars, method):
 def test_scores_that_are_none_are_quarantined(stars, workspace):
     broken = [{"text": "No number at all.", "score": "many"}, {"text": "Nothing.", "score": ""}]
     broken += [{"text": "Endless.", "score": "inf"}, {"text": "Not one.", "score": "nan"}]
+    broken += [{"text": "Too much for the loss.", "score": 1e300}]
     (workspace / "stars.json").write_text(json.dumps([*rows(), *broken]))
     validate(task_of(), stars)
-    assert json.loads(stars.quality.read_text())["reasons"] == {"empty_score": 1, "no_number": 3}
+    assert json.loads(stars.quality.read_text())["reasons"] == {"empty_score": 1, "no_number": 4}
+
+
+def test_a_head_of_the_bases_own_is_no_score_in_these_units(stars, workspace):
+    from transformers import AutoModelForSequenceClassification
+
+    from biasline.bases.create import create_pin
+
+    folder = workspace / "data/bases/tiny-bloom"
+    AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1).save_pretrained(workspace / "scorer")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (workspace / "scorer" / name).write_bytes((folder / name).read_bytes())
+    path = workspace / "scorer.json"
+    path.write_text(create_pin(str(workspace / "scorer"), path).dumps())
+    task = task_of(min_steps=2).model_copy(update={"base": "scorer.json"})
+    with pytest.raises(BiaslineError, match="has a head of its own, whose scores are in units that nobody knows here"):
+        run_stages(task, stars)
+    run_stages(task.model_copy(update={"train": task.train.model_copy(update={"head": "new"})}), stars)
 
 
 def test_one_score_for_all_rows_is_refused(stars, workspace):

@@ -6,7 +6,6 @@ from biasline.bitfit import BiasDelta, tune_biases
 from biasline.errors import BiaslineError
 from biasline.params import Train
 from biasline.tokens.mask import IGNORED
-from biasline.training import loop
 from biasline.training.batches import Plan
 from biasline.training.loop import Sets, fit
 from biasline.training.loss import ResponseTokens
@@ -113,26 +112,3 @@ def test_patience_ends_training_and_the_best_is_kept(bloom):
     assert 8 <= last < 42
     assert stopped.best_loss == min(looks) and last >= stopped.best_step + 6
     assert len(looks) == last // 2
-
-
-@pytest.mark.parametrize(
-    ("accuracies", "kept"),
-    [
-        ([0.5, 0.75, 0.7, 0.6], 8),  # within a standard error (0.15) of the highest: the later one, even if it is lower
-        ([0.5, 0.9, 0.7, 0.6], 4),  # worse by more
-        ([0.9, 0.5, 0.6, 0.95], 8),
-        ([1.0, 1.0, 0.8, 0.5], 4),
-    ],
-)
-def test_of_labels_a_later_step_is_kept_unless_it_is_clearly_worse(bloom, monkeypatch, accuracies, kept):
-    looks = iter(accuracies)
-    monkeypatch.setattr(loop, "validated", lambda *_: (1.0, next(looks)))
-    _, history = run(bloom, min_steps=8, evaluate_every=2)
-    assert history.best_step == kept
-
-
-def test_of_answers_the_lowest_loss_is_kept(bloom, monkeypatch):
-    looks = iter([1.0, 0.5, 0.51, 0.6])
-    monkeypatch.setattr(loop, "validated", lambda *_: (next(looks), None))
-    _, history = run(bloom, min_steps=8, evaluate_every=2)
-    assert (history.best_step, history.best_loss) == (4, 0.5)

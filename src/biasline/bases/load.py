@@ -111,6 +111,11 @@ def load_classifier(
         _refill(model, existing)
     if head == "new" or len(existing) < len(parts):  # half a head is none
         return model, [*missing, *existing]
+    if existing and not labels and head == "auto":
+        raise BiaslineError(
+            f"base {pin.name}: it has a head of its own, whose scores are in units that nobody knows here",
+            "set train.head: train or new",
+        )
     if existing and labels:
         known = AutoConfig.from_pretrained(str(folder)).id2label
         has = [str(known[number]) for number in sorted(known)]

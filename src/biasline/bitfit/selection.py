@@ -116,6 +116,8 @@ def select_linears(inventory: Inventory, roles: str = "all") -> tuple[str, ...]:
     wanted = _roles("layers", roles.replace("all", "attention+mlp"), frozenset(), [])
     if not inventory.known:
         _refuse_unknown(inventory, f"layers {roles!r}")
+    if heads := sorted(wanted & {"head", "lm_head"}):
+        raise BiaslineError(f"layers {roles!r}: {heads[0]} takes no adapter", "choose among the others")
     entries = (*inventory.biases, *inventory.missing)
     found = dict.fromkeys(entry.name.rpartition(".")[0] for entry in entries if entry.role in wanted - set(NORM_ROLES))
     if not found:

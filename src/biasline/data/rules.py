@@ -202,7 +202,8 @@ def _no_placeholder(_: Terms) -> pl.Expr:
 
 def _a_number(terms: Terms) -> pl.Expr:
     score = _text("score").str.strip_chars()
-    return score.cast(pl.Float64, strict=False).is_finite().fill_null(False) | (score == "")
+    number = score.cast(pl.Float64, strict=False).cast(pl.Float32)  # as it is trained on
+    return number.is_finite().fill_null(False) | (score == "")
 
 
 _INSTRUCTION, _CLASSIFICATION, _REGRESSION = ("instruction",), ("classification",), ("regression",)

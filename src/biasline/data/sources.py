@@ -91,7 +91,7 @@ def read_examples(data: Path, kind: Kind, source: Source) -> Examples:
     names = [name for name in names if not name.endswith(NOT_TEXT_SUFFIX)]
     taken, notes = _take_columns(data, raw, names, kind, source)
     if DIALOGUE in taken:
-        raw = _unrolled(raw, taken[DIALOGUE])
+        raw = _unrolled(raw, taken[DIALOGUE], kind.answered)
     elif HISTORY in taken:
         said = [_before(text) for text in raw[_RAW + taken[HISTORY]].to_list()]
         raw = raw.with_columns(
@@ -145,16 +145,21 @@ class _Headers:
 def read_asked(path: Path, kind: Kind, source: Source) -> list[dict[str, str]]:
     """Rows that a model is to be asked: of a `.txt` each line, else the columns of the kind but for the answer.
 
+    A dialogue that ends with the user is asked for what comes next; empty lines of a CSV are none of its rows.
+
     Errors: as `read_examples`; `BiaslineError` naming the first row without its text.
     """
     first = kind.prompt[0]
     if path.suffix == ".txt":
         try:
-            rows = [{first: line} for line in path.read_text(encoding="utf-8").splitlines()]
+            lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise BiaslineError(f"{shown(path)}: cannot be read: {error}", "a UTF-8 text file was expected") from None
+        rows = [{first: line} for line in lines]
     else:
-        frame = read_examples(path, replace(kind, answered=False), source).frame
+        columns = {ours: theirs for ours, theirs in source.columns.items() if ours != kind.answer}
+        asked = source.model_copy(update={"columns": columns})
+        frame = read_examples(path, replace(kind, answered=False), asked).frame
         rows = frame.select(pl.col(kind.given).fill_null("")).to_dicts()
     for number, row in enumerate(rows, 1):
         if not row[first].strip():
@@ -256,18 +261,20 @@ def _guess(raw: pl.DataFrame, names: list[str]) -> tuple[dict[str, str], list[st
     ]
 
 
-def _unrolled(raw: pl.DataFrame, name: str) -> pl.DataFrame:
+def _unrolled(raw: pl.DataFrame, name: str, answered: bool) -> pl.DataFrame:
     """Dialogues as what the user says last, what the assistant answers, and what was said before; null if broken."""
-    rows = [_parted(text) for text in raw[_RAW + name].to_list()]
+    rows = [_parted(text, answered) for text in raw[_RAW + name].to_list()]
     schema = {ours: pl.String for ours in ("instruction", "input", "output", "history")}
     return raw.with_columns(pl.DataFrame(rows, schema=schema, orient="row").get_columns())
 
 
-def _parted(text: str | None) -> tuple[str | None, str, str | None, str | None]:
+def _parted(text: str | None, answered: bool) -> tuple[str | None, str, str | None, str | None]:
     try:
         turns = [turn_of(item) for item in json.loads(text or "")]
     except (ValueError, TypeError, KeyError, AttributeError):
         return text, "", None, None
+    if not answered and turns and turns[-1][0] == "user":  # it is to be answered now
+        turns.append(("assistant", ""))
     while turns and turns[-1][0] != "assistant":  # a question without an answer teaches nothing
         turns.pop()
     spoken = turns[1:] if turns and turns[0][0] == "system" else turns

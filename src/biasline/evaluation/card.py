@@ -81,10 +81,10 @@ def model_card(
         lines += ["", f"## Slices{what}", ""]
         lines += ["| slice | rows | base | tuned | 95 % interval |", "|---|---:|---:|---:|---|"]
         for row in slices.iter_rows(named=True):
-            lines.append(
-                f"| {row['slice']} = {row['value']} | {row['rows']} | {row['base']:.3f} | {row['tuned']:.3f} "
-                f"| {row['tuned_low']:.3f} … {row['tuned_high']:.3f} |"
-            )
+            ends = row["tuned_low"], row["tuned_high"]
+            interval = "" if None in ends else f"{ends[0]:.3f} … {ends[1]:.3f}"
+            values = f"{row['rows']} | {row['base']:.3f} | {row['tuned']:.3f} | {interval}"
+            lines.append(f"| {row['slice']} = {row['value']} | {values} |")
     return "\n".join([*lines, *_limits(name, task, example), ""])
 
 

@@ -222,7 +222,7 @@ _COMPARE = {"instruction": _compare_answers, "classification": _compare_labels, 
 
 def _metrics(test: pl.DataFrame, task: Task, fingerprint: str, found: _Compared) -> dict[str, Any]:
     rows = (row_scores(found.predictions, who) for who in ("tuned", "base"))
-    name = "squared_error" if task.kind == "regression" else MAIN_METRIC[task.kind]
+    name = "squared_error_saved" if task.kind == "regression" else MAIN_METRIC[task.kind]
     gain = zip((name, f"{name}_low", f"{name}_high"), paired_interval(*rows), strict=True)
     return {
         "fingerprint": fingerprint,

@@ -19,13 +19,13 @@ _OUTSIDE = -1
 
 
 def loss_curve(history: pl.DataFrame) -> Any:
-    """Training and validation loss per token over the steps."""
+    """Training and validation loss over the steps."""
     figure, axes = _new(7, 4)
     axes.plot(history["step"], history["loss"], color=_BLUE, label="training")
     seen = history.filter(pl.col("valid_loss").is_not_null())
     if seen.height:
         axes.plot(seen["step"], seen["valid_loss"], color=_ORANGE, marker="o", label="validation")
-    axes.set(xlabel="step", ylabel="loss per supervised token (nats)", yscale="log", title="Loss")
+    axes.set(xlabel="step", ylabel="loss", yscale="log", title="Loss")
     axes.legend()
     return figure
 
@@ -36,8 +36,8 @@ def metric_by_slice(slices: pl.DataFrame, overall: dict[str, Any]) -> Any:
     figure, axes = _new(8, 1.2 + 0.34 * max(slices.height, 1))
     places = list(range(slices.height))
     names = [f"{value}  ({rows})" for value, rows in zip(slices["value"], slices["rows"], strict=True)]
-    below = (slices["tuned"] - slices["tuned_low"]).to_list()
-    above = (slices["tuned_high"] - slices["tuned"]).to_list()
+    below = (slices["tuned"] - slices["tuned_low"]).fill_null(0.0).to_list()
+    above = (slices["tuned_high"] - slices["tuned"]).fill_null(0.0).to_list()
     axes.errorbar(slices["tuned"], places, xerr=[below, above], fmt="o", color=_BLUE, capsize=3, label="tuned, 95 %")
     axes.plot(slices["base"], places, "D", color=_ORANGE, label="base")
     axes.axvline(overall["tuned"][metric], color=_GREEN, linestyle="--", label="tuned, all rows")

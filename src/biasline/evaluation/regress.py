@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from biasline.evaluation.heads import features, head_outputs
-from biasline.evaluation.statistics import fisher_interval
+from biasline.evaluation.statistics import fisher_interval, mean_interval
 
 _DIGITS = 6
 
@@ -81,16 +81,15 @@ def score_slices(frame: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:
     Args:
         frame: predictions with `base_error` and `tuned_error`.
 
-    Returns: columns as `scoring.slice_table`; the interval is that of the mean by the normal distribution.
+    Returns: columns as `scoring.slice_table`; one row alone has no interval.
     """
     rows = []
     for name in slices:
         for (value,), part in sorted(frame.group_by(name), key=lambda item: str(item[0][0])):
             off = part["tuned_error"].abs()
-            mean, half = float(off.mean()), 1.96 * float(off.std() or 0.0) / math.sqrt(part.height)
-            rows.append(
-                [name, str(value), part.height, float(part["base_error"].abs().mean()), mean, mean - half, mean + half]
-            )
+            mean, low, high = mean_interval(off.to_numpy())
+            base = float(part["base_error"].abs().mean())
+            rows.append([name, str(value), part.height, base, mean, low, high])
     schema = {"slice": pl.String, "value": pl.String, "rows": pl.Int64, "base": pl.Float64, "tuned": pl.Float64}
     schema |= {"tuned_low": pl.Float64, "tuned_high": pl.Float64}
     return pl.DataFrame(rows, schema=schema, orient="row")

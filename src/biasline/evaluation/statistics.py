@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import polars as pl
 from scipy.stats import norm, rankdata
+from scipy.stats import t as student
 
 CONFIDENCE = 0.95
 _RESAMPLES = 10_000
@@ -32,6 +33,18 @@ def fisher_interval(correlation: float, rows: int) -> tuple[float, float]:
     middle = np.arctanh(np.clip(correlation, -1 + 1e-12, 1 - 1e-12))
     half = norm.ppf((1 + CONFIDENCE) / 2) / np.sqrt(rows - 3)
     return float(np.tanh(middle - half)), float(np.tanh(middle + half))
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float | None, float | None]:
+    """Mean of values that are not negative, with Student's interval at `CONFIDENCE`; None where one value is all.
+
+    Returns: mean, low, high.
+    """
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, None, None
+    half = student.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * float(values.std(ddof=1)) / np.sqrt(len(values))
+    return mean, max(0.0, mean - half), mean + half
 
 
 def row_scores(predictions: pl.DataFrame, who: str) -> np.ndarray:

@@ -9,7 +9,8 @@ from biasline.bases.pin import Pin, file_sha256
 from biasline.layout import TaskPlace
 from biasline.params import Task
 
-_ROOMS = ("bitfit", "training")
+# What decides the trained values: `bases` chooses pooling and head.
+_ROOMS = ("bases", "bitfit", "training")
 
 
 def folder_sha256(folder: Path, pattern: str = "*") -> str:

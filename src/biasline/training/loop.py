@@ -18,6 +18,7 @@ from biasline.params import Train
 from biasline.training.batches import Plan, learning_rate_factor
 from biasline.training.loss import Batch, Objective
 from biasline.training.methods import Tuning
+from biasline.training.validation import Keeper, look_at
 
 LOG_EVERY = 10
 
@@ -79,13 +80,13 @@ def fit(model: nn.Module, tuning: Tuning, plan: Plan, sets: Sets, params: Train,
     groups = [{"params": group, "peak": peak} for group, peak in zip(tuning.groups, peaks, strict=True) if group]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
     history, best, window = History(), _copies(masters), _Window()
-    highest, waited = -math.inf, 0
+    keeper, size = Keeper(accelerator, params.keep == "last"), params.micro_batch_size
     model.train()
 
     for step in range(plan.total_steps):
         optimizer.zero_grad()
         examples = sets.train[plan.indices(step)]
-        batches = _micro_batches(examples, sets, params.micro_batch_size, accelerator)
+        batches = _micro_batches(examples, sets, size, accelerator)
         step_targets = sets.objective.targets(examples)
         if step == 0 and batches:
             sets.objective.check(model, batches[0])
@@ -114,20 +115,12 @@ def fit(model: nn.Module, tuning: Tuning, plan: Plan, sets: Sets, params: Train,
         last = done == plan.total_steps
         look = len(sets.valid) > 0 and (last or done % params.evaluate_every == 0)
         if look:
-            valid_loss, valid_accuracy = validated(model, sets, params.micro_batch_size, accelerator)
-            if not math.isfinite(valid_loss):
-                raise BiaslineError(f"step {done}: the validation loss is {valid_loss}", "lower train.learning_rate")
-            # A head grows surer than it should be long before it gives worse labels: of labels, right ones count. They
-            # are counted on few rows, so that the highest count is often luck: a later step, trained longer and at a
-            # lower rate, stands for it unless it is worse by more than a standard error.
-            merit = -valid_loss if valid_accuracy is None else valid_accuracy
-            spared = 0.0 if valid_accuracy is None else _standard_error(valid_accuracy, len(sets.valid))
-            if merit >= highest - spared or params.keep == "last":
-                history.best_step, history.best_loss = done, valid_loss
-                best = _copies(masters)
-            waited = 0 if merit > highest else waited + 1
-            highest = max(highest, merit)
-            last |= 0 < params.patience <= waited and done >= params.min_steps
+            seen = look_at(model, sets.objective, _micro_batches(sets.valid[:], sets, size, accelerator), accelerator)
+            if not math.isfinite(seen.loss):
+                raise BiaslineError(f"step {done}: the validation loss is {seen.loss}", "lower train.learning_rate")
+            if keeper.keeps(seen):
+                history.best_step, history.best_loss, best = done, seen.loss, _copies(masters)
+            last |= 0 < params.patience <= keeper.waited and done >= params.min_steps
         if last or look or done % LOG_EVERY == 0:
             row = {
                 "step": done,
@@ -135,10 +128,10 @@ def fit(model: nn.Module, tuning: Tuning, plan: Plan, sets: Sets, params: Train,
                 "loss": float(accelerator.reduce(torch.tensor(window.loss, device=accelerator.device))) / window.steps,
                 "learning_rate": params.learning_rate * factor,
                 "grad_norm": float(norm),
-                "valid_loss": valid_loss if look else None,
+                "valid_loss": seen.loss if look else None,
             }
             if sets.objective.labelled:
-                row["valid_accuracy"] = valid_accuracy if look else None
+                row["valid_accuracy"] = seen.accuracy if look else None
             row |= {f"grad_norm.{role}": value for role, value in tuning.gradient_norms().items()}
             history.rows.append(row)
             report(done, {key: value for key, value in row.items() if value is not None and key != "step"})
@@ -153,27 +146,6 @@ def fit(model: nn.Module, tuning: Tuning, plan: Plan, sets: Sets, params: Train,
     tuning.write()
     model.eval()
     return history
-
-
-def validated(model: nn.Module, sets: Sets, batch_size: int, accelerator: Accelerator) -> tuple[float, float | None]:
-    """Mean loss per target of the validation rows and, of labels, the share of right ones."""
-    training = model.training
-    model.eval()
-    total = targets = right = 0.0
-    with torch.no_grad():
-        for batch in _micro_batches(sets.valid[:], sets, batch_size, accelerator):
-            losses, hits = sets.objective.judged(model, batch)
-            total, targets = total + losses.sum().item(), targets + losses.numel()
-            right += 0.0 if hits is None else hits.sum().item()
-    model.train(training)
-    sums = torch.tensor([total, targets, right], dtype=torch.float64, device=accelerator.device)
-    total, targets, right = accelerator.reduce(sums, "sum").tolist()
-    return total / targets, right / targets if sets.objective.labelled else None
-
-
-def _standard_error(share: float, rows: int) -> float:
-    """Of a share of rows that are right."""
-    return math.sqrt(max(share * (1 - share), 0.0) / rows)
 
 
 def _copies(masters: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -57,8 +57,8 @@ class Objective(Protocol):
     def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """The loss of each target of a batch, (targets,), fp32."""
 
-    def judged(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The losses, and of labels 1 where it is the likeliest one, else 0, (targets,); weighted as the losses are."""
+    def judged(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The losses; 1 where the target is the likeliest one of all, else 0; and its weight: (targets,) each."""
 
     def check(self, model: nn.Module, batch: Batch) -> None:
         """Hold the way logits are made against the plain one, once, on the first batch."""
@@ -83,8 +83,9 @@ class ResponseTokens:
     def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         return target_losses(*supervised_logits(model, batch))
 
-    def judged(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, None]:
-        return self.losses(model, batch), None
+    def judged(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        losses = self.losses(model, batch)
+        return losses, torch.zeros_like(losses), torch.ones_like(losses)
 
     def check(self, model: nn.Module, batch: Batch) -> None:
         check_against_plain(model, batch)
@@ -119,13 +120,11 @@ class ClassLabels:
     def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         return self.judged(model, batch)[0]
 
-    def judged(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def judged(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         logits = model(**batch.inputs).logits
-        losses, hits = target_losses(logits, batch.labels), (logits.argmax(-1) == batch.labels).float()
-        if self.weights is None:
-            return losses, hits
-        weights = self.weights.to(losses.device)[batch.labels]
-        return losses * weights, hits * weights
+        losses, hits = target_losses(logits, batch.labels), logits.argmax(-1) == batch.labels
+        weights = torch.ones_like(losses) if self.weights is None else self.weights.to(losses.device)[batch.labels]
+        return losses * weights, hits, weights
 
     def check(self, model: nn.Module, batch: Batch) -> None:
         """Nothing is cut short here."""
@@ -154,8 +153,9 @@ class Scores:
         given = model(**batch.inputs).logits.float().squeeze(-1)
         return 0.5 * (given - (batch.labels - self.mean) / self.std).square()
 
-    def judged(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, None]:
-        return self.losses(model, batch), None
+    def judged(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        losses = self.losses(model, batch)
+        return losses, torch.zeros_like(losses), torch.ones_like(losses)
 
     def check(self, model: nn.Module, batch: Batch) -> None:
         """Nothing is cut short here."""

@@ -16,7 +16,7 @@ from torch import nn
 
 from biasline.bases.pin import Pin
 from biasline.bitfit import BiasDelta, BiasTuning, by_role, inspect_biases, select_linears, tune_biases, tune_head
-from biasline.errors import BiaslineError
+from biasline.errors import BiaslineError, first_line
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace
 from biasline.params import DELTA_METHODS, Train
@@ -149,13 +149,31 @@ class Trainee:
 _PEAKS = {"bitfit": (1.92, 0.384), "head": (1.92, 1.92), "lora": (0.384, 0.384), "full": (0.0384, 0.384)}
 
 
+# A rate so many times the usual one is told.
+_FAR = 5
+
+
 def with_rates(params: Train, model: Any) -> Train:
     """The parameters with learning rates in the place of those that were left out, to two digits."""
     width = model.config.get_text_config().hidden_size
     peaks = (float(f"{peak / width:.2g}") for peak in _PEAKS[params.method])
     asked = (params.learning_rate, params.head_learning_rate)
     rates = [peak if given is None else given for given, peak in zip(asked, peaks, strict=True)]
+    if params.method == "head":  # there is nothing else
+        rates[0] = rates[1]
     return params.model_copy(update={"learning_rate": rates[0], "head_learning_rate": rates[1]})
+
+
+def odd_rate(params: Train, model: Any) -> str:
+    """What should be said about a learning rate that was made for another method; empty where there is nothing."""
+    usual = with_rates(params.model_copy(update={"learning_rate": None}), model).learning_rate
+    asked = params.learning_rate
+    if params.method in ("bitfit", "head") or asked is None or usual is None or asked <= _FAR * usual:
+        return ""
+    return (
+        f"train.learning_rate {asked:g} is {asked / usual:.0f} × what {params.method} usually takes on a base of this "
+        f"width ({usual:g}): leave it out, or compare at each method's own rate"
+    )
 
 
 def make_ready(model: Any, head: list[str], params: Train) -> Trainee:
@@ -227,8 +245,13 @@ def _adapter(model: Any, head: list[str], params: Train) -> Trainee:
         target_modules=sorted(targets),
         modules_to_save=sorted({name.rpartition(".")[0] for name in head}) or None,
     )
-    with _no_news():
-        adapted = get_peft_model(model, config)
+    try:
+        with _no_news():
+            adapted = get_peft_model(model, config)
+    except ValueError as error:
+        raise BiaslineError(
+            f"LoRA on {', '.join(targets[:3])}, …: {first_line(error)}", "choose other layers"
+        ) from None
     parts: dict[str, list[nn.Parameter]] = {"adapter": [], "head": []}
     for name, part in adapted.named_parameters():
         if part.requires_grad:

@@ -1,0 +1,82 @@
+"""Looks at the validation rows while training, and which step is kept."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look found.
+
+    Attributes:
+        loss: mean per target.
+        accuracy: of labels, the share that is right, each counted by its weight; else None.
+        credit: this rank's part of the accuracy, target by target; the same targets at every look.
+    """
+
+    loss: float
+    accuracy: float | None
+    credit: torch.Tensor
+
+
+def look_at(model: nn.Module, objective: Any, batches: list[Any], accelerator: Accelerator) -> Look:
+    """Mean loss per target of the validation rows and, of labels, the share that is right."""
+    training = model.training
+    model.eval()
+    losses, hits, weights = [], [], []
+    with torch.no_grad():
+        for batch in batches:
+            judged = objective.judged(model, batch)
+            for found, given in zip((losses, hits, weights), judged, strict=True):
+                found.append(given.double())
+    model.train(training)
+    empty = torch.zeros(0, dtype=torch.float64, device=accelerator.device)
+    every, hit, weight = (torch.cat([empty, *found]) for found in (losses, hits, weights))
+    sums = torch.stack([every.sum(), torch.tensor(float(len(every))).to(every), weight.sum(), (hit * weight).sum()])
+    total, targets, whole, right = accelerator.reduce(sums, "sum").tolist()
+    return Look(total / targets, right / whole if objective.labelled else None, hit * weight / whole)
+
+
+@dataclass
+class Keeper:
+    """Decides at each look whether its step is the one to keep.
+
+    Of answers and scores that is the one of the lowest loss. Of labels, right ones count: a head grows surer than it
+    should be, and its loss rises, long before it gives worse labels. They are counted on few rows, so that the highest
+    count is often luck: a later step, which was trained longer, stands for it unless it is worse by more than a
+    standard error of their difference on the same rows (after Breiman et al. 1984, section 3.4.3).
+
+    Args:
+        always: keep the last step, whatever was found.
+
+    Attributes:
+        waited: looks since the best one.
+    """
+
+    accelerator: Accelerator
+    always: bool
+    waited: int = 0
+    _highest: Look | None = field(default=None, init=False)
+
+    def keeps(self, look: Look) -> bool:
+        """Whether the step of this look is to be kept."""
+        before = self._highest
+        if before is None:
+            self._highest = look
+            return True
+        gain = before.loss - look.loss if look.accuracy is None else look.accuracy - (before.accuracy or 0.0)
+        if gain > 0:
+            self._highest, self.waited = look, 0
+        else:
+            self.waited += 1
+        if self.always or look.accuracy is None:
+            return self.always or gain > 0
+        squares = (look.credit - before.credit).square().sum()
+        return gain >= -math.sqrt(float(self.accelerator.reduce(squares, "sum"))) - _ROUNDING
