@@ -30,7 +30,7 @@ def test_every_row_is_counted_once(sizes):
 
 def test_scores_are_spread_over_ten_equal_ranges():
     lines = spread([0.0, 0.4, 5.0, 10.0, 10.0], "score")
-    assert lines[:3] == ["| score | rows | |", "|---|---:|---|", "| 0–1 | 2 | " + "█" * 30 + " |"]
+    assert lines[:3] == ["| score | rows | |", "|---:|---:|---|", "| 0–1 | 2 | " + "█" * 30 + " |"]
     assert lines[-1] == "| 9–10 | 2 | " + "█" * 30 + " |" and len(lines) == 12
     assert spread([3.0, 3.0], "score")[2].startswith("| 3–4 | 2 |")
     assert len(spread([], "score")) == 12
