@@ -149,7 +149,7 @@ class Trainee:
 _PEAKS = {"bitfit": (1.92, 0.384), "head": (1.92, 1.92), "lora": (0.384, 0.384), "full": (0.0384, 0.384)}
 
 
-# A rate so many times the usual one is told.
+# A rate that differs so many times from the usual one is told.
 _FAR = 5
 
 
@@ -164,16 +164,21 @@ def with_rates(params: Train, model: Any) -> Train:
     return params.model_copy(update={"learning_rate": rates[0], "head_learning_rate": rates[1]})
 
 
-def odd_rate(params: Train, model: Any) -> str:
-    """What should be said about a learning rate that was made for another method; empty where there is nothing."""
-    usual = with_rates(params.model_copy(update={"learning_rate": None}), model).learning_rate
-    asked = params.learning_rate
-    if params.method in ("bitfit", "head") or asked is None or usual is None or asked <= _FAR * usual:
-        return ""
-    return (
-        f"train.learning_rate {asked:g} is {asked / usual:.0f} × what {params.method} usually takes on a base of this "
-        f"width ({usual:g}): leave it out, or compare at each method's own rate"
-    )
+def odd_rates(params: Train, model: Any) -> list[str]:
+    """What should be said about learning rates that were made for biases, where something else is trained."""
+    if params.method == "bitfit":
+        return []
+    usual = with_rates(params.model_copy(update={"learning_rate": None, "head_learning_rate": None}), model)
+    names = ("head_learning_rate",) if params.method == "head" else ("learning_rate", "head_learning_rate")
+    told = []
+    for name in names:
+        asked, taken = getattr(params, name), getattr(usual, name)
+        if asked is not None and not taken / _FAR < asked < taken * _FAR:
+            told.append(
+                f"train.{name} is {asked:g}; {params.method} usually takes {taken:g} on a base of this width: leave it "
+                "out, or the comparison is one of rates"
+            )
+    return told
 
 
 def make_ready(model: Any, head: list[str], params: Train) -> Trainee:

@@ -21,7 +21,7 @@ from biasline.training.batches import Plan
 from biasline.training.fingerprint import fingerprint, folder_sha256
 from biasline.training.loop import History, Report, Sets, fit
 from biasline.training.loss import ClassLabels, Objective, ResponseTokens, Scores
-from biasline.training.methods import Origin, Trainee, make_ready, odd_rate, with_rates
+from biasline.training.methods import Origin, Trainee, make_ready, odd_rates, with_rates
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
     settings = with_rates(task.train, model)
     trainee = make_ready(model, head, settings)
     trainable = trainee.trainable
-    for note in filter(None, (*trainee.notes, odd_rate(task.train, model))):
+    for note in (*trainee.notes, *odd_rates(task.train, model)):
         print(f"note: {note}")
     counted = f" and {trainable['head']:,} of the head" if trainable["head"] else ""
     what = "biases" if trainable["biases"] else "in an adapter" if "adapter" in trainable else "of the base"
