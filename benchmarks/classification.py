@@ -21,12 +21,13 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import polars as pl
 import typer
 
 from benchmarks.machine import machine
@@ -263,73 +264,60 @@ def article(task: Task, place: TaskPlace) -> dict[str, Any]:
 
 def page() -> str:
     """The table: a line per method, a column per data set and size; mean and range over seeds."""
-    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for one in cells():
-        if done(one):
-            told = json.loads(one.path.read_text(encoding="utf-8"))
-            found.setdefault((one.data, one.rows, one.method), []).append(told)
-    columns = list(dict.fromkeys((data, rows) for data, rows, _ in found))
-    lines = ["# Methods on MiniLM (22.7 M parameters): GLUE dev sets", ""]
-    lines += [
-        "`python -m benchmarks.classification`; mean over seeds, in brackets lowest and highest. Accuracy, for CoLA"
+    frame = pl.DataFrame([_row(one) for one in cells() if done(one)], infer_schema_length=None)
+    columns = frame.select("data", "rows").unique(maintain_order=True).rows()
+    heads = []
+    for data, rows in columns:
+        part = frame.filter(data=data, rows=rows)
+        seeds = part["seed"].n_unique()
+        heads.append(f"{data} {part['train_rows'][0]:,} rows ({seeds} seed{'s' if seeds > 1 else ''})")
+    majority = [_told(frame.filter(data=data, rows=rows)["majority"].drop_nulls()[:1]) for data, rows in columns]
+    lines = [
+        "# Methods on MiniLM (22.7 M parameters): GLUE's dev sets",
+        "",
+        "`python -m benchmarks.classification`; mean over seeds, in brackets lowest and highest. Accuracy, for CoLA",
+        "Matthews correlation.",
+        "",
+        f"| | trained | head | bytes | {' | '.join(heads)} |",
+        "|---|---:|---:|---:|" + "---|" * len(columns),
+        f"| majority | | | | {' | '.join(majority)} |",
     ]
-    lines += ["Matthews correlation.", ""]
-    lines += ["| | trained | head | bytes | " + " | ".join(_heading(column, found) for column in columns) + " |"]
-    lines += ["|---|---:|---:|---:|" + "---|" * len(columns)]
-    cells_of = {
-        column: [cell for key, cells in found.items() if key[:2] == column for cell in cells] for column in columns
-    }
-    base = [
-        _told([cell["base"][_metric(column)] for cell in cells_of[column] if "base" in cell][:1]) for column in columns
-    ]
-    lines += [f"| majority | | | | {' | '.join(base)} |"]
-    for method in METHODS:
-        given = next((cells[0] for key, cells in found.items() if key[2] == method), None)
-        if given is None:
-            continue
-        counts = given["trainable"]
-        values = [
-            _told([cell["tuned"][_metric(column)] for cell in found.get((*column, method), [])]) for column in columns
-        ]
-        size = f"{given['bytes']:,}" if "bytes" in given else ""
-        lines += [
-            f"| {method} | {counts['total'] - counts['head']:,} | {counts['head']:,} | {size} | {' | '.join(values)} |"
-        ]
-    lines += ["", *_distances(found, columns)]
+    for (method,), part in frame.group_by("method", maintain_order=True):
+        values = [_told(part.filter(data=data, rows=rows)["value"]) for data, rows in columns]
+        size = "" if part["bytes"][0] is None else f"{part['bytes'][0]:,}"
+        trained = f"{part['trained'][0]:,} | {part['head'][0]:,}"
+        lines.append(f"| {method} | {trained} | {size} | {' | '.join(values)} |")
+    lines += ["", "Seed by seed on the same rows, `bitfit-all` less the other, in points:", ""]
+    own = frame.filter(method="bitfit-all").select("data", "rows", "seed", own="value")
+    for data, rows in columns:
+        for other in ("full", "lora-all", "lora-query+value"):
+            pairs = frame.filter(data=data, rows=rows, method=other).join(own, on=["data", "rows", "seed"])
+            gaps = (100 * (pairs["own"] - pairs["value"])).to_list()
+            if gaps:
+                listed = ", ".join(f"{gap:+.1f}" for gap in gaps)
+                lines.append(f"- {data} {rows} rows, {other}: {statistics.mean(gaps):+.1f} ({listed})")
     return "\n".join(lines) + "\n"
 
 
-def _distances(
-    found: dict[tuple[str, str, str], list[dict[str, Any]]], columns: Sequence[tuple[str, str]]
-) -> list[str]:
-    """BitFit beside full tuning and LoRA on the same rows, seed by seed."""
-    lines = ["Seed by seed on the same rows, `bitfit-all` less the other, in points:", ""]
-    for column in columns:
-        own = {cell["seed"]: cell["tuned"][_metric(column)] for cell in found.get((*column, "bitfit-all"), [])}
-        for other in ("full", "lora-all", "lora-query+value"):
-            theirs = {cell["seed"]: cell["tuned"][_metric(column)] for cell in found.get((*column, other), [])}
-            pairs = [100 * (own[seed] - theirs[seed]) for seed in own if seed in theirs]
-            if pairs:
-                listed = ", ".join(f"{value:+.1f}" for value in pairs)
-                lines += [f"- {' '.join(column)} rows, {other}: {statistics.mean(pairs):+.1f} ({listed})"]
-    return lines
+def _row(cell: Cell) -> dict[str, Any]:
+    """What the table needs of a cell."""
+    told, metric = json.loads(cell.path.read_text(encoding="utf-8")), cell.task().metric
+    counts = told["trainable"]
+    return {
+        **{name: getattr(cell, name) for name in ("data", "rows", "method", "seed")},
+        "value": told["tuned"][metric],
+        "majority": told.get("base", {}).get(metric),
+        "trained": counts["total"] - counts["head"],
+        "head": counts["head"],
+        "bytes": told.get("bytes"),
+        "train_rows": told["splits"]["train"],
+    }
 
 
-def _heading(column: tuple[str, str], found: dict[tuple[str, str, str], list[dict[str, Any]]]) -> str:
-    cells = [cell for key, cells in found.items() if key[:2] == column for cell in cells]
-    seeds = len({cell["seed"] for cell in cells})
-    return f"{column[0]} {cells[0]['splits']['train']:,} rows ({seeds} seed{'s' if seeds > 1 else ''})"
-
-
-def _metric(column: tuple[str, str]) -> str:
-    return Cell(*column, "bitfit-all", 0).task().metric
-
-
-def _told(values: Sequence[float]) -> str:
-    if not values:
+def _told(values: pl.Series) -> str:
+    if values.is_empty():
         return ""
-    middle = f"{statistics.mean(values):.3f}"
-    return middle if len(values) == 1 else f"{middle} [{min(values):.3f}, {max(values):.3f}]"
+    return f"{values.mean():.3f}" + (f" [{values.min():.3f}, {values.max():.3f}]" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

@@ -68,10 +68,14 @@ def lay_workspace(folder: Path) -> None:
     (folder / "params.yaml").write_text(json.dumps({"tasks": {"small": small}}))
 
 
+# MLflow itself sets the last two, for all of a process and what it starts, once a test has connected to a store.
+_OF_ANOTHER_PROJECT = ("DVC_ROOT", "DVC_EXP_NAME", "DVC_STAGE", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+
+
 def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a folder the project that this process works in."""
     monkeypatch.chdir(folder)
-    for name in ("DVC_ROOT", "DVC_EXP_NAME", "MLFLOW_TRACKING_URI"):
+    for name in _OF_ANOTHER_PROJECT:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -136,8 +140,7 @@ class Project:
         """Run a shell command in the clone; its output is shown when the test fails."""
         import sys
 
-        dropped = ("DVC_ROOT", "DVC_EXP_NAME", "DVC_STAGE", "MLFLOW_TRACKING_URI", "PYTHONPATH")
-        env = {key: value for key, value in os.environ.items() if key not in dropped}
+        env = {key: value for key, value in os.environ.items() if key not in (*_OF_ANOTHER_PROJECT, "PYTHONPATH")}
         env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
         env |= {"PYTHONPATH": str(self.folder / "src"), "NO_COLOR": "1", **environment}
         done = subprocess.run(
