@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-_ROUNDING = 1e-9
+_SPARED, _ROUNDING = 2, 1e-9
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Keeper:
 
     Of answers and scores that is the one of the lowest loss. Of labels, right ones count: a head grows surer than it
     should be, and its loss rises, long before it gives worse labels. They are counted on few rows, so that the highest
-    count is often luck: a later step, which was trained longer, stands for it unless it is worse by more than a
-    standard error of their difference on the same rows (after Breiman et al. 1984, section 3.4.3).
+    count is often luck: a later step, which was trained longer, stands for it unless it is worse by more than two
+    standard errors of their difference on the same rows (as Breiman et al. 1984, section 3.4.3, spare one to prune).
 
     Args:
         always: keep the last step, whatever was found.
@@ -79,4 +79,4 @@ class Keeper:
         if self.always or look.accuracy is None:
             return self.always or gain > 0
         squares = (look.credit - before.credit).square().sum()
-        return gain >= -math.sqrt(float(self.accelerator.reduce(squares, "sum"))) - _ROUNDING
+        return gain >= -_SPARED * math.sqrt(float(self.accelerator.reduce(squares, "sum"))) - _ROUNDING
