@@ -53,6 +53,10 @@ def test_numbers_are_read_as_numbers(tmp_path, text):
         ("tasks: {a: {base: b, data: d, train: {epochs: true}}}", ["tasks.a.train", "epochs: true is no number"]),
         ("tasks: {a: {base: b, data: d, split: {test: 0}}}", ["tasks.a.split.test", "greater than 0"]),
         ("tasks: {a: {base: b, data: d, kind: classification, gates: {metric: exact_match}}}", ["accuracy"]),
+        (
+            "tasks: {a: {base: b, data: d, train: {class_weights: balanced}}}",
+            ["params.yaml: tasks.a: train.class_weights balanced: there are no labels to weigh (instruction)"],
+        ),
         ("just text", ["expected a mapping"]),
         ("tasks: {a: {base: b, base: c}}", ["not valid YAML", "base"]),
         ("tasks: {a: [", ["not valid YAML"]),

@@ -290,6 +290,10 @@ class Task(Group):
         preset = GLUE.get(self.source.preset)
         if preset is not None and preset.kind != self.kind:
             raise ValueError(f"source.preset {self.source.preset} is a {preset.kind}: say so (kind: {preset.kind})")
+        if self.train.class_weights != "none" and self.kind != "classification":
+            raise ValueError(
+                f"train.class_weights {self.train.class_weights}: there are no labels to weigh ({self.kind})"
+            )
         if self.train.method == "head" and self.kind == "instruction":
             raise ValueError("train.method head: an instruction task has no head of its own")
         known = _METRICS[self.kind]
@@ -411,7 +415,9 @@ def _told(model: type[Group], item: Mapping[str, Any]) -> str:
         return f"{key}: unknown key (value {value}); {nearest or 'known keys: ' + ', '.join(known)}"
     if item["type"] == "missing":
         return f"{key}: missing; expected {_expected(model, item['loc'])}"
-    return f"{key}: {value} is refused: {item['msg'].removeprefix('Value error, ')}"
+    told = item["msg"].removeprefix("Value error, ")
+    # What is wrong with a whole group is told by itself; its values would bury it.
+    return f"{key}: {told}" if isinstance(item["input"], Mapping) else f"{key}: {value} is refused: {told}"
 
 
 def _expected(model: type[Group], loc: tuple[Any, ...]) -> str:

@@ -492,6 +492,12 @@ def test_rows_that_a_model_is_asked_need_no_answer(tmp_path, name, text):
     assert [(row["text"], row.get("text_pair", "")) for row in rows] == [("a joy", ""), ("a bore", "")]
 
 
+def test_a_folder_or_nothing_is_not_asked(tmp_path):
+    for path in (tmp_path, tmp_path / "none.csv"):
+        with pytest.raises(BiaslineError, match="no such file → name a file of rows"):
+            read_asked(path, KINDS["classification"], Source())
+
+
 def test_presets_and_instructions_are_read_for_asking_too(tmp_path):
     (tmp_path / "a.tsv").write_text("sentence\nIt rained.\n")
     assert read_asked(tmp_path / "a.tsv", KINDS["classification"], Source(preset="sst2"))[0]["text"] == "It rained."

@@ -198,3 +198,16 @@ def test_a_damaged_split_is_told(workspace):
     place.split("train").write_bytes(b"PAR1junk")
     with pytest.raises(BiaslineError, match=r"train\.parquet: damaged: .* → dvc repro --force validate@small"):
         augment(task(), place)
+
+
+def test_a_label_that_no_held_out_row_has_is_told(workspace, capsys):
+    rows = [{"text": f"visit number {number} was fine", "label": "good"} for number in range(300)]
+    (workspace / "rare.json").write_text(json.dumps([*rows, {"text": "a rare thing", "label": "bad"}]))
+    place = TaskPlace("rare")
+    validate(
+        Task(base="b", data="rare.json", kind="classification", quality={"off": ["leak", "near_duplicate"]}), place
+    )
+    told = capsys.readouterr().out
+    for split in ("valid", "test"):
+        assert f"no {split} row has the label 'bad': no number of that split says anything about it" in told
+    assert "no test row has the label 'bad'" in place.quality_page.read_text()

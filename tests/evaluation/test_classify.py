@@ -26,6 +26,11 @@ def test_metrics_by_hand():
     assert metrics["accuracy_low"] < 0.75 < metrics["accuracy_high"]
 
 
+def test_one_label_alone_is_no_news(recwarn):
+    assert class_metrics(["a", "a"], ["a", "a"], ["a", "b"])["mcc"] == 0.0
+    assert not recwarn.list
+
+
 def test_the_majority_class_has_no_correlation():
     assert class_metrics(["a", "a", "b"], ["a", "a", "a"], ["a", "b"])["mcc"] == 0.0
 

@@ -1,6 +1,8 @@
+import numpy as np
 import polars as pl
 import pytest
 
+from biasline.evaluation import regress
 from biasline.evaluation.classify import class_metrics
 from biasline.params import Gates
 from biasline.registry.gates import judge
@@ -72,3 +74,16 @@ def test_a_benchmarks_own_metric_is_compared_on_the_same_rows(metric):
     gain = labelled(15)[0]["tuned"][metric] - labelled(15)[0]["base"][metric]
     assert f"difference {gain:+.4f}" in good.gates[1].told and "over 200 rows" in good.gates[1].told
     assert not judge(Gates(floor=0.0), metric, *labelled(right=0)).passed
+
+
+@pytest.mark.parametrize(("scale", "passed"), [(1.0, True), (0.002, False)])
+def test_scores_that_hardly_differ_are_refused_however_well_they_correlate(scale, passed):
+    generator = np.random.default_rng(0)
+    score = generator.normal(3.0, 1.0, 200)
+    mean = float(score.mean()) + 0.05
+    given = mean + scale * (score - score.mean()) + 0.1 * scale * generator.normal(size=200) + 0.06 * (scale < 1)
+    frame = regress.predictions(pl.DataFrame({"score": [str(value) for value in score]}), given, mean)
+    metrics = {who: regress.score_metrics(score, frame[who].to_numpy()) for who in ("base", "tuned")}
+    verdict = judge(Gates(floor=0.5), "pearson", metrics, frame)
+    assert names(verdict)["better than the untuned base"] and verdict.passed is passed
+    assert verdict.gates[2].name == "nearer than the training rows' mean" and verdict.gates[2].passed is passed

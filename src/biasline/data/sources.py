@@ -150,6 +150,8 @@ def read_asked(path: Path, kind: Kind, source: Source) -> list[dict[str, str]]:
     Errors: as `read_examples`; `BiaslineError` naming the first row without its text.
     """
     first = kind.prompt[0]
+    if not path.is_file():
+        raise BiaslineError(f"{shown(path)}: no such file", "name a file of rows, or ask a text")
     if path.suffix == ".txt":
         try:
             lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")

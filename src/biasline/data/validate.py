@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
@@ -18,7 +19,7 @@ from biasline.layout import SPLITS, TaskPlace, replacing, write_parquet, write_t
 from biasline.params import Task
 
 # How many times more rows of one label than of another are worth a warning.
-_UNBALANCED = 20
+_UNBALANCED, _LISTED = 20, 10
 
 
 def data_sha256(data: Path) -> str:
@@ -63,7 +64,7 @@ def validate(task: Task, place: TaskPlace) -> str:
     refuse_too_many(checked, task.quality)
     refuse_empty(splits, task.split)
     if task.kind == "classification":
-        notes += _imbalance(splits["train"]["label"])
+        notes += _imbalance(splits["train"]["label"]) + _unjudged(splits)
     numbers = quality_numbers(checked, splits, data_sha256(data))
     page = quality_page(data, kind, examples.taken, notes, numbers, checked)
 
@@ -93,6 +94,18 @@ def _refuse_lost_files(frame: pl.DataFrame, good: pl.DataFrame) -> None:
                 f"the {name} file has {given.height} rows and none keeps the contract",
                 "mend it (a test file needs its labels or answers), or take it out of the folder",
             )
+
+
+def _unjudged(splits: Mapping[str, pl.DataFrame]) -> list[str]:
+    """Labels that training has and a held-out split has not."""
+    labels = splits["train"]["label"].unique(maintain_order=True).to_list()
+    told = []
+    for name in ("valid", "test"):
+        missing = [label for label in labels if label not in set(splits[name]["label"])]
+        if missing and splits[name].height:
+            listed = ", ".join(map(repr, missing[:_LISTED])) + (", …" if len(missing) > _LISTED else "")
+            told.append(f"no {name} row has the label {listed}: no number of that split says anything about it")
+    return told
 
 
 def _imbalance(labels: pl.Series) -> list[str]:

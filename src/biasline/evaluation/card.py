@@ -129,6 +129,11 @@ def class_sections(predictions: pl.DataFrame, labels: Sequence[str], kind: Kind)
     for row in class_table(predictions, labels).iter_rows(named=True):
         values = " | ".join(f"{row[name]:.3f}" for name in ("precision", "recall", "f1"))
         lines.append(f"| {_cell(row['label'])} | {row['rows']} | {row['given']} | {values} |")
+    if unseen := [label for label in labels if not (predictions["label"] == label).any()]:
+        lines += [
+            "",
+            f"No test row has the label {', '.join(map(_cell, unseen))}: no number here says anything about it.",
+        ]
     lines += ["", "## Calibration", "", "How often it is right where its probability lies in a range.", ""]
     lines += ["| probability | rows | mean | accuracy |", "|---|---:|---:|---:|"]
     for row in calibration(predictions).iter_rows(named=True):

@@ -98,7 +98,7 @@ def class_metrics(reference: Sequence[str], predicted: Sequence[str], labels: Se
         "accuracy_low": low,
         "accuracy_high": high,
         "f1_macro": f1_score(reference, predicted, average="macro", zero_division=0.0),
-        "mcc": matthews_corrcoef(reference, predicted),
+        "mcc": matthews_corrcoef(reference, predicted) if len({*reference, *predicted}) > 1 else 0.0,
     }
     if len(labels) == 2:
         values["f1"] = f1_score(reference, predicted, labels=labels[1:], average="macro", zero_division=0.0)

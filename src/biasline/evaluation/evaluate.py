@@ -104,11 +104,16 @@ def evaluate(task: Task, place: TaskPlace) -> str:
             pairs = found.predictions.select(pl.col("label").alias("actual"), pl.col("tuned").alias("predicted"))
             pairs.write_csv(draft / "labels.csv")
     write_text(place.metrics, dump_json(metrics))
-    tuned, name = found.tuned, MAIN_METRIC[task.kind]
-    return (
-        f"{name.replace('_', ' ')} on {test.height} held-out rows: base {found.base[name]:.3f}, tuned "
-        f"{tuned[name]:.3f} [{tuned[f'{name}_low']:.3f}, {tuned[f'{name}_high']:.3f}]; see {place.card}"
-    )
+    return f"{_in_short(task.metric, test.height, found)}; see {place.card}"
+
+
+def _in_short(name: str, rows: int, found: _Compared) -> str:
+    """The metric that decides, of the base, of a head alone on it, and of the tuned model with its interval."""
+    tuned, ends = found.tuned, (f"{name}_low", f"{name}_high")
+    alone = f" head alone {found.probe[name]:.3f}," if name in found.probe else ""
+    interval = f" [{tuned[ends[0]]:.3f}, {tuned[ends[1]]:.3f}]" if ends[0] in tuned else ""
+    told = f"base {found.base[name]:.3f},{alone} tuned {tuned[name]:.3f}{interval}"
+    return f"{name.replace('_', ' ')} on {rows} held-out rows: {told}"
 
 
 def rows_sha256(test: pl.DataFrame, task: Task) -> str:

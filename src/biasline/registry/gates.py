@@ -10,6 +10,7 @@ from biasline.errors import BiaslineError
 from biasline.evaluation.statistics import CONFIDENCE, bootstrap_interval, metric_of, paired_interval, row_scores
 from biasline.params import Gates
 
+_OF_SCORES = ("pearson", "spearman")
 # Metrics that are means of a score per row.
 _PER_ROW = ("exact_match", "accuracy", "token_accuracy")
 
@@ -68,6 +69,11 @@ def judge(gates: Gates, metric: str, metrics: dict[str, Any], predictions: pl.Da
             f"[{low:+.4f}, {high:+.4f}] over {rows.height} rows"
         )
         found.append(Gate("better than the untuned base", low > 0, told))
+        if metric in _OF_SCORES:
+            # A correlation says nothing about being near: answers that hardly differ may have a high one.
+            mean, low, high = paired_interval(*(row_scores(rows, who) for who in ("tuned", "base")))
+            told = f"squared error less by {mean:.4g}, {CONFIDENCE:.0%} paired interval [{low:.4g}, {high:.4g}]"
+            found.append(Gate("nearer than the training rows' mean", low > 0, told))
     return Verdict(metric, tuple(found))
 
 
