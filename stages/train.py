@@ -30,7 +30,8 @@ def train(name: str) -> str:
 
             def report(step: int, values: dict[str, float]) -> None:
                 live.log(step, values)
-                told = [f"{key.replace('_', ' ')} {values[key]:.4f}" for key in ("loss", "valid_loss", "valid_accuracy") if key in values]
+                names = [name for name in ("loss", "valid_loss", "valid_accuracy") if name in values]
+                told = [f"{name.replace('_', ' ')} {values[name]:.4f}" for name in names]
                 shown.at(step, ", ".join(told))
 
             return report
