@@ -14,12 +14,12 @@ def evaluate(name: str) -> str:
 
     place = TaskPlace(name)
     start = time.monotonic()
-    told = stage.evaluate(read_task(place.resolved), place)
+    found = stage.evaluate(read_task(place.resolved), place)
     record = record_of_workspace(name)
     assert record is not None, "evaluate has just read the model"
-    record.observe(**{"evaluate.seconds": round(time.monotonic() - start, 1)})
+    record.observe(**{"evaluate.seconds": round(time.monotonic() - start, 1), **found.observed})
     publish_or_warn(record)
-    return told
+    return found.told
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ class TaskPlace:
 
     @property
     def adapter(self) -> Path:
-        """A folder as PEFT saves it; of `method: lora`."""
+        """A folder as PEFT saves it; of the methods lora and prefix."""
         return self.model / "adapter"
 
     @property

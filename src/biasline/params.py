@@ -174,13 +174,22 @@ class Lora(Group):
     )
 
 
+class Prefix(Group):
+    """What `method: prefix` puts before each layer's keys and values, as PEFT makes it."""
+
+    tokens: int = Field(16, ge=1, description="virtual tokens whose keys and values are trained, in every layer")
+
+
 # Methods whose artifact is a delta: these can be registered, the others are there to be compared with.
 DELTA_METHODS = ("bitfit", "head")
+# Methods whose artifact is a folder of PEFT's.
+ADAPTER_METHODS = ("lora", "prefix")
 
 
 class Train(Group):
-    method: Literal["bitfit", "head", "lora", "full"] = Field(
-        "bitfit", description="what is trained: biases; or, to compare, a new head alone, a LoRA adapter, everything"
+    method: Literal["bitfit", "head", "lora", "prefix", "full"] = Field(
+        "bitfit",
+        description="what is trained: biases; or, to compare, a new head alone, a LoRA adapter, a prefix, everything",
     )
     biases: str = Field(
         "all",
@@ -201,6 +210,7 @@ class Train(Group):
         "where the base's files have no pooler, or say that it was trained so",
     )
     lora: Lora = Lora()
+    prefix: Prefix = Prefix()
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced: each label has the same weight in the loss, however many rows it has"
     )
@@ -237,7 +247,16 @@ class Train(Group):
 
 class Evaluate(Group):
     max_new_tokens: int = Field(64, ge=1, description="longest generated answer, in tokens")
+    temperature: float = Field(
+        0.0,
+        ge=0.0,
+        le=10.0,
+        description="0: the likeliest token each time (greedy); more: drawn, the wilder the higher",
+    )
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="drawn among the likeliest tokens that make up this share")
+    seed: int = Field(0, description="of drawing answers")
     batch_size: int = Field(64, ge=1, description="rows generated at once")
+    metrics: str = Field("", description="a Python file in custom/ whose functions score answers (instruction tasks)")
     slices: tuple[str, ...] = Field((), description="columns whose values are scored apart")
     samples: int = Field(20, ge=0, description="test rows shown in samples.md")
 
@@ -245,21 +264,21 @@ class Evaluate(Group):
 class Gates(Group):
     """What a candidate must show before `biasline promote` makes it champion."""
 
-    metric: Literal[
-        "auto", "exact_match", "token_accuracy", "accuracy", "mcc", "f1", "f1_macro", "pearson", "spearman"
-    ] = Field(
+    metric: str = Field(
         "auto",
+        min_length=1,
         description="the metric that decides; auto: exact_match, for a classification accuracy or its preset's, for a "
-        "regression pearson; f1 is that of the second of two labels",
+        "regression pearson; also token_accuracy, rouge_l or one of evaluate.metrics; mcc, f1 (of the second of two "
+        "labels), f1_macro; spearman",
     )
-    floor: float = Field(0.5, ge=0, le=1, description="the tuned model must reach this")
+    floor: float = Field(0.5, description="the tuned model must reach this")
     better_than_base: bool = Field(True, description="the paired 95 % interval of tuned - base must lie above zero")
 
 
 # Kind of task → what its models are told by first, and what a gate can take.
 MAIN_METRIC = {"instruction": "exact_match", "classification": "accuracy", "regression": "pearson"}
 _METRICS = {
-    "instruction": ("auto", "exact_match", "token_accuracy"),
+    "instruction": ("auto", "exact_match", "token_accuracy", "rouge_l"),
     "classification": ("auto", "accuracy", "mcc", "f1", "f1_macro"),
     "regression": ("auto", "pearson", "spearman"),
 }
@@ -296,8 +315,13 @@ class Task(Group):
             )
         if self.train.method == "head" and self.kind == "instruction":
             raise ValueError("train.method head: an instruction task has no head of its own")
+        if self.evaluate.metrics and self.kind != "instruction":
+            raise ValueError(f"evaluate.metrics {self.evaluate.metrics}: there are no answers to score ({self.kind})")
         known = _METRICS[self.kind]
-        if self.gates.metric not in known:
+        if self.gates.metric in known and not 0 <= self.gates.floor <= 1:
+            raise ValueError(f"gates.floor: {self.gates.floor:g} is beyond 0 … 1, which {self.gates.metric} lies in")
+        # A file's own names are known when it is read, by evaluation.
+        if self.gates.metric not in known and not self.evaluate.metrics:
             raise ValueError(f"gates.metric {self.gates.metric!r} is none of a {self.kind}: {', '.join(known)}")
         return self
 
@@ -350,7 +374,8 @@ def get_task(params: Params, name: str, where: str) -> Task:
 def check_inputs(name: str, task: Task, root: Path) -> None:
     """Whether the files that a task names are there, before any work starts."""
     template = task.tokens.template if task.tokens.template.endswith(JINJA) else ""
-    owned = [("quality.checks", task.quality.checks), ("tokens.template", template)]
+    owned = [("quality.checks", task.quality.checks), ("evaluate.metrics", task.evaluate.metrics)]
+    owned += [("tokens.template", template)]
     owned += [("augment.synonyms", task.augment.synonyms)]
     owned += [("augment.translate", pin) for pin in task.augment.translate]
     for key, own in owned:

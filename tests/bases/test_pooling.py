@@ -38,6 +38,14 @@ def test_the_mean_leaves_padding_out(base):
         assert torch.allclose(model(input_ids=ids[1:]).logits, found[1:], atol=1e-6)  # no mask: all tokens count
 
 
+def test_the_mean_leaves_virtual_tokens_out(base):
+    """A prefix has a place in the mask, before the text, and no hidden state."""
+    model, _ = load(base, pooling="mean")
+    hidden = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
+    model.bert.pooler.mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1, 1]])
+    assert torch.allclose(model.bert.pooler(hidden), torch.stack([hidden[0, :3].mean(0), hidden[1].mean(0)]), atol=1e-6)
+
+
 def test_auto_takes_the_mean_where_the_files_have_no_pooler(base, tmp_path):
     assert not pools_by_mean(load(base)[0].bert)
     bare = BertModel(BertConfig(**SIZES), add_pooling_layer=False)

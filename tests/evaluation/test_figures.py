@@ -12,7 +12,9 @@ def test_figures_are_drawn_from_the_outs(tmp_path):
     change = pl.DataFrame({"layer": [-1, 0, 0], "role": ["norm", "query", "mlp_in"], "change": [0.1, 0.2, 0.3]})
     drawn = {
         "loss": figures.loss_curve(history),
-        "slices": figures.metric_by_slice(slice_table(predictions, ("skill",)), {"tuned": {"exact_match": 0.5}}),
+        "slices": figures.metric_by_slice(
+            slice_table(predictions, ("skill",)), {"sliced_by": "exact_match", "tuned": {"exact_match": 0.5}}
+        ),
         "change": figures.bias_change(change),
     }
     for name, figure in drawn.items():

@@ -4,6 +4,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+from biasline.evaluation.generate import Answer
 from biasline.evaluation.scoring import LENGTH, Scored, score_likelihood, slice_table, with_lengths
 from biasline.tokens.mask import IGNORED
 
@@ -26,12 +27,13 @@ def test_likelihood_per_row_is_that_of_the_row_alone(bloom):
 
 
 def test_metrics_weigh_tokens_not_rows():
-    scored = Scored(["a", ""], np.array([True, False]), np.array([1.0, 3.0]), np.array([1, 3]), np.array([1, 0]))
+    answers = [Answer("a", True), Answer("", False)]
+    scored = Scored(answers, ["a ", "b"], np.array([1.0, 3.0]), np.array([1, 3]), np.array([1, 0]))
     metrics = scored.metrics()
     assert metrics["exact_match"] == 0.5
     assert metrics["response_perplexity"] == pytest.approx(np.e, rel=1e-5)
     assert metrics["token_accuracy"] == 0.25
-    assert metrics["empty_rate"] == 0.5
+    assert metrics["empty_rate"] == metrics["never_ending_rate"] == 0.5
     assert metrics["exact_match_low"] < 0.5 < metrics["exact_match_high"]
 
 

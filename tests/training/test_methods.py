@@ -42,11 +42,18 @@ def hashes(folder):
 
 
 @pytest.mark.parametrize(
-    ("method", "files"), [("lora", {"adapter/adapter_config.json"}), ("full", {"weights.safetensors"})]
+    ("method", "files"),
+    [
+        ("lora", {"adapter/adapter_config.json"}),
+        ("prefix", {"adapter/adapter_config.json"}),
+        ("full", {"weights.safetensors"}),
+    ],
 )
 def test_each_method_goes_through_the_stages_and_twice_gives_the_same_bytes(trained, method, files):
     task, place = trained
-    asked = with_method(task, method, learning_rate=1e-3)
+    # A random prefix disturbs the base first, and has to make up for it.
+    more = {"min_steps": 40} if method == "prefix" else {}
+    asked = with_method(task, method, learning_rate=1e-3 if method != "prefix" else None, **more)
     seen = []
     for _ in range(2):
         train(asked, place, no_report)
@@ -70,9 +77,9 @@ def test_each_method_has_a_fingerprint_of_its_own(trained):
     task, place = trained
     names = {
         train(with_method(task, method), place, no_report) and json.loads(place.train_report.read_text())["fingerprint"]
-        for method in ("bitfit", "lora", "full")
+        for method in ("bitfit", "lora", "prefix", "full")
     }
-    assert len(names) == 3
+    assert len(names) == 4
 
 
 def test_a_head_alone_leaves_the_rest_as_it_is(base):
@@ -109,6 +116,30 @@ def test_lora_trains_adapters_on_the_layers_asked_for_and_a_new_head(base):
     assert trainee.trainable["share"] == trainee.trainable["adapter"] / trainee.total
 
 
+def test_a_prefix_trains_keys_and_values_of_each_layer_and_a_new_head(base):
+    model, head = classifier(base)
+    trainee = make_ready(model, head, Train(method="prefix", prefix={"tokens": 4}))
+    config = model.config
+    # 4 virtual tokens, each a key and a value of the model's width in every layer.
+    assert trainee.trainable["adapter"] == 4 * 2 * config.n_layer * config.hidden_size
+    assert trainee.trainable["head"] == len(LABELS) * config.hidden_size
+    assert "a prefix of 4 virtual tokens" in trainee.what
+
+
+def test_a_prefix_answers_alike_in_a_batch_and_alone(base):
+    pin, folder = base
+    model = make_ready(load_causal_lm(pin, folder, Load()), [], Train(method="prefix")).model.eval()
+    rows = [[5, 6, 7, 8, 9], [10, 11, 12]]
+    width = max(map(len, rows))
+    ids = torch.tensor([[3] * (width - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    asked = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
+    together = model.generate(input_ids=ids, attention_mask=mask, **asked)[:, width:]
+    for row, found in zip(rows, together, strict=True):
+        alone = model.generate(input_ids=torch.tensor([row]), attention_mask=torch.ones(1, len(row)).long(), **asked)
+        assert torch.equal(alone[0, len(row) :], found)
+
+
 def test_lora_on_a_head_is_refused(base):
     with pytest.raises(BiaslineError, match="head takes no adapter"):
         make_ready(*classifier(base), Train(method="lora", lora={"layers": "mlp+head"}))
@@ -119,7 +150,7 @@ def test_lora_of_an_unknown_role_is_refused(base):
         make_ready(*classifier(base), Train(method="lora", lora={"layers": "queries"}))
 
 
-@pytest.mark.parametrize("method", ["bitfit", "head", "lora", "full"])
+@pytest.mark.parametrize("method", ["bitfit", "head", "lora", "prefix", "full"])
 def test_what_is_stored_gives_the_same_logits(base, trained, method):
     from biasline.training.methods import Origin
 
@@ -202,7 +233,13 @@ def test_methods_share_the_token_sets(trained):
 
 @pytest.mark.parametrize(
     ("method", "rates"),
-    [("bitfit", (0.012, 0.0024)), ("head", (0.012, 0.012)), ("lora", (0.0024, 0.0024)), ("full", (0.00024, 0.0024))],
+    [
+        ("bitfit", (0.012, 0.0024)),
+        ("head", (0.012, 0.012)),
+        ("lora", (0.0024, 0.0024)),
+        ("prefix", (0.024, 0.0024)),
+        ("full", (0.00024, 0.0024)),
+    ],
 )
 def test_a_rate_that_is_left_out_goes_by_method_and_width(base, method, rates):
     model, _ = classifier(base)

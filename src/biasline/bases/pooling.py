@@ -25,7 +25,8 @@ class MeanPooler(nn.Module):
             raise ValueError(f"hidden states of (rows, length, hidden) were expected, got {tuple(hidden.shape)}")
         if self.mask is None:
             return hidden.mean(1)
-        weight = self.mask.to(hidden.device, torch.float32)[:, :, None]
+        # Virtual tokens before the text have a place in the mask, and no hidden state.
+        weight = self.mask[:, -hidden.shape[1] :].to(hidden.device, torch.float32)[:, :, None]
         return ((hidden.float() * weight).sum(1) / weight.sum(1).clamp(min=1)).to(hidden.dtype)
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FunctionType
-from typing import Any
 
 import polars as pl
 
+from biasline.custom import own_functions
 from biasline.data.kinds import KINDS, Kind
 from biasline.data.sources import FIXED_SPLIT, NOT_TEXT_SUFFIX
 from biasline.errors import BiaslineError, first_line, shown
@@ -297,20 +297,10 @@ def own_rules(path: Path) -> list[Rule]:
 
     Errors: `BiaslineError` where the file is missing, does not run, or holds no function.
     """
-    if not path.is_file():
-        raise BiaslineError(f"{shown(path)}: no such file (quality.checks)", "put it there, or mend quality.checks")
-    space: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
-    try:
-        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), space)
-    except (Exception, SystemExit) as error:  # whatever the user's code raises
-        raise BiaslineError(f"{shown(path)}: does not run: {type(error).__name__}: {first_line(error)}") from None
     rules = [
         Rule(name, (function.__doc__ or name).strip().splitlines()[0], _own(path, function), rounds=False)
-        for name, function in space.items()
-        if isinstance(function, FunctionType) and function.__module__ == path.stem and not name.startswith("_")
+        for name, function in own_functions(path, "quality.checks").items()
     ]
-    if not rules:
-        raise BiaslineError(f"{shown(path)}: no function in it", "write `def name(frame): return frame[…] …`")
     if clash := {rule.name for rule in rules} & {*COMPARED, *(rule.name for rule in RULES)}:
         raise BiaslineError(f"{shown(path)}: {min(clash)} is a rule already", "call the function something else")
     return rules

@@ -16,6 +16,7 @@ _MADE = {
     "bitfit": "A bias-only delta of",
     "head": "A head alone on",
     "lora": "A LoRA adapter of",
+    "prefix": "A prefix before",
     "full": "All weights, tuned, of",
 }
 
@@ -77,7 +78,7 @@ def model_card(
     lines += [f"Note: {note}." for note in report["notes"]]
     lines += sections
     if slices.height:
-        what = " (mean absolute error)" if task.kind == "regression" else ""
+        what = " (mean absolute error)" if task.kind == "regression" else f" ({metrics['sliced_by'].replace('_', ' ')})"
         lines += ["", f"## Slices{what}", ""]
         lines += ["| slice | rows | base | tuned | 95 % interval |", "|---|---:|---:|---:|---|"]
         for row in slices.iter_rows(named=True):
@@ -93,6 +94,8 @@ def _trained(task: Task, roles: str) -> str:
         return f"Biases `{task.train.biases}` ({roles})"
     if task.train.method == "lora":
         return f"LoRA of rank {task.train.lora.rank} on the layers `{task.train.lora.layers}` ({roles})"
+    if task.train.method == "prefix":
+        return f"A prefix of {task.train.prefix.tokens} virtual tokens in each layer ({roles})"
     return "The head alone" if task.train.method == "head" else "Every parameter"
 
 

@@ -20,12 +20,15 @@ from biasline.data.split import read_split
 from biasline.errors import BiaslineError
 from biasline.evaluation import classify, regress
 from biasline.evaluation.card import class_sections, model_card, samples_page, score_sections
-from biasline.evaluation.generate import generate
+from biasline.evaluation.generate import Drawing, generate
 from biasline.evaluation.heads import PROBED
+from biasline.evaluation.overlap import OwnScores, bleu_and_chrf
 from biasline.evaluation.scoring import (
     LENGTH,
+    TIMED,
     Scored,
     answered,
+    latency_ms,
     score_likelihood,
     slice_table,
     with_lengths,
@@ -39,6 +42,10 @@ from biasline.tokens.mask import Encoder
 from biasline.tokens.sets import dialogues_of, read_summary, read_token_set
 from biasline.training.methods import apply_tuned
 
+# Metrics and columns of predictions that a project's own scores must not be called.
+_OWN_NAMES = ("exact", "exact_match", "rouge_l", "bleu", "chrf", "response_perplexity", "token_accuracy", "empty_rate")
+_OWN_NAMES += ("never_ending_rate", "nll", "hits")
+
 
 @dataclass(frozen=True)
 class _Compared:
@@ -50,6 +57,8 @@ class _Compared:
             they are off by (`…_error`).
         change: how far training moved the biases, see `_bias_change`.
         probe: of a text's label or score, metrics of a head alone on the frozen base, see `classify.probed`.
+        signatures: of BLEU and chrF, as sacreBLEU tells them.
+        timed: milliseconds that each model takes for one row, see `latency_ms`.
     """
 
     base: dict[str, float]
@@ -57,12 +66,25 @@ class _Compared:
     predictions: pl.DataFrame
     change: pl.DataFrame
     probe: dict[str, float] = field(default_factory=dict)
+    signatures: dict[str, str] = field(default_factory=dict)
+    timed: dict[str, float] = field(default_factory=dict)
 
 
-def evaluate(task: Task, place: TaskPlace) -> str:
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation came to.
+
+    Attributes:
+        told: one line.
+        observed: what varies from run to run: `base.latency_ms`, `tuned.latency_ms`.
+    """
+
+    told: str
+    observed: dict[str, float]
+
+
+def evaluate(task: Task, place: TaskPlace) -> Evaluated:
     """Run the stage.
-
-    Returns: one line that tells what came out.
 
     Errors: `BiaslineError` for an empty test split, a slice column that is absent, or a delta that does not fit.
     """
@@ -87,7 +109,7 @@ def evaluate(task: Task, place: TaskPlace) -> str:
     if task.kind == "regression":
         table, sections = regress.score_slices(sliced, slices), score_sections(found.predictions, kind)
     else:
-        table = slice_table(sliced, slices)
+        table = slice_table(sliced, slices, _row_metric(task, found))
         sections = class_sections(found.predictions, labels, kind) if labels else []
     metrics = _metrics(test, task, report["fingerprint"], found)
     if len(labels) == 2:
@@ -104,11 +126,16 @@ def evaluate(task: Task, place: TaskPlace) -> str:
             pairs = found.predictions.select(pl.col("label").alias("actual"), pl.col("tuned").alias("predicted"))
             pairs.write_csv(draft / "labels.csv")
     write_text(place.metrics, dump_json(metrics))
-    return f"{_in_short(task.metric, test.height, found)}; see {place.card}"
+    observed = {f"{who}.latency_ms": round(value, 3) for who, value in found.timed.items()}
+    return Evaluated(f"{_in_short(task.metric, test.height, found)}; see {place.card}", observed)
 
 
 def _in_short(name: str, rows: int, found: _Compared) -> str:
     """The metric that decides, of the base, of a head alone on it, and of the tuned model with its interval."""
+    if name not in found.tuned:
+        raise BiaslineError(
+            f"gates.metric: {name} is no metric of this task; it has: {', '.join(found.tuned)}", "mend gates.metric"
+        )
     tuned, ends = found.tuned, (f"{name}_low", f"{name}_high")
     alone = f" head alone {found.probe[name]:.3f}," if name in found.probe else ""
     interval = f" [{tuned[ends[0]]:.3f}, {tuned[ends[1]]:.3f}]" if ends[0] in tuned else ""
@@ -130,6 +157,8 @@ def _compare_answers(task: Task, place: TaskPlace, pin: Pin, folder: Path, test:
     prompts = encoder.prompts(dialogues_of(test, answered=False))
     references, token_set = test["output"].to_list(), read_token_set(place, "test")
     settings = task.evaluate
+    own = OwnScores(Path(settings.metrics), _OWN_NAMES) if settings.metrics else None
+    timed = {}
 
     with progress("answers", 2 * test.height) as shown:
 
@@ -138,19 +167,22 @@ def _compare_answers(task: Task, place: TaskPlace, pin: Pin, folder: Path, test:
                 model,
                 tokenizer,
                 prompts,
-                settings.max_new_tokens,
+                Drawing.of(settings),
                 settings.batch_size,
                 encoder.stops(),
                 lambda done: shown.at(offset + done, who),
             )
-            exact = np.array([answer == text.strip() for answer, text in zip(answers, references, strict=True)])
-            likelihood = score_likelihood(model, token_set, model.config.pad_token_id, settings.batch_size)
-            return Scored(answers, exact, *likelihood)
+            pad = model.config.pad_token_id
+            timed[who] = latency_ms(model, token_set.select(range(min(len(token_set), TIMED))).to_list(), pad)
+            likelihood = score_likelihood(model, token_set, pad, settings.batch_size)
+            scores = own(test.rows(named=True), [answer.text for answer in answers]) if own else {}
+            return Scored(answers, references, *likelihood, scores)
 
         base = scored(model, "base", 0)
         change = _bias_change(task, place, model)
         tuned = scored(apply_tuned(task.train.method, model, place), "tuned", test.height)
-    return _Compared(base.metrics(), tuned.metrics(), answered(test, list(token_set["row"]), base, tuned), change)
+    table, signatures = answered(test, list(token_set["row"]), base, tuned), bleu_and_chrf(tuned.texts, references)[1]
+    return _Compared(base.metrics(), tuned.metrics(), table, change, signatures=signatures, timed=timed)
 
 
 def _compare_labels(task: Task, place: TaskPlace, pin: Pin, folder: Path, test: pl.DataFrame) -> _Compared:
@@ -160,7 +192,8 @@ def _compare_labels(task: Task, place: TaskPlace, pin: Pin, folder: Path, test: 
     with_head = [
         labels[number] for number in classify.probed(headed.model, headed.taught, headed.rows, *headed.batches)
     ]
-    found = classify.probabilities(headed.tuned(), headed.rows, *headed.batches)
+    tuned_model = headed.tuned()
+    found = classify.probabilities(tuned_model, headed.rows, *headed.batches)
     train = read_split(place, "train")["label"]
     majority = max(labels, key=lambda label: (int((train == label).sum()), label))
     table = classify.predictions(test, labels, found, majority)
@@ -169,7 +202,7 @@ def _compare_labels(task: Task, place: TaskPlace, pin: Pin, folder: Path, test: 
         classify.class_metrics(reference, given, labels) for given in (table["base"], table["tuned"], with_head)
     )
     tuned["calibration_error"] = round(classify.calibration_error(classify.calibration(table)), 6)
-    return _Compared(base, tuned, table, headed.change, probe)
+    return _Compared(base, tuned, table, headed.change, probe, timed=headed.timed(tuned_model))
 
 
 def _compare_scores(task: Task, place: TaskPlace, pin: Pin, folder: Path, test: pl.DataFrame) -> _Compared:
@@ -177,14 +210,13 @@ def _compare_scores(task: Task, place: TaskPlace, pin: Pin, folder: Path, test: 
     scale = read_summary(place)["score"]
     headed = _headed(task, place, pin, folder, [])
     with_head = regress.probed(headed.model, headed.taught, headed.rows, *headed.batches)
-    table = regress.predictions(
-        test, regress.scores(headed.tuned(), headed.rows, *headed.batches, scale), scale["mean"]
-    )
+    tuned_model = headed.tuned()
+    table = regress.predictions(test, regress.scores(tuned_model, headed.rows, *headed.batches, scale), scale["mean"])
     reference = test["score"].cast(pl.Float64).to_numpy()
     base, tuned, probe = (
         regress.score_metrics(reference, np.asarray(given)) for given in (table["base"], table["tuned"], with_head)
     )
-    return _Compared(base, tuned, table, headed.change, probe)
+    return _Compared(base, tuned, table, headed.change, probe, timed=headed.timed(tuned_model))
 
 
 @dataclass(frozen=True)
@@ -196,6 +228,7 @@ class _Headed:
         taught: training rows for a probe, evenly spread, since files are often sorted by label.
         rows: the test rows in tokens.
         batches: the token to pad with, and rows per batch.
+        base_ms: what the base takes for one row, see `latency_ms`.
     """
 
     model: Any
@@ -204,6 +237,10 @@ class _Headed:
     rows: list[dict[str, Any]]
     batches: tuple[int, int]
     change: pl.DataFrame
+    base_ms: float
+
+    def timed(self, tuned_model: Any) -> dict[str, float]:
+        return {"base": self.base_ms, "tuned": latency_ms(tuned_model, self.rows, self.batches[0])}
 
 
 def _headed(task: Task, place: TaskPlace, pin: Pin, folder: Path, labels: Sequence[str]) -> _Headed:
@@ -212,13 +249,15 @@ def _headed(task: Task, place: TaskPlace, pin: Pin, folder: Path, labels: Sequen
     model.to(best_device())
     train = read_token_set(place, "train")
     spread = np.unique(np.linspace(0, len(train) - 1, PROBED).astype(int))
+    rows, pad = read_token_set(place, "test").to_list(), model.config.pad_token_id
     return _Headed(
         model,
         lambda: apply_tuned(chosen.method, model, place),
         train.select(spread).to_list(),
-        read_token_set(place, "test").to_list(),
-        (model.config.pad_token_id, task.evaluate.batch_size),
+        rows,
+        (pad, task.evaluate.batch_size),
         _bias_change(task, place, model),
+        latency_ms(model, rows, pad),
     )
 
 
@@ -226,18 +265,27 @@ _COMPARE = {"instruction": _compare_answers, "classification": _compare_labels, 
 
 
 def _metrics(test: pl.DataFrame, task: Task, fingerprint: str, found: _Compared) -> dict[str, Any]:
-    rows = (row_scores(found.predictions, who) for who in ("tuned", "base"))
-    name = "squared_error_saved" if task.kind == "regression" else MAIN_METRIC[task.kind]
+    sliced = "mae" if task.kind == "regression" else _row_metric(task, found)
+    rows = (row_scores(found.predictions, who, sliced) for who in ("tuned", "base"))
+    name = "squared_error_saved" if task.kind == "regression" else sliced
     gain = zip((name, f"{name}_low", f"{name}_high"), paired_interval(*rows), strict=True)
     return {
         "fingerprint": fingerprint,
         "rows": test.height,
         "test_sha256": rows_sha256(test, task),
+        "metric": task.metric,
+        "sliced_by": sliced,
+        **({"signatures": found.signatures} if found.signatures else {}),
         "base": found.base,
         **({"probe": found.probe} if found.probe else {}),
         "tuned": found.tuned,
         "gain": {key: round(value, 6) for key, value in gain},
     }
+
+
+def _row_metric(task: Task, found: _Compared) -> str:
+    """The metric that decides if rows have values of it, else the share of right answers."""
+    return task.metric if f"tuned_{task.metric}" in found.predictions.columns else MAIN_METRIC[task.kind]
 
 
 def _bias_change(task: Task, place: TaskPlace, model: Any) -> pl.DataFrame:

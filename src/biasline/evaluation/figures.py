@@ -32,7 +32,7 @@ def loss_curve(history: pl.DataFrame) -> Any:
 
 def metric_by_slice(slices: pl.DataFrame, overall: dict[str, Any]) -> Any:
     """Share of right answers (of scores: mean absolute error) per slice, the tuned model's with its interval."""
-    metric = next(name for name in ("accuracy", "exact_match", "mae") if name in overall["tuned"])
+    metric = overall["sliced_by"]
     figure, axes = _new(8, 1.2 + 0.34 * max(slices.height, 1))
     places = list(range(slices.height))
     names = [f"{value}  ({rows})" for value, rows in zip(slices["value"], slices["rows"], strict=True)]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from biasline.bases.pin import Pin, load_tokenizer, wants_token_types
 from biasline.bitfit import Manifest
 from biasline.data.kinds import KINDS, turn_of
 from biasline.evaluation.classify import probabilities
-from biasline.evaluation.generate import generate
+from biasline.evaluation.generate import Drawing, generate
 from biasline.evaluation.regress import scores
 from biasline.params import Task
 from biasline.tokens.mask import Encoder
@@ -50,7 +50,8 @@ class Predictor:
         Args:
             records: rows with the columns of the task's kind; all but the first may be missing, None or NaN. `history`
                 is what was said before an instruction: a list of {role, content}, or that as JSON.
-            params: generation settings that take the place of the task's: `max_new_tokens`.
+            params: generation settings that take the place of the task's: `max_new_tokens`, `temperature`, `top_p`,
+                `seed`.
 
         Errors: `ValueError` naming the first row without a text, or with a history that is none.
         """
@@ -72,8 +73,9 @@ class Predictor:
     def _answer(self, dialogues: Sequence[Sequence[Turn]], params: dict[str, Any]) -> list[str]:
         ids = self._dialogues.prompts(dialogues)
         settings = self.task.evaluate
-        longest = params.get("max_new_tokens", settings.max_new_tokens)
-        return generate(self.model, self.tokenizer, ids, longest, settings.batch_size, self._dialogues.stops())
+        drawing = replace(Drawing.of(settings), **params)
+        answers = generate(self.model, self.tokenizer, ids, drawing, settings.batch_size, self._dialogues.stops())
+        return [answer.text for answer in answers]
 
     def _judge(self, rows: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
         inputs = self._texts.texts([text for text, _ in rows], [pair for _, pair in rows])

@@ -1,19 +1,27 @@
 """Both models on the test split: answers, and the likelihood of the right answers."""
 
 import math
-from dataclasses import dataclass
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 
-from biasline.evaluation.statistics import wilson_interval
+from biasline.evaluation.generate import Answer
+from biasline.evaluation.overlap import bleu_and_chrf, rouge_l
+from biasline.evaluation.statistics import bootstrap_mean, row_scores, wilson_interval
 from biasline.tokens.mask import IGNORED
-from biasline.training.loss import ResponseTokens, supervised_logits, target_losses
+from biasline.training.loss import ResponseTokens, padded, supervised_logits, target_losses
 
 # A slice that every task has.
 LENGTH = "length"
+# Rows whose forward pass is timed, after one that is not.
+TIMED = 16
 
 
 @dataclass(frozen=True)
@@ -21,31 +29,54 @@ class Scored:
     """One model on the test split.
 
     Attributes:
-        answers: generated text per test row.
-        exact: whether an answer is the reference, white space at the ends aside, (rows,).
+        answers: generated text per test row, and whether it came to an end.
+        references: the right answers.
         nll: summed negative log-likelihood of the reference's tokens, EOS included, per row of the token set.
         tokens: number of those tokens, per row of the token set.
         hits: how many of them were the likeliest token, given all before them.
+        own: a project's own scores per test row, see `OwnScores`.
     """
 
-    answers: list[str]
-    exact: np.ndarray
+    answers: list[Answer]
+    references: list[str]
     nll: np.ndarray
     tokens: np.ndarray
     hits: np.ndarray
+    own: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def texts(self) -> list[str]:
+        return [answer.text for answer in self.answers]
+
+    @cached_property
+    def exact(self) -> np.ndarray:
+        """Whether an answer is the reference, white space at the ends aside, (rows,)."""
+        pairs = zip(self.texts, self.references, strict=True)
+        return np.array([answer == reference.strip() for answer, reference in pairs])
+
+    @cached_property
+    def per_row(self) -> dict[str, np.ndarray]:
+        """Further scores of each answer, (rows,) each."""
+        return {"rouge_l": rouge_l(self.texts, self.references), **self.own}
 
     def metrics(self) -> dict[str, float]:
-        """exact_match with its interval, response perplexity, token accuracy, share of empty answers."""
+        """Of the answers: right ones, nearness in words, empty and never-ending ones; of the references: likelihood.
+
+        Means over rows come with intervals; BLEU and chrF are of the whole set, 0 … 100.
+        """
         low, high = wilson_interval(int(self.exact.sum()), len(self.exact))
-        values = {
-            "exact_match": float(self.exact.mean()),
-            "exact_match_low": low,
-            "exact_match_high": high,
+        values = {"exact_match": float(self.exact.mean()), "exact_match_low": low, "exact_match_high": high}
+        for name, scores in self.per_row.items():
+            mean, low, high = bootstrap_mean(scores)
+            values |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+        values |= bleu_and_chrf(self.texts, self.references)[0]
+        values |= {
             "response_perplexity": math.exp(min(self.nll.sum() / self.tokens.sum(), 80.0)),
             "token_accuracy": float(self.hits.sum() / self.tokens.sum()),
-            "empty_rate": sum(not answer for answer in self.answers) / len(self.answers),
+            "empty_rate": sum(not answer.text for answer in self.answers) / len(self.answers),
+            "never_ending_rate": sum(not answer.ended for answer in self.answers) / len(self.answers),
         }
-        return {name: round(value, 6) for name, value in values.items()}
+        return {name: round(float(value), 6) for name, value in values.items()}
 
 
 def score_likelihood(
@@ -74,6 +105,23 @@ def score_likelihood(
     return nll, tokens, hits
 
 
+def latency_ms(model: Any, rows: Sequence[dict[str, Any]], pad: int) -> float:
+    """Median time of one forward pass over one row, in milliseconds: what a caller waits for at the least.
+
+    Args:
+        rows: the model's inputs; the first few are taken.
+    """
+    times = []
+    for row in [*rows[:1], *rows[:TIMED]]:
+        inputs = {name: tensor.to(model.device) for name, tensor in padded([row], pad).items()}
+        started = time.perf_counter()
+        with torch.inference_mode():
+            # The sum makes an accelerator finish.
+            float(model(**inputs).logits.float().sum())
+        times.append(time.perf_counter() - started)
+    return 1000 * statistics.median(times[1:])
+
+
 def answered(test: pl.DataFrame, rows: list[int], base: Scored, tuned: Scored) -> pl.DataFrame:
     """Test rows with both models' answers; likelihoods are null where tokenization left a row out of `rows`."""
     likelihood = pl.DataFrame(
@@ -87,11 +135,17 @@ def answered(test: pl.DataFrame, rows: list[int], base: Scored, tuned: Scored) -
         },
         schema_overrides={"row": pl.Int64},
     )
+    scores = [
+        pl.Series(f"{who}_{name}", values)
+        for who, one in (("base", base), ("tuned", tuned))
+        for name, values in one.per_row.items()
+    ]
     return test.with_columns(
-        pl.Series("base", base.answers, dtype=pl.String),
-        pl.Series("tuned", tuned.answers, dtype=pl.String),
+        pl.Series("base", base.texts, dtype=pl.String),
+        pl.Series("tuned", tuned.texts, dtype=pl.String),
         pl.Series("base_exact", base.exact),
         pl.Series("tuned_exact", tuned.exact),
+        *scores,
     ).join(likelihood, on="row", how="left", maintain_order="left")
 
 
@@ -116,11 +170,12 @@ def with_lengths(frame: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
     )
 
 
-def slice_table(frame: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:
-    """Share of right answers of both models per value of each slice column, with intervals for the tuned one.
+def slice_table(frame: pl.DataFrame, slices: tuple[str, ...], metric: str = "exact_match") -> pl.DataFrame:
+    """A metric of both models per value of each slice column, with intervals for the tuned one.
 
     Args:
         frame: predictions with `base_exact` and `tuned_exact`.
+        metric: the share of right answers, or a score that rows have.
 
     Returns: columns slice, value, rows, base, tuned, tuned_low, tuned_high; slices in their order, values sorted.
     """
@@ -129,8 +184,11 @@ def slice_table(frame: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:
     rows = []
     for name in slices:
         for (value,), part in sorted(frame.group_by(name), key=lambda item: str(item[0][0])):
-            hits = int(part["tuned_exact"].sum())
-            low, high = wilson_interval(hits, part.height)
-            base = int(part["base_exact"].sum()) / part.height
-            rows.append([name, str(value), part.height, base, hits / part.height, low, high])
+            tuned, base = row_scores(part, "tuned", metric), float(row_scores(part, "base", metric).mean())
+            interval = (
+                bootstrap_mean(tuned)[1:]
+                if f"tuned_{metric}" in part.columns
+                else wilson_interval(int(tuned.sum()), part.height)
+            )
+            rows.append([name, str(value), part.height, base, float(tuned.mean()), *interval])
     return pl.DataFrame(rows, schema=schema, orient="row")

@@ -47,13 +47,24 @@ def mean_interval(values: np.ndarray) -> tuple[float, float | None, float | None
     return mean, max(0.0, mean - half), mean + half
 
 
-def row_scores(predictions: pl.DataFrame, who: str) -> np.ndarray:
-    """How good each row's answer is, (rows,): 1 where it is right, else 0; of a score, less its squared error.
+def is_per_row(predictions: pl.DataFrame, metric: str) -> bool:
+    """Whether a metric is the mean of `row_scores`."""
+    return metric in ("exact_match", "accuracy", "token_accuracy") or f"tuned_{metric}" in predictions.columns
+
+
+def row_scores(predictions: pl.DataFrame, who: str, metric: str = "") -> np.ndarray:
+    """How good each row's answer is, (rows,).
 
     Args:
         predictions: test rows as evaluation leaves them.
         who: `base` or `tuned`.
+        metric: one that rows have values of, such as `rouge_l`; any other: 1 where the answer is right, else 0; of a
+            score, less its squared error.
     """
+    if f"{who}_{metric}" in predictions.columns:
+        return predictions[f"{who}_{metric}"].to_numpy()
+    if metric == "token_accuracy":
+        return (predictions[f"{who}_hits"] / predictions["tokens"]).to_numpy()
     if f"{who}_exact" in predictions.columns:
         return predictions[f"{who}_exact"].to_numpy()
     return -(predictions[f"{who}_error"].to_numpy() ** 2)
@@ -68,8 +79,12 @@ def paired_interval(tuned: np.ndarray, other: np.ndarray, seed: int = 0) -> tupl
 
     Returns: mean, low, high.
     """
-    difference = np.asarray(tuned, dtype=np.float64) - np.asarray(other, dtype=np.float64)
-    return bootstrap_interval(lambda rows: difference[rows].mean(), len(difference), seed)
+    return bootstrap_mean(np.asarray(tuned, dtype=np.float64) - np.asarray(other, dtype=np.float64), seed)
+
+
+def bootstrap_mean(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+    """Mean of values, (rows,), with its percentile bootstrap interval at `CONFIDENCE`: mean, low, high."""
+    return bootstrap_interval(lambda rows: values[rows].mean(), len(values), seed)
 
 
 def bootstrap_interval(

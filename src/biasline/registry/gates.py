@@ -3,16 +3,20 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from biasline.errors import BiaslineError
-from biasline.evaluation.statistics import CONFIDENCE, bootstrap_interval, metric_of, paired_interval, row_scores
+from biasline.evaluation.statistics import (
+    CONFIDENCE,
+    bootstrap_interval,
+    is_per_row,
+    metric_of,
+    paired_interval,
+    row_scores,
+)
 from biasline.params import Gates
 
 _OF_SCORES = ("pearson", "spearman")
-# Metrics that are means of a score per row.
-_PER_ROW = ("exact_match", "accuracy", "token_accuracy")
 
 
 @dataclass(frozen=True)
@@ -79,15 +83,8 @@ def judge(gates: Gates, metric: str, metrics: dict[str, Any], predictions: pl.Da
 
 def _gain(metric: str, metrics: dict[str, Any], predictions: pl.DataFrame) -> tuple[float, float, float]:
     """Tuned less base, on the same rows, with its interval."""
-    if metric in _PER_ROW:
-        return paired_interval(*(_per_row(predictions, who, metric) for who in ("tuned", "base")))
+    if is_per_row(predictions, metric):
+        return paired_interval(*(row_scores(predictions, who, metric) for who in ("tuned", "base")))
     positive = metrics.get("positive_label", "")
     tuned, base = (metric_of(predictions, who, metric, positive) for who in ("tuned", "base"))
     return bootstrap_interval(lambda rows: tuned(rows) - base(rows), predictions.height)
-
-
-def _per_row(predictions: pl.DataFrame, who: str, metric: str) -> np.ndarray:
-    """A model's score on each row."""
-    if metric != "token_accuracy":
-        return row_scores(predictions, who)
-    return (predictions[f"{who}_hits"] / predictions["tokens"]).to_numpy()

@@ -27,7 +27,7 @@ CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 
 # What the packaged model needs: libraries, and files and rooms of this package.
 _REQUIREMENTS = ("accelerate", "mlflow", "numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "transformers")
-_CODE = ("__init__.py", "errors.py", "glue.py", "layout.py", "params.py", "jsonfile.py")
+_CODE = ("__init__.py", "errors.py", "custom.py", "glue.py", "layout.py", "params.py", "jsonfile.py")
 _CODE += ("bases", "bitfit", "data", "tokens", "training", "evaluation", "progress.py")
 
 
@@ -163,7 +163,15 @@ def _signature(task: Task) -> "ModelSignature":
         return ModelSignature(inputs, Schema([ColSpec("double", "score")]))
     if task.kind == "classification":
         return ModelSignature(inputs, Schema([ColSpec("string", "label"), ColSpec("double", "probability")]))
-    params = ParamSchema([ParamSpec("max_new_tokens", "long", task.evaluate.max_new_tokens)])
+    drawn = task.evaluate
+    params = ParamSchema(
+        [
+            ParamSpec("max_new_tokens", "long", drawn.max_new_tokens),
+            ParamSpec("temperature", "double", drawn.temperature),
+            ParamSpec("top_p", "double", drawn.top_p),
+            ParamSpec("seed", "long", drawn.seed),
+        ]
+    )
     return ModelSignature(inputs, Schema([ColSpec("string")]), params)
 
 

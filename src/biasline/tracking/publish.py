@@ -273,7 +273,7 @@ def _figures(record: Record) -> Iterator[tuple[str, Any]]:
     metrics = record.read(place.metrics)
     if metrics:
         slices = pl.read_csv(record.file(place.slices))
-        if slices.height:
+        if slices.height and "sliced_by" in metrics:  # earlier evaluations do not say
             yield "metric_by_slice", figures.metric_by_slice(slices, metrics)
         change = pl.read_csv(record.file(place.bias_change))
         if change.height:

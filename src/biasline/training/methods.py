@@ -1,5 +1,6 @@
-"""What is trained: biases, a head alone, a LoRA adapter, or everything. One door for loop, artifacts and evaluation.
+"""What is trained: biases, a head alone, a LoRA adapter, a prefix, or everything.
 
+One door for the loop, artifacts and evaluation.
 BitFit is what this project is about; the others are what it is compared with, on the same data, by the same loop.
 """
 
@@ -19,7 +20,7 @@ from biasline.bitfit import BiasDelta, BiasTuning, by_role, inspect_biases, sele
 from biasline.errors import BiaslineError, first_line
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace
-from biasline.params import DELTA_METHODS, Train
+from biasline.params import ADAPTER_METHODS, DELTA_METHODS, Train
 
 
 class Tuning(Protocol):
@@ -147,6 +148,7 @@ class Trainee:
 # Peak learning rates times the width of the base: found on a BERT of width 384, and the wider a model the lower they
 # have to be (Yang et al. 2022, Tensor Programs V, for Adam). (what is tuned, a new head)
 _PEAKS = {"bitfit": (1.92, 0.384), "head": (1.92, 1.92), "lora": (0.384, 0.384), "full": (0.0384, 0.384)}
+_PEAKS["prefix"] = (3.84, 0.384)
 
 
 # A rate that differs so many times from the usual one is told.
@@ -189,7 +191,7 @@ def make_ready(model: Any, head: list[str], params: Train) -> Trainee:
 
     Errors: `BiaslineError` where the method has nothing to train in this base.
     """
-    return {"bitfit": _biases, "head": _head, "lora": _adapter, "full": _everything}[params.method](model, head, params)
+    return _METHODS[params.method](model, head, params)
 
 
 def apply_tuned(method: str, model: Any, place: TaskPlace) -> Any:
@@ -200,10 +202,10 @@ def apply_tuned(method: str, model: Any, place: TaskPlace) -> Any:
     if method in DELTA_METHODS:
         BiasDelta.load(place.delta).apply(model)
         return model
-    found = place.adapter if method == "lora" else place.weights
+    found = place.adapter if method in ADAPTER_METHODS else place.weights
     if not found.exists():
         raise BiaslineError(f"{found}: not there", f"dvc repro train@{place.task}")
-    if method == "lora":
+    if method in ADAPTER_METHODS:
         from peft import PeftModel
 
         with _no_news():
@@ -237,25 +239,49 @@ def _of_delta(tuning: BiasTuning, what: str, notes: Sequence[str]) -> Trainee:
     return Trainee(tuning.model, tuning, tuning.inventory.total, counts, what, roles, save, notes, injected)
 
 
-def _adapter(model: Any, head: list[str], params: Train) -> Trainee:
-    from peft import LoraConfig, get_peft_model
+def _lora(model: Any, head: list[str], params: Train) -> Trainee:
+    from peft import LoraConfig
 
-    inventory, asked = inspect_biases(model), params.lora
-    targets = select_linears(inventory, asked.layers)
-    torch.manual_seed(params.seed)
+    asked = params.lora
+    targets = select_linears(inspect_biases(model), asked.layers)
     config = LoraConfig(
         r=asked.rank,
         lora_alpha=asked.alpha,
         lora_dropout=asked.dropout,
         target_modules=sorted(targets),
-        modules_to_save=sorted({name.rpartition(".")[0] for name in head}) or None,
+        modules_to_save=_modules(head),
     )
+    return _adapter(
+        model, config, params, f"LoRA of rank {asked.rank} on {len(targets)} linear layers ({asked.layers})"
+    )
+
+
+def _prefix(model: Any, head: list[str], params: Train) -> Trainee:
+    from peft import PrefixTuningConfig
+
+    count = params.prefix.tokens
+    # The kind of model says how PEFT hands the prefix on.
+    task_type = "SEQ_CLS" if head else "CAUSAL_LM"
+    config = PrefixTuningConfig(task_type=task_type, num_virtual_tokens=count, modules_to_save=_modules(head))
+    return _adapter(model, config, params, f"a prefix of {count} virtual tokens in each layer")
+
+
+def _modules(head: list[str]) -> list[str] | None:
+    return sorted({name.rpartition(".")[0] for name in head}) or None
+
+
+def _adapter(model: Any, config: Any, params: Train, what: str) -> Trainee:
+    """What PEFT makes of a config, seeded; its rest is frozen."""
+    from peft import get_peft_model
+
+    total = inspect_biases(model).total
+    torch.manual_seed(params.seed)
     try:
         with _no_news():
             adapted = get_peft_model(model, config)
-    except ValueError as error:
+    except (ValueError, KeyError, AttributeError, NotImplementedError) as error:
         raise BiaslineError(
-            f"LoRA on {', '.join(targets[:3])}, …: {first_line(error)}", "choose other layers"
+            f"{what}: not on a {model.config.model_type}: {first_line(error)}", "choose other layers or another method"
         ) from None
     parts: dict[str, list[nn.Parameter]] = {"adapter": [], "head": []}
     for name, part in adapted.named_parameters():
@@ -273,9 +299,7 @@ def _adapter(model: Any, head: list[str], params: Train) -> Trainee:
         path.write_text(dump_json(told), encoding="utf-8")
 
     counts = {"biases": 0} | _counts(parts)
-    what = f"LoRA of rank {asked.rank} on {len(targets)} linear layers ({asked.layers})"
-    roles = {"adapter": counts["adapter"]}
-    return Trainee(adapted, WholeTuning(parts), inventory.total, counts, what, roles, save)
+    return Trainee(adapted, WholeTuning(parts), total, counts, what, {"adapter": counts["adapter"]}, save)
 
 
 @contextmanager
@@ -305,3 +329,6 @@ def _everything(model: Any, head: list[str], params: Train) -> Trainee:
 
 def _counts(parts: dict[str, list[nn.Parameter]]) -> dict[str, int]:
     return {name: sum(part.numel() for part in found) for name, found in parts.items()}
+
+
+_METHODS = {"bitfit": _biases, "head": _head, "lora": _lora, "prefix": _prefix, "full": _everything}

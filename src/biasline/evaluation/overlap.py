@@ -1,0 +1,84 @@
+"""How near an answer comes to its reference: BLEU and chrF by sacreBLEU, ROUGE-L, and a project's own scores."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+from biasline.custom import own_functions
+from biasline.errors import BiaslineError, first_line, shown
+
+# Han characters of the basic plane: text that has no spaces between words.
+_HAN = ("\u4e00", "\u9fff")
+
+
+def tokenizer_for(references: Sequence[str]) -> str:
+    """sacreBLEU's tokenizer for some references: `zh`, which takes Chinese apart by character, or `13a`."""
+    return "zh" if any(_HAN[0] <= letter <= _HAN[1] for text in references for letter in text) else "13a"
+
+
+def bleu_and_chrf(answers: Sequence[str], references: Sequence[str]) -> tuple[dict[str, float], dict[str, str]]:
+    """BLEU (Papineni et al. 2002) and chrF (Popović 2015) of a whole test set, 0 … 100 as sacreBLEU gives them.
+
+    Returns: the values, and the signatures that make them comparable.
+    """
+    from sacrebleu.metrics import BLEU, CHRF
+
+    scorers = {"bleu": BLEU(tokenize=tokenizer_for(references)), "chrf": CHRF()}
+    values = {name: scorer.corpus_score(answers, [references]).score for name, scorer in scorers.items()}
+    return values, {name: str(scorer.get_signature()) for name, scorer in scorers.items()}
+
+
+def rouge_l(answers: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """ROUGE-L per row, (rows,), 0 … 1: F1 of the longest common subsequence (Lin 2004).
+
+    Of sacreBLEU's tokens in lower case, so that Chinese counts by character; an empty answer to an empty reference is
+    right.
+    """
+    from rapidfuzz.distance import LCSseq
+    from sacrebleu.metrics import BLEU
+
+    tokens = BLEU(tokenize=tokenizer_for(references), lowercase=True).tokenizer
+    found = []
+    for answer, reference in zip(answers, references, strict=True):
+        one, other = tokens(answer.lower()).split(), tokens(reference.lower()).split()
+        both = len(one) + len(other)
+        found.append(2 * LCSseq.similarity(one, other) / both if both else 1.0)
+    return np.array(found)
+
+
+class OwnScores:
+    """A project's own scores of answers: the public functions of a Python file.
+
+    Each takes one row as a dict (its columns, and the model's text as `answer`) and gives a number, the higher the
+    better; its name is the metric's.
+
+    Args:
+        taken: names that metrics have already.
+
+    Errors: `BiaslineError` where the file does not run, or a function has the name of another metric.
+    """
+
+    def __init__(self, path: Path, taken: Sequence[str]) -> None:
+        self._path = path
+        self._functions = own_functions(path, "evaluate.metrics")
+        if clash := set(self._functions) & set(taken):
+            raise BiaslineError(f"{shown(path)}: {min(clash)} is a metric already", "call the function something else")
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> dict[str, np.ndarray]:
+        """Name → scores, (rows,)."""
+        asked = [{**row, "answer": answer} for row, answer in zip(rows, answers, strict=True)]
+        return {name: np.array([self._score(f, row) for row in asked]) for name, f in self._functions.items()}
+
+    def _score(self, function: FunctionType, row: dict[str, Any]) -> float:
+        where = f"{shown(self._path)}: {function.__name__}: row {row['row']}"
+        try:
+            value = float(function(row))
+        except Exception as error:  # whatever the user's code raises
+            raise BiaslineError(f"{where}: {type(error).__name__}: {first_line(error)}", "mend the function") from None
+        if not math.isfinite(value):
+            raise BiaslineError(f"{where}: {value} is no score", "return a finite number")
+        return value
