@@ -4,43 +4,42 @@ from stages import run_stage
 
 
 def train(name: str) -> str:
-    import resource
-    import time
     from contextlib import ExitStack
 
     from biasline.layout import TaskPlace
     from biasline.params import read_task
     from biasline.progress import progress
     from biasline.tracking.live import LiveRun, ended_honestly, publish_or_warn
+    from biasline.tracking.meter import Meter
     from biasline.tracking.record import Record
     from biasline.training import train as stage
 
     place = TaskPlace(name)
     task = read_task(place.resolved)
-    begun: list[tuple[Record, float]] = []
+    begun: list[tuple[Record, Meter]] = []
     with ExitStack() as stack:
 
         def started(start: stage.Start) -> stage.Report:
             record = Record(name, start.fingerprint)
             record.begin(place)
-            begun.append((record, time.monotonic()))
             live = LiveRun(record)
             stack.enter_context(ended_honestly(live))
-            shown = stack.enter_context(progress("step", start.steps))
+            shown, meter = stack.enter_context(progress("step", start.steps)), Meter()
+            begun.append((record, meter))
 
             def report(step: int, values: dict[str, float]) -> None:
-                live.log(step, values)
+                measured = meter.read(values["tokens"])
+                live.log(step, values | measured)
                 names = [name for name in ("loss", "valid_loss", "valid_accuracy") if name in values]
                 told = [f"{name.replace('_', ' ')} {values[name]:.4f}" for name in names]
-                shown.at(step, ", ".join(told))
+                shown.at(step, ", ".join([*told, f"{measured['tokens_per_second']:,.0f} tokens/s"]))
 
             return report
 
         told = stage.train(task, place, started)
-    record, start_time = begun[0]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    record, meter = begun[0]
     record.take(place)
-    record.observe(**{"train.seconds": round(time.monotonic() - start_time, 1), "train.peak_memory_mb": round(peak)})
+    record.observe(**meter.observed())
     publish_or_warn(record)
     return told
 

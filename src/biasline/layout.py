@@ -97,6 +97,11 @@ class TaskPlace:
         return self.folder / "preview.md"
 
     @property
+    def lengths(self) -> Path:
+        """lengths.csv: how long the rows of each split are, in tokens."""
+        return self.folder / "lengths.csv"
+
+    @property
     def model(self) -> Path:
         return self.folder / "model"
 

@@ -342,17 +342,28 @@ def read_params(path: Path) -> Params:
 
     Errors: `BiaslineError` listing every wrong key with its value and what was expected.
     """
-    raw = _read_yaml(path)
+    if not path.is_file():
+        raise BiaslineError(f"{shown(path)}: not there", "run from the project's folder")
+    return parse_params(path.read_bytes(), shown(path))
+
+
+def parse_params(text: str | bytes, where: str) -> Params:
+    """Check the text of a params.yaml.
+
+    Args:
+        where: what errors call it.
+    """
+    raw = _parse_yaml(text, where)
     names = raw.get("tasks")
     for name in names if isinstance(names, Mapping) else ():
         if name == "bases":
-            raise BiaslineError(f"{shown(path)}: tasks.bases: data/bases/ holds the pins", "take another name")
+            raise BiaslineError(f"{where}: tasks.bases: data/bases/ holds the pins", "take another name")
         if not TASK_NAME.fullmatch(str(name)):
             raise BiaslineError(
-                f"{shown(path)}: tasks.{name}: a task's name must match {TASK_NAME.pattern}",
+                f"{where}: tasks.{name}: a task's name must match {TASK_NAME.pattern}",
                 "use small letters, digits, _ and -",
             )
-    return _checked(Params, raw, shown(path))
+    return _checked(Params, raw, where)
 
 
 def read_task(path: Path) -> Task:
@@ -405,18 +416,16 @@ def resolved(task: Task, root: Path) -> Task:
     return task.model_copy(update={"tokens": task.tokens.model_copy(update={"template": text})})
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
+def _parse_yaml(text: str | bytes, where: str) -> Mapping[str, Any]:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
-    if not path.is_file():
-        raise BiaslineError(f"{shown(path)}: not there", "run from the project's folder")
     try:
-        raw = YAML(typ="safe").load(path)
+        raw = YAML(typ="safe").load(text)
     except YAMLError as error:
-        raise BiaslineError(f"{shown(path)}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise BiaslineError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, Mapping):
-        raise BiaslineError(f"{shown(path)}: expected a mapping with the key 'tasks', got {type(raw).__name__}")
+        raise BiaslineError(f"{where}: expected a mapping with the key 'tasks', got {type(raw).__name__}")
     return raw
 
 

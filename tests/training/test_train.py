@@ -38,7 +38,7 @@ def test_the_delta_is_small_names_its_origin_and_fits_the_base(trained, workspac
 
 def test_the_history_has_a_row_per_logged_step(trained):
     lines = trained[1].history.read_text().splitlines()
-    assert lines[0].startswith("step,epoch,loss,learning_rate,grad_norm,valid_loss,grad_norm.")
+    assert lines[0].startswith("step,epoch,tokens,targets,loss,learning_rate,grad_norm,valid_loss,grad_norm.")
     assert lines[1].startswith("4,")
 
 

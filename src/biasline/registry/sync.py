@@ -1,13 +1,24 @@
 """Sync: bring store and registry up to what outs, records and ledger say. As often as you like, without doubles."""
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
+from biasline.errors import first_line
 from biasline.layout import TaskPlace
+from biasline.params import DELTA_METHODS
 from biasline.registry.promote import restore_aliases
 from biasline.registry.versions import CANDIDATE, aliased, find_version, point, register_version
-from biasline.tracking.publish import publish
-from biasline.tracking.record import Record, all_records, note_candidate, record_of_workspace
+from biasline.tracking.publish import end_orphans, publish
+from biasline.tracking.record import (
+    Record,
+    all_records,
+    note_candidate,
+    note_pending,
+    pending_candidate,
+    record_of_workspace,
+)
+from biasline.tracking.store import connect, store_is_away, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,12 +35,41 @@ def register(client: "MlflowClient", record: Record) -> "ModelVersion":
     return version
 
 
+def register_or_note(record: Record) -> str:
+    """Register a record's model, or publish its run alone where its method makes none to register.
+
+    A store that is away stops nothing: what was to be done is noted, and `sync` does it.
+
+    Returns: what was done, in words.
+    """
+    method = record.resolved().train.method
+    try:
+        client = connect()
+        if method not in DELTA_METHODS:
+            publish(client, record)
+            return f"{method}: compared, not registered; its run is in {tracking_uri()}"
+        version = register(client, record)
+        candidate = aliased(client, record.task, CANDIDATE)
+    except Exception as error:
+        if not store_is_away(error):
+            raise
+        if method in DELTA_METHODS and not os.environ.get("DVC_EXP_NAME"):
+            note_pending(record.task, record.fingerprint)
+        print(f"warning: not registered: {first_line(error)}", file=sys.stderr)
+        return "the store is away; `biasline sync` registers it once it answers"
+    is_candidate = candidate is not None and candidate.version == version.version
+    alias = "the candidate" if is_candidate else "without an alias"
+    return f"{version.name} version {version.version}, {alias}, in {tracking_uri()}"
+
+
 def sync(client: "MlflowClient", task: str) -> list[str]:
     """Rebuild what the store lacks of one task.
 
     Returns: what was found or done, in words.
     """
     place, told = TaskPlace(task), []
+    if orphans := end_orphans(client, task):
+        told.append(f"{orphans} runs whose process was killed are ended as KILLED")
     here = record_of_workspace(task)
     rebuilt = 0
     for record in all_records(task):
@@ -39,6 +79,12 @@ def sync(client: "MlflowClient", task: str) -> list[str]:
             register_version(client, record, run_id)
             rebuilt += 1
     told += restore_aliases(client, task)
+    pending = pending_candidate(task)
+    awaited = find_version(client, task, pending) if pending else None
+    if awaited is not None:
+        point(client, task, CANDIDATE, awaited.version)
+        note_candidate(task, awaited.tags["biasline.fingerprint"])
+        told.append(f"version {awaited.version}, made while the store was away, is the candidate")
     version = find_version(client, task, here.fingerprint) if here is not None else None
     if version is not None:
         candidate = aliased(client, task, CANDIDATE)

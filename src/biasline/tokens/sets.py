@@ -31,6 +31,8 @@ SUMMARY = "summary.json"
 _MUCH_LEFT_OUT = 0.05
 # Rows that are Python lists at one time: a million of them would not fit.
 _CHUNK, _MOST_THREADS = 1_000, 8
+# Ranges of lengths up to the longest that is allowed.
+_RANGES = 32
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def tokenize(task: Task, place: TaskPlace) -> str:
             _save(draft / name, found.table)
         (draft / SUMMARY).write_text(dump_json(summary), encoding="utf-8")
     write_text(place.preview, page)
+    write_text(place.lengths, _length_table(sets, task.tokens.max_length).write_csv(float_precision=6))
     counts = ", ".join(f"{name} {numbers['rows']:,}" for name, numbers in summary["splits"].items())
     left_out = sum(len(found.rejected) for found in sets.values())
     told = f", {left_out} rows left out (response over max_length)" if left_out else ""
@@ -256,6 +259,18 @@ def _summary(pin: Pin, task: Task, target: Mapping[str, Any], sets: Mapping[str,
         }
     summary = {"base": pin.name, "tokenizer_sha256": pin.tokenizer_sha256, "max_length": task.tokens.max_length}
     return {**summary, **target, "splits": splits}
+
+
+def _length_table(sets: Mapping[str, _TokenSet], longest: int) -> pl.DataFrame:
+    """How rows spread over lengths: `tokens`, the upper end of a range, and per split the share of its rows in it."""
+    # Of whole tokens, and all of the same width.
+    width = -(-longest // _RANGES)
+    ends = width * np.arange(_RANGES + 1)
+    counts = {name: np.histogram(found.lengths(), bins=ends)[0] for name, found in sets.items()}
+    shares = {name: found / max(found.sum(), 1) for name, found in counts.items()}
+    table = pl.DataFrame({"tokens": ends[1:], **shares})
+    used = max((int(found.nonzero()[0].max()) + 1 for found in counts.values() if found.any()), default=1)
+    return table.head(used)
 
 
 def _sizes(prefix: str, lengths: np.ndarray) -> dict[str, int]:

@@ -1,15 +1,23 @@
-"""Where a run comes from: git, DVC, library versions, hardware."""
+"""Where a run comes from: git, DVC, library versions, hardware; and how it is made again."""
 
+import json
 import os
 import platform
+import shlex
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+from biasline.errors import BiaslineError
+from biasline.layout import PARAMS
+from biasline.params import Task, parse_params, resolved
 
 # What decides how a model is made: a change here that is not committed makes a run "dirty".
 MAKING = ("src", "stages", "dvc.yaml", "params.yaml", "requirements.lock")
-_LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "polars", "pandera", "mlflow", "dvc")
+_LIBRARIES = ("torch", "transformers", "accelerate", "peft", "datasets", "polars", "pandera", "mlflow", "dvc")
 
 
 def lineage(*inputs: str) -> dict[str, str]:
@@ -21,24 +29,82 @@ def lineage(*inputs: str) -> dict[str, str]:
     tags = {
         "git.commit": _git("rev-parse", "HEAD"),
         "git.branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
-        "git.dirty": _dirty(inputs),
+        "git.dirty": _yes_or_no(changed(*MAKING, *inputs)),
         "dvc.experiment": os.environ.get("DVC_EXP_NAME", ""),
         "dvc.stage": os.environ.get("DVC_STAGE", ""),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu.count": str(os.cpu_count()),
+        "cpu.model": _cpu_model(),
+        "gpu": _gpu(),
         **{f"version.{name}": version(name) for name in _LIBRARIES},
     }
     return {name: value for name, value in tags.items() if value}
 
 
-def _dirty(inputs: Sequence[str]) -> str:
-    if not _git("rev-parse", "HEAD"):
-        return ""
+def made_again(name: str, task: Task) -> dict[str, str]:
+    """The command that makes a run again, as a tag; where files besides params.yaml are not committed, those as well.
+
+    Args:
+        name: the task's.
+        task: its resolved parameters; what differs from the commit's is set on the command line.
+    """
+    commit = _git("rev-parse", "HEAD")
+    if not commit:
+        return {}
+    tags = {"git.changed": ", ".join(found)} if (found := changed(*(set(MAKING) - {str(PARAMS)}))) else {}
+    try:
+        committed = parse_params(_git("show", f"HEAD:{PARAMS}"), f"{PARAMS} of {commit[:8]}").tasks.get(name)
+    except BiaslineError:
+        committed = None
+    if committed is None:
+        return tags
+    before, now = (dict(_leaves(one.model_dump(mode="json"))) for one in (resolved(committed, Path()), task))
+    settings = [
+        shlex.quote(f"++tasks.{name}.{key}={json.dumps(value, ensure_ascii=False)}")
+        for key, value in now.items()
+        if value != before.get(key)
+    ]
+    run = f"dvc exp run {' '.join(f'-S {one}' for one in settings)}" if settings else "dvc repro"
+    return tags | {"made.by": f"git checkout {commit} && {run} register@{name}"}
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that is no group, under its dotted name."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def changed(*paths: str) -> list[str]:
+    """Which files of the workspace git sees as changed or unknown; none outside a repository."""
     # What lies outside the repository git cannot speak of; its hash is among the tags.
     here = Path.cwd().resolve()
-    inside = [path for path in inputs if Path(path).exists() and Path(path).resolve().is_relative_to(here)]
-    return "true" if _git("status", "--porcelain", "--", *MAKING, *inside) else "false"
+    inside = [path for path in paths if Path(path).exists() and Path(path).resolve().is_relative_to(here)]
+    lines = _git("status", "--porcelain", "--", *inside).splitlines() if inside else []
+    return sorted(line.split(maxsplit=1)[1] for line in lines)
+
+
+def _yes_or_no(found: Sequence[str]) -> str:
+    if not _git("rev-parse", "HEAD"):
+        return ""
+    return "true" if found else "false"
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def _gpu() -> str:
+    """The accelerator's name; asked only where torch is loaded anyway."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else ""
 
 
 def _git(*arguments: str) -> str:

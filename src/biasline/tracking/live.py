@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from filelock import Timeout
+
 from biasline.errors import BiaslineError, first_line
-from biasline.tracking.publish import as_metrics, last_step, log_points, metric_names, open_run
-from biasline.tracking.record import Record
+from biasline.tracking.publish import as_metrics, end_orphans, last_step, log_points, metric_names, open_run
+from biasline.tracking.record import Point, Record
 from biasline.tracking.store import connect
 
 if TYPE_CHECKING:
@@ -20,15 +22,30 @@ _FLUSH_EVERY_S = 5.0
 
 
 class LiveRun:
-    """Reports training to the run of a record. The store being away is told once and never stops the training."""
+    """Reports training to the run of a record. The store being away is told once and never stops the training.
+
+    Every point goes to the record first, so that `biasline sync` has what the store missed.
+
+    Errors: `BiaslineError` where another process trains this very run.
+    """
 
     def __init__(self, record: Record) -> None:
         self.record = record
+        self._lock = record.running
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise BiaslineError(
+                f"{record.task}: another process is training this very model (fingerprint {record.fingerprint})",
+                "wait for it, or stop it",
+            ) from None
+        record.begin_points()
         self._buffer: list[Metric] = []
         self._flushed = time.monotonic()
         self._client: MlflowClient | None = None
         try:
             self._client = connect()
+            end_orphans(self._client, record.task)
             self._run_id = open_run(self._client, record)
             # A run that is trained again (its outs were lost) goes through the same steps: no doubles.
             self._after = last_step(self._client, self._run_id)
@@ -37,10 +54,12 @@ class LiveRun:
             self._lose(error)
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Buffer metrics of a step; written every few seconds."""
+        """Note metrics of a step, under the names of history.csv or MLflow's own; written every few seconds."""
+        point = Point(step, int(time.time() * 1000), metric_names(values))
+        self.record.note_point(point)
         if self._client is None or step <= self._after:
             return
-        self._buffer += as_metrics(metric_names(values), step, int(time.time() * 1000))
+        self._buffer += as_metrics(point)
         if time.monotonic() - self._flushed > _FLUSH_EVERY_S:
             self.flush()
 
@@ -61,6 +80,7 @@ class LiveRun:
                 self._client.set_terminated(self._run_id, status)
             except Exception as error:
                 self._lose(error)
+        self._lock.release()
 
     def _lose(self, error: Exception) -> None:
         self._client = None

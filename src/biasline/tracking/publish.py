@@ -9,10 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import Timeout
+
 from biasline.bases.pin import file_sha256
 from biasline.layout import TaskPlace
 from biasline.params import Task
-from biasline.tracking.record import Record
+from biasline.tracking.record import Point, Record
 from biasline.tracking.store import experiment_id, store_lock
 
 if TYPE_CHECKING:
@@ -49,6 +51,26 @@ def open_run(client: "MlflowClient", record: Record) -> str:
             tags={"biasline.fingerprint": record.fingerprint, "biasline.task": record.task},
         )
         return run.info.run_id
+
+
+def end_orphans(client: "MlflowClient", task: str) -> int:
+    """End as KILLED the runs that processes of this machine left running, as after a SIGKILL.
+
+    Returns: how many there were. Runs of other machines have no record here and stay as they are.
+    """
+    running = client.search_runs([experiment_id(client, task)], filter_string="attributes.status = 'RUNNING'")
+    ended = 0
+    for run in running:
+        record = Record(task, run.data.tags.get("biasline.fingerprint", ""))
+        if not record.fingerprint or not record.folder.is_dir():
+            continue
+        try:
+            with record.running:
+                client.set_terminated(run.info.run_id, "KILLED")
+                ended += 1
+        except Timeout:  # its process lives
+            continue
+    return ended
 
 
 def _called(task: Task) -> str:
@@ -90,9 +112,16 @@ def history_rows(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
 
 
 def metric_names(values: dict[str, float]) -> dict[str, float]:
-    """A row of history under its MLflow names: `valid.loss`, `valid.accuracy`, and `train.…` for the rest."""
+    """A row of history under its MLflow names: `valid.loss`, `valid.accuracy`, and `train.…` for the rest.
+
+    MLflow shows what begins with `system/` on a page of its own.
+    """
     return {
-        f"valid.{name.removeprefix('valid_')}" if name.startswith("valid_") else f"train.{name}": value
+        name
+        if name.startswith("system/")
+        else f"valid.{name.removeprefix('valid_')}"
+        if name.startswith("valid_")
+        else f"train.{name}": value
         for name, value in values.items()
     }
 
@@ -126,6 +155,7 @@ def _params(record: Record, task: Task) -> dict[str, Any]:
         "layers": (train.layers or "all") if train.method == "bitfit" else None,
         "lora_layers": train.lora.layers if train.method == "lora" else None,
         "lora_rank": train.lora.rank if train.method == "lora" else None,
+        "prefix_tokens": train.prefix.tokens if train.method == "prefix" else None,
         "trainable": report.get("trainable", {}).get("total"),
         "head": report.get("trainable", {}).get("head") or None,
         "trainable_share": report.get("trainable", {}).get("share"),
@@ -162,14 +192,13 @@ def _log_metrics(client: "MlflowClient", run: "Run", record: Record) -> None:
     known = run.data.metrics
     now = int(time.time() * 1000)
     points: list[Metric] = []
-    history = record.file(place.history)
-    if history.is_file():
-        after = last_step(client, run.info.run_id) if "train.loss" in known else 0
-        for step, values in history_rows(history):
-            if step > after:
-                points += as_metrics(values, step, now)
+    after = last_step(client, run.info.run_id) if "train.loss" in known else 0
+    for point in _trained(record, now):
+        if point.step > after:
+            points += as_metrics(point)
     report = record.read(place.train_report) or {}
-    final = {"train.kept_step": report.get("kept_step"), "valid.best_loss": report.get("valid_loss")}
+    final = {"train.kept_step": report.get("kept_step"), "train.last_loss": report.get("train_loss")}
+    final |= {"valid.best_loss": report.get("valid_loss"), "valid.last_loss": report.get("last_valid_loss")}
     final["model.bytes"] = report.get("bytes")
     quality = record.read(place.quality) or {}
     final |= {"data.quarantine_rate": quality.get("quarantine_rate"), "data.rows": quality.get("rows")}
@@ -179,8 +208,21 @@ def _log_metrics(client: "MlflowClient", run: "Run", record: Record) -> None:
     if metrics:
         final["test.rows"] = metrics["rows"]
     final |= record.observed
-    points += as_metrics({k: v for k, v in final.items() if v is not None and known.get(k) != v}, 0, now)
+    points += as_metrics(Point(0, now, {k: v for k, v in final.items() if v is not None and known.get(k) != v}))
     log_points(client, run.info.run_id, points)
+
+
+def _trained(record: Record, now: int) -> list[Point]:
+    """What training reported at each step: as history.csv has it, with what was noted live on this machine."""
+    path = record.file(TaskPlace(record.task).history)
+    if not path.is_file():
+        return []
+    live = {point.step: point for point in record.points}
+    found = []
+    for step, values in history_rows(path):
+        noted = live.get(step, Point(step, now, {}))
+        found.append(Point(step, noted.time, noted.values | values))
+    return found
 
 
 def last_step(client: "MlflowClient", run_id: str) -> int:
@@ -188,10 +230,10 @@ def last_step(client: "MlflowClient", run_id: str) -> int:
     return max((metric.step for metric in client.get_metric_history(run_id, "train.loss")), default=0)
 
 
-def as_metrics(values: dict[str, float], step: int, timestamp: int) -> "list[Metric]":
+def as_metrics(point: Point) -> "list[Metric]":
     from mlflow.entities import Metric
 
-    return [Metric(name, float(value), timestamp, step) for name, value in values.items()]
+    return [Metric(name, float(value), point.time, point.step) for name, value in point.values.items()]
 
 
 def log_points(client: "MlflowClient", run_id: str, points: "Sequence[Metric]") -> None:
@@ -201,18 +243,27 @@ def log_points(client: "MlflowClient", run_id: str, points: "Sequence[Metric]") 
 
 
 def _log_inputs(client: "MlflowClient", run: "Run", record: Record, task: Task) -> None:
-    """The raw data as the run's input, with its digest."""
-    if run.inputs and run.inputs.dataset_inputs:
-        return
+    """The raw data and the test rows as the run's inputs, with their digests."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    quality = record.read(TaskPlace(record.task).quality)
-    if not quality:
-        return
-    digest = quality["raw_sha256"][:16]
-    source, profile = json.dumps({"uri": task.data}), json.dumps({"num_rows": quality["rows"]})
-    dataset = Dataset(Path(task.data).name, digest, "local", source, profile=profile)
-    client.log_inputs(run.info.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+    place = TaskPlace(record.task)
+    quality, metrics = record.read(place.quality), record.read(place.metrics)
+    name, source, made = Path(task.data).name, json.dumps({"uri": task.data}), []
+    if quality:
+        made.append((name, quality["raw_sha256"], quality["rows"], "training"))
+    if metrics:
+        made.append((f"{name} (test rows)", metrics["test_sha256"], metrics["rows"], "evaluation"))
+    known = {given.dataset.digest for given in run.inputs.dataset_inputs} if run.inputs else set()
+    inputs = [
+        DatasetInput(
+            Dataset(name, digest[:16], "local", source, profile=json.dumps({"num_rows": rows})),
+            [InputTag("mlflow.data.context", context)],
+        )
+        for name, digest, rows, context in made
+        if digest[:16] not in known
+    ]
+    if inputs:
+        client.log_inputs(run.info.run_id, inputs)
 
 
 def _tags(record: Record, task: Task) -> dict[str, str]:
@@ -234,16 +285,11 @@ def _tags(record: Record, task: Task) -> dict[str, str]:
 
 def _description(record: Record, tags: dict[str, str]) -> str:
     card = record.file(TaskPlace(record.task).card)
-    dirty = tags.get("git.dirty") == "true"
-    commit = tags.get("git.commit", "")
     lines = [f"Task `{record.task}`, fingerprint `{record.fingerprint}`.", ""]
-    if commit:
-        lines += [
-            "Made again by:" if not dirty else "Made from a tree with uncommitted changes on top of:",
-            "",
-            f"    git checkout {commit} && dvc repro register@{record.task}",
-            "",
-        ]
+    if command := tags.get("made.by"):
+        lines += ["Made again by:", "", f"    {command}", ""]
+        if files := tags.get("git.changed"):
+            lines += [f"with changes that were not committed: {files}.", ""]
     return "\n".join(lines) + (card.read_text(encoding="utf-8") if card.is_file() else "")
 
 

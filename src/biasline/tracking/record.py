@@ -4,18 +4,36 @@ Everything in MLflow is published from a record. So a wiped store can be rebuilt
 in, and what a stage reports does not depend on which stage ran before it.
 """
 
+import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace, local_state, record_folder, replacing, write_text
 from biasline.params import Task, read_task
-from biasline.tracking.lineage import lineage
+from biasline.tracking.lineage import lineage, made_again
 
-_LINEAGE, _OBSERVED = "lineage.json", "observed.json"
+_LINEAGE, _OBSERVED, _LIVE = "lineage.json", "observed.json", "live.jsonl"
+
+
+@dataclass(frozen=True)
+class Point:
+    """What training reported at one step.
+
+    Attributes:
+        step: optimizer steps done.
+        time: milliseconds since 1970.
+        values: under their MLflow names.
+    """
+
+    step: int
+    time: int
+    values: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -62,6 +80,34 @@ class Record:
         path = self.folder / _OBSERVED
         return load_json(path, "biasline sync") if path.is_file() else {}
 
+    @property
+    def running(self) -> FileLock:
+        """Held by the process that trains this run."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / "running.lock", timeout=0)
+
+    @property
+    def points(self) -> list[Point]:
+        """What training reported, in order; with times and what varies from run to run, which history.csv has not."""
+        path = self.folder / _LIVE
+        if not path.is_file():
+            return []
+        found = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                found.append(Point(**json.loads(line)))
+            except (ValueError, TypeError):
+                break  # a process that was killed left half a line
+        return found
+
+    def begin_points(self) -> None:
+        """Forget what an earlier training of this run reported."""
+        write_text(self.folder / _LIVE, "")
+
+    def note_point(self, point: Point) -> None:
+        with (self.folder / _LIVE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(point)) + "\n")
+
     def begin(self, place: TaskPlace) -> None:
         """Note the lineage, the task and the base's pin, unless an earlier stage of the same run did."""
         task = read_task(place.resolved)
@@ -71,7 +117,8 @@ class Record:
                     shutil.copyfile(source, draft)
         if not (self.folder / _LINEAGE).is_file():
             base = Path(task.base)
-            write_text(self.folder / _LINEAGE, dump_json(lineage(task.data, task.base, str(base.with_suffix("")))))
+            tags = lineage(task.data, task.base, str(base.with_suffix(""))) | made_again(self.task, task)
+            write_text(self.folder / _LINEAGE, dump_json(tags))
 
     def observe(self, **values: float) -> None:
         """Add measurements."""
@@ -84,7 +131,7 @@ class Record:
         taken whenever it is this model's, since it can be done again with other settings.
         """
         self.begin(place)
-        made = [place.resolved, place.quality, place.quality_page, place.preview, place.history]
+        made = [place.resolved, place.quality, place.quality_page, place.preview, place.lengths, place.history]
         made += [place.delta, place.train_report]
         wanted = [path for path in made if not self.file(path).is_file()]
         evaluation = [place.metrics, place.predictions, place.slices, place.bias_change, place.samples, place.card]
@@ -123,6 +170,18 @@ def all_records(task: str) -> Iterator[Record]:
 def note_candidate(task: str, fingerprint: str) -> None:
     """Remember which run is the candidate, so that a wiped store gets it back."""
     write_text(_candidate_note(task), fingerprint + "\n")
+    _pending_note(task).unlink(missing_ok=True)
+
+
+def note_pending(task: str, fingerprint: str) -> None:
+    """Remember which run is to be the candidate, while the store is away."""
+    write_text(_pending_note(task), fingerprint + "\n")
+
+
+def pending_candidate(task: str) -> str | None:
+    """The fingerprint of the run that became candidate while the store was away."""
+    path = _pending_note(task)
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
 
 
 def noted_candidate(task: str) -> str | None:
@@ -133,3 +192,7 @@ def noted_candidate(task: str) -> str | None:
 
 def _candidate_note(task: str) -> Path:
     return local_state() / "records" / task / "candidate"
+
+
+def _pending_note(task: str) -> Path:
+    return local_state() / "records" / task / "candidate.pending"

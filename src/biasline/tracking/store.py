@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
+class StoreAway(BiaslineError):
+    """The tracking store does not answer."""
+
+
 def tracking_uri() -> str:
     """Where runs are kept: `MLFLOW_TRACKING_URI`, else `mlflow.db` at the home's root."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
@@ -23,11 +27,12 @@ def tracking_uri() -> str:
 def connect() -> "MlflowClient":
     """A client of the store; a local store is made where there is none.
 
-    Errors: `BiaslineError` where the server does not answer.
+    Errors: `StoreAway` where the server does not answer.
     """
     # Before mlflow is imported: it reads these once.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     warnings.filterwarnings("ignore", module="mlflow")
@@ -45,11 +50,21 @@ def connect() -> "MlflowClient":
         with FileLock(_lock_path()):
             client.search_experiments(max_results=1)
     except MlflowException as error:
-        raise BiaslineError(
+        raise StoreAway(
             f"the tracking store {uri} does not answer: {str(error).splitlines()[0][:160]}",
             "start the server, or unset MLFLOW_TRACKING_URI for the local store; then `biasline sync`",
         ) from None
     return client
+
+
+def store_is_away(error: Exception) -> bool:
+    """Whether an error is the store's not answering, and not its refusal of what was asked."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+
+    return isinstance(error, (StoreAway, RequestException)) or (
+        isinstance(error, MlflowException) and error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+    )
 
 
 def store_lock() -> FileLock:

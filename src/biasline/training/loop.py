@@ -30,16 +30,18 @@ class History:
     """What training went through.
 
     Attributes:
-        rows: one dict per logged step: step, epoch, loss, learning_rate, grad_norm (and per role, as of that step),
-            valid_loss and, of labels, valid_accuracy (or None).
+        rows: one dict per logged step: step, epoch, tokens and targets so far, loss, learning_rate, grad_norm (and per
+            role, as of that step), valid_loss and, of labels, valid_accuracy (or None).
         best_step: the step whose values were kept.
         best_loss: their validation loss; None without a validation set.
+        tokens: of all rows that a step was made of, without padding.
         targets: what the loss was taken over, in all: supervised tokens, or labelled rows.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     best_step: int = 0
     best_loss: float | None = None
+    tokens: int = 0
     targets: int = 0
 
 
@@ -109,6 +111,7 @@ def fit(model: nn.Module, tuning: Tuning, plan: Plan, sets: Sets, params: Train,
         optimizer.step()
         tuning.write()
         history.targets += step_targets
+        history.tokens += sum(map(len, examples["input_ids"]))
         window.steps += 1
 
         done = step + 1
@@ -125,6 +128,8 @@ def fit(model: nn.Module, tuning: Tuning, plan: Plan, sets: Sets, params: Train,
             row = {
                 "step": done,
                 "epoch": plan.epoch(done),
+                "tokens": history.tokens,
+                "targets": history.targets,
                 "loss": float(accelerator.reduce(torch.tensor(window.loss, device=accelerator.device))) / window.steps,
                 "learning_rate": params.learning_rate * factor,
                 "grad_norm": float(norm),

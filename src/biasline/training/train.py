@@ -126,10 +126,12 @@ def _told(name: str, pin: Pin, settings: Train, trainee: Trainee, history: Histo
         "rows": rows,
         "steps": history.rows[-1]["step"],
         "epochs": history.rows[-1]["epoch"],
+        "tokens": history.tokens,
         "targets": history.targets,
         "kept_step": history.best_step,
         "valid_loss": history.best_loss,
         "train_loss": history.rows[-1]["loss"],
+        "last_valid_loss": history.rows[-1]["valid_loss"],
     }
 
 
