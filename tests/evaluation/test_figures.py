@@ -1,4 +1,7 @@
+import warnings
+
 import polars as pl
+import pytest
 
 from biasline.bitfit import inspect_biases
 from biasline.evaluation import figures
@@ -43,3 +46,32 @@ def test_confusion_and_calibration_are_drawn(tmp_path):
     drawn.savefig(tmp_path / "confusion.png")
     figures.reliability(calibration(ANSWERS)).savefig(tmp_path / "calibration.png")
     assert all(path.stat().st_size > 5000 for path in tmp_path.iterdir())
+
+
+def test_chinese_labels_are_drawn(tmp_path):
+    """A letter that no font has is a warning, and a box in the picture."""
+    predictions = pl.DataFrame({"label": ["好评", "差评"], "tuned": ["好评", "好评"]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures.confusion(predictions).savefig(tmp_path / "chinese.png")
+    with pytest.warns(UserWarning, match="Glyph"):  # so a missing one would be seen
+        figures.confusion(predictions.with_columns(label=pl.Series(["\U00012000", "差评"]))).savefig(
+            tmp_path / "no.png"
+        )
+
+
+def test_lengths_are_drawn_per_split(tmp_path):
+    table = pl.DataFrame({"tokens": [8, 16], "train": [0.5, 0.5], "valid": [1.0, 0.0], "test": [0.0, 1.0]})
+    drawn = figures.lengths(table)
+    drawn.savefig(tmp_path / "lengths.png")
+    assert [text.get_text() for text in drawn.axes[0].get_legend().get_texts()] == ["train", "valid", "test"]
+
+
+def test_methods_stand_by_size_and_quality(tmp_path):
+    rows = [
+        {"name": "bitfit", "bytes": 36_000, "value": 0.9, "low": 0.85, "high": 0.95},
+        {"name": "full", "bytes": 6_000_000, "value": 0.92, "low": None, "high": None},
+    ]
+    drawn = figures.methods(rows, "exact_match")
+    drawn.savefig(tmp_path / "methods.png")
+    assert drawn.axes[0].get_xscale() == "log" and drawn.axes[0].get_ylabel() == "exact match"

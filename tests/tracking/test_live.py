@@ -26,7 +26,7 @@ def history(client, run_id, name):
 def test_a_store_that_goes_away_in_mid_training_misses_nothing_in_the_end(record, monkeypatch, capsys):
     """What history.csv has and what only the live run measured, each point once."""
     monkeypatch.setattr("biasline.tracking.live._FLUSH_EVERY_S", 0.0)
-    rows = "step,epoch,loss\n" + "".join(f"{step},0.1,{step}.5\n" for step in range(1, 7))
+    rows = "step,loss,valid_loss\n" + "".join(f"{step},{step}.5,\n" for step in range(1, 7))
     record.file(record_place(record).history).write_text(rows)
     live = LiveRun(record)
     client = live._client

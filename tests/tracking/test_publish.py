@@ -32,7 +32,12 @@ def test_a_run_has_params_metrics_tags_input_figures_and_files(record):
     files = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"model", "evaluation", "figures", "history.csv", "quality.md", "preview.md"} <= files
     figures = {item.path for item in client.list_artifacts(run.info.run_id, "figures")}
-    assert figures == {"figures/loss.png", "figures/metric_by_slice.png", "figures/bias_change.png"}
+    assert figures == {
+        "figures/lengths.png",
+        "figures/loss.png",
+        "figures/metric_by_slice.png",
+        "figures/bias_change.png",
+    }
 
 
 def test_publishing_again_makes_no_doubles(record):

@@ -1,6 +1,8 @@
 """Pictures of a run, for MLflow: their data are the pipeline's outs, the pictures (whose fonts differ) are not."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,42 @@ def scores(predictions: pl.DataFrame) -> Any:
     return figure
 
 
+def lengths(table: pl.DataFrame) -> Any:
+    """How rows of each split spread over lengths in tokens.
+
+    Args:
+        table: lengths.csv: `tokens`, the upper end of a range, and the share of each split's rows in it.
+    """
+    figure, axes = _new(7, 4)
+    for name, color, style in zip(table.columns[1:], (_BLUE, _ORANGE, _GREEN), ("-", "--", ":"), strict=True):
+        edges = [0, *table["tokens"]]
+        axes.stairs(table[name], edges, color=color, linestyle=style, linewidth=1.8, label=name)
+    axes.set(xlabel="tokens", ylabel="share of rows", title="Lengths", ylim=(0, None))
+    axes.legend()
+    return figure
+
+
+def methods(rows: Sequence[Mapping[str, Any]], metric: str) -> Any:
+    """What each run reaches against the size of its artifact.
+
+    Args:
+        rows: with `name`, `bytes`, `value` and the ends of its interval, `low` and `high` (or None).
+        metric: what `value` is.
+    """
+    figure, axes = _new(8, 5)
+    for place, row in enumerate(rows):
+        color = (_BLUE, _ORANGE, _GREEN, "#CC79A7", "#D55E00", "#56B4E9")[place % 6]
+        ends = (
+            None if None in (row["low"], row["high"]) else [[row["value"] - row["low"]], [row["high"] - row["value"]]]
+        )
+        marker = "osD^vP"[place % 6]
+        axes.errorbar(row["bytes"], row["value"], yerr=ends, fmt=marker, color=color, capsize=3, label=row["name"])
+    axes.set(xscale="log", xlabel="artifact, bytes", ylabel=metric.replace("_", " "), title="Quality against size")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", loc="best")
+    return figure
+
+
 def bias_counts(inventory: Inventory) -> Any:
     """Where a model has biases, layer × role, and (in brackets, on grey) where zeros could be injected."""
     present, missing = (
@@ -175,6 +213,22 @@ def _layers_by_roles(
     return figure, axes, image
 
 
+@cache
+def _take_chinese_font() -> None:
+    """Draw Chinese letters with Noto Sans SC; matplotlib brings no font that has them."""
+    import matplotlib
+    from matplotlib import font_manager
+
+    # The package's own import would set styles of its own.
+    found = find_spec("zhplot")
+    if found is None or not found.submodule_search_locations:
+        return
+    path = Path(found.submodule_search_locations[0]) / "fonts" / "NotoSansSC-Regular.ttf"
+    font_manager.fontManager.addfont(str(path))
+    chinese = font_manager.FontProperties(fname=str(path)).get_name()
+    matplotlib.rcParams["font.family"] = ["DejaVu Sans", chinese]
+
+
 def _rectangle(column: int, row: int) -> Any:
     from matplotlib.patches import Rectangle
 
@@ -184,5 +238,6 @@ def _rectangle(column: int, row: int) -> Any:
 def _new(width: float, height: float) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
+    _take_chinese_font()
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()

@@ -316,6 +316,8 @@ def _figures(record: Record) -> Iterator[tuple[str, Any]]:
     place = TaskPlace(record.task)
     if record.file(place.history).is_file():
         yield "loss", figures.loss_curve(pl.read_csv(record.file(place.history), infer_schema_length=None))
+    if record.file(place.lengths).is_file():
+        yield "lengths", figures.lengths(pl.read_csv(record.file(place.lengths)))
     metrics = record.read(place.metrics)
     if metrics:
         slices = pl.read_csv(record.file(place.slices))
