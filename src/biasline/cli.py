@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -257,6 +258,58 @@ def history(task: TaskName, as_json: AsJson = False) -> None:
     if not found and not as_json:
         print(f"{task}: nothing decided yet; `biasline promote {task}` takes the first decision")
     _show(found, as_json, _told_entry)
+
+
+@app.command()
+def compare(
+    task: TaskName,
+    run: Annotated[
+        bool, typer.Option("--run", help="First train, as DVC experiments, the methods that no run has.")
+    ] = False,
+    figure: Annotated[Path | None, typer.Option(help="Draw quality against size into this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put the runs of a task beside each other: quality with intervals on equal test rows, size, time, memory."""
+    from biasline.evaluation.figures import methods, save_figure
+    from biasline.layout import local_state
+    from biasline.tracking.compare import as_markdown, run_missing
+    from biasline.tracking.compare import compare as compared
+    from biasline.tracking.store import connect
+
+    client, asked = connect(), _task(task)
+    found = compared(client, task, asked)
+    if run and found.missing:
+        run_missing(task, found.missing)
+        found = compared(client, task, asked)
+    print(json.dumps(found.as_data(), indent=2) if as_json else as_markdown(found))
+    if found.others:
+        print(f"{found.others} runs on other test rows are left out", file=sys.stderr)
+    if found.missing:
+        print(f"no run of: {', '.join(found.missing)}; `biasline compare {task} --run` trains them", file=sys.stderr)
+    drawn = [asdict(row) for row in found.runs if row.bytes]
+    target = figure or local_state() / "compare" / f"{task}.png"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(methods(drawn, found.metric), target)
+    print(f"drawn: {shown(target)}", file=sys.stderr)
+
+
+@app.command()
+def why(
+    model: Annotated[
+        str, typer.Argument(metavar="TASK[@WHICH]", help="Which: an alias or a fingerprint; champion if left out.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """What made a model: data, quarantine, code, base, run, numbers, decisions; Markdown."""
+    from biasline.registry.versions import CHAMPION
+    from biasline.registry.why import as_markdown
+    from biasline.registry.why import why as asked
+    from biasline.tracking.store import connect
+
+    task, _, which = model.partition("@")
+    _task(task)
+    told = asked(connect(), task, which or CHAMPION)
+    print(json.dumps(told, indent=2, ensure_ascii=False) if as_json else as_markdown(told))
 
 
 def _told_entry(entry: dict[str, Any]) -> str:

@@ -50,7 +50,8 @@ def test_other_changes_are_named(committed):
     (committed / "dvc.yaml").write_text("stages: {} # changed\n")
     assert made_again("small", small(committed))["git.changed"] == "dvc.yaml"
     (committed / "rows.jsonl").write_text("{}\n")
-    assert changed("dvc.yaml", "rows.jsonl") == ["dvc.yaml", "rows.jsonl"]
+    assert changed("dvc.yaml", "params.yaml") == ["dvc.yaml"]
+    assert made_again("small", small(committed))["git.changed"] == "dvc.yaml, rows.jsonl"
 
 
 def test_a_task_that_is_in_no_commit_has_no_command(committed):

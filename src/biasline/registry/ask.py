@@ -1,11 +1,10 @@
 """Asking registered models: one as it was packaged, or several on one base in memory."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from biasline.errors import BiaslineError
-from biasline.registry.versions import aliased, model_name
+from biasline.registry.versions import aliased, model_name, package_files
 from biasline.tracking.store import connect
 
 if TYPE_CHECKING:
@@ -71,12 +70,6 @@ def _by_base(packages: Mapping[str, "Package"]) -> list[dict[str, "Package"]]:
 
 
 def _package(version: "ModelVersion") -> "Package":
-    """The files of a registered version."""
-    import mlflow
-
     from biasline.evaluation.serving import Package
 
-    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}"))
-    flavor = mlflow.models.Model.load(str(folder)).flavors["python_function"]
-    artifacts = {name: folder / place["path"] for name, place in flavor["artifacts"].items()}
-    return Package.read(artifacts, Path((flavor.get("config") or {}).get("pin_path", "")))
+    return Package.read(*package_files(version))

@@ -22,6 +22,7 @@ from biasline.registry.versions import (
     find_version,
     metrics_sha256,
     model_name,
+    named_version,
     point,
 )
 from biasline.tracking.lineage import lineage
@@ -30,9 +31,6 @@ from biasline.tracking.record import note_candidate, noted_candidate
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
-
-
-_SHORTEST_NAME = 4
 
 
 @dataclass(frozen=True)
@@ -106,16 +104,8 @@ def nominate(client: "MlflowClient", task: str, run: str, by: str, reason: str) 
     Errors: `BiaslineError` where nothing or more than one thing matches, or the run has no registered version.
     """
     with _decisions(task):
-        if len(run) < _SHORTEST_NAME:
-            raise BiaslineError(f"run {run!r}: name {_SHORTEST_NAME} characters at least", "`make ui` shows the names")
         list(ledger.entries(TaskPlace(task).ledger))  # a broken ledger is told before it grows
-        versions = client.search_model_versions(f"name = '{model_name(task)}'")
-        matching = [version for version in versions if _is_called(client, version, run)]
-        if len({version.run_id for version in matching}) != 1:
-            known = ", ".join(version.tags["biasline.fingerprint"] for version in versions) or "none"
-            word = "no registered version" if not matching else f"{len(matching)} registered versions"
-            raise BiaslineError(f"{model_name(task)}: {word} of a run {run!r}", f"name one of: {known}")
-        chosen = max(matching, key=lambda version: int(version.version))
+        chosen = named_version(client, task, run)
         fingerprint = chosen.tags["biasline.fingerprint"]
         ledger.append(
             TaskPlace(task).ledger,
@@ -169,13 +159,6 @@ def _evaluation(client: "MlflowClient", candidate: "ModelVersion") -> tuple[dict
                 "`biasline sync` brings this workspace's evaluation back; `dvc repro --force register@…` packages anew",
             )
         return load_json(metrics, "biasline sync"), pl.read_parquet(predictions)
-
-
-def _is_called(client: "MlflowClient", version: "ModelVersion", run: str) -> bool:
-    if version.tags["biasline.fingerprint"].startswith(run) or version.run_id == run:
-        return True
-    name = client.get_run(version.run_id).info.run_name or ""
-    return run in (name, name.partition(" · ")[0])
 
 
 def _decisions(task: str) -> FileLock:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
+_SHORTEST_NAME = 4
 
 # What the packaged model needs: libraries, and files and rooms of this package.
 _REQUIREMENTS = ("accelerate", "mlflow", "numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "transformers")
@@ -57,6 +58,42 @@ def aliased(client: "MlflowClient", task: str, alias: str) -> "ModelVersion | No
         return client.get_model_version_by_alias(model_name(task), alias)
     except MlflowException:
         return None
+
+
+def named_version(client: "MlflowClient", task: str, run: str) -> "ModelVersion":
+    """The newest registered version of a run.
+
+    Args:
+        run: a fingerprint or the beginning of one, a run's id, or its name.
+
+    Errors: `BiaslineError` where nothing or more than one run matches.
+    """
+    if len(run) < _SHORTEST_NAME:
+        raise BiaslineError(f"run {run!r}: name {_SHORTEST_NAME} characters at least", "`make ui` shows the names")
+    versions = client.search_model_versions(f"name = '{model_name(task)}'")
+    matching = [version for version in versions if _is_called(client, version, run)]
+    if len({version.run_id for version in matching}) != 1:
+        known = ", ".join(version.tags["biasline.fingerprint"] for version in versions) or "none"
+        word = "no registered version" if not matching else f"{len(matching)} registered versions"
+        raise BiaslineError(f"{model_name(task)}: {word} of a run {run!r}", f"name one of: {known}")
+    return max(matching, key=lambda version: int(version.version))
+
+
+def _is_called(client: "MlflowClient", version: "ModelVersion", run: str) -> bool:
+    if version.tags["biasline.fingerprint"].startswith(run) or version.run_id == run:
+        return True
+    name = client.get_run(version.run_id).info.run_name or ""
+    return run in (name, name.partition(" · ")[0])
+
+
+def package_files(version: "ModelVersion") -> tuple[dict[str, Path], Path]:
+    """The files that a version holds, by name (`delta`, `pin`, `task`), and where its pin lay when it was packaged."""
+    import mlflow
+
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}"))
+    flavor = mlflow.models.Model.load(str(folder)).flavors["python_function"]
+    files = {name: folder / place["path"] for name, place in flavor["artifacts"].items()}
+    return files, Path((flavor.get("config") or {}).get("pin_path", ""))
 
 
 def register_version(client: "MlflowClient", record: Record, run_id: str) -> "ModelVersion":

@@ -11,12 +11,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from biasline.bases.pin import file_sha256
 from biasline.errors import BiaslineError
 from biasline.layout import PARAMS
-from biasline.params import Task, parse_params, resolved
+from biasline.params import CUSTOM, Task, parse_params, resolved
 
 # What decides how a model is made: a change here that is not committed makes a run "dirty".
-MAKING = ("src", "stages", "dvc.yaml", "params.yaml", "requirements.lock")
+_LOCK = Path("requirements.lock")
+MAKING = ("src", "stages", "dvc.yaml", str(PARAMS), str(_LOCK))
 _LIBRARIES = ("torch", "transformers", "accelerate", "peft", "datasets", "polars", "pandera", "mlflow", "dvc")
 
 
@@ -30,6 +32,7 @@ def lineage(*inputs: str) -> dict[str, str]:
         "git.commit": _git("rev-parse", "HEAD"),
         "git.branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
         "git.dirty": _yes_or_no(changed(*MAKING, *inputs)),
+        "lock.sha256": file_sha256(_LOCK) if _LOCK.is_file() else "",
         "dvc.experiment": os.environ.get("DVC_EXP_NAME", ""),
         "dvc.stage": os.environ.get("DVC_STAGE", ""),
         "python": platform.python_version(),
@@ -52,7 +55,9 @@ def made_again(name: str, task: Task) -> dict[str, str]:
     commit = _git("rev-parse", "HEAD")
     if not commit:
         return {}
-    tags = {"git.changed": ", ".join(found)} if (found := changed(*(set(MAKING) - {str(PARAMS)}))) else {}
+    inputs = (task.data, task.base, str(Path(task.base).with_suffix("")), str(CUSTOM))
+    found = changed(*(path for path in MAKING if path != str(PARAMS)), *inputs)
+    tags = {"git.changed": ", ".join(found)} if found else {}
     try:
         committed = parse_params(_git("show", f"HEAD:{PARAMS}"), f"{PARAMS} of {commit[:8]}").tasks.get(name)
     except BiaslineError:

@@ -1,0 +1,217 @@
+"""Runs of one task beside each other: what each method reaches on the same test rows, and what it costs."""
+
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from biasline.errors import BiaslineError
+from biasline.evaluation.statistics import is_per_row, paired_interval, row_scores
+from biasline.jsonfile import load_json
+from biasline.layout import TaskPlace, home
+from biasline.params import Task
+from biasline.tracking.record import Record
+from biasline.tracking.store import experiment_id
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+METHODS = ("bitfit", "head", "lora", "prefix", "full")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run.
+
+    Attributes:
+        value, low, high: the metric that decides, with its 95 % interval where it has one.
+        gain, gain_low, gain_high: over the best run of biases, row by row on the same test rows; None for that run, and
+            for metrics that are no mean over rows.
+        trained, head: parameters; a new head apart.
+        bytes: of the artifact.
+        seconds, memory_mb: of training; the process's or the accelerator's peak.
+        latency_ms: one forward pass over one row.
+    """
+
+    name: str
+    fingerprint: str
+    method: str
+    value: float
+    low: float | None
+    high: float | None
+    gain: float | None
+    gain_low: float | None
+    gain_high: float | None
+    trained: int
+    head: int
+    learning_rate: float | None
+    bytes: int | None
+    seconds: float | None
+    memory_mb: float | None
+    latency_ms: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs of one task on one test set, the best first.
+
+    Attributes:
+        rows: of the test set.
+        others: runs that were evaluated on another one, and are left out.
+        missing: methods that no run has.
+    """
+
+    task: str
+    metric: str
+    test_sha256: str
+    rows: int
+    runs: tuple[Row, ...]
+    others: int
+    missing: tuple[str, ...]
+
+    def as_data(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def compare(client: "MlflowClient", name: str, task: Task) -> Comparison:
+    """Every finished run of a task whose test rows are those of the workspace's evaluation, else of the newest run.
+
+    Errors: `BiaslineError` where no run was evaluated.
+    """
+    finished = [
+        run
+        for run in client.search_runs(
+            [experiment_id(client, name)], filter_string="attributes.status = 'FINISHED'", max_results=1000
+        )
+        if "test.sha256" in run.data.tags and f"tuned.{task.metric}" in run.data.metrics
+    ]
+    if not finished:
+        raise BiaslineError(f"{name}: no run was evaluated by {task.metric}", f"dvc repro register@{name}")
+    place = TaskPlace(name)
+    ours = load_json(home() / place.metrics, "")["test_sha256"] if (home() / place.metrics).is_file() else ""
+    tests = [run.data.tags["test.sha256"] for run in finished]
+    test = ours if ours in tests else tests[0]
+    chosen = sorted(
+        (run for run in finished if run.data.tags["test.sha256"] == test),
+        key=lambda run: (-run.data.metrics[f"tuned.{task.metric}"], run.data.tags["biasline.fingerprint"]),
+    )
+    answers = {run.info.run_id: _predictions(client, name, run) for run in chosen}
+    best = next((run for run in chosen if run.data.params.get("method") == "bitfit"), None)
+    runs = tuple(
+        _row(run, task.metric, _gain(answers, run, best, task.metric) if best is not None else None) for run in chosen
+    )
+    found = {row.method for row in runs}
+    missing = tuple(method for method in _methods(task) if method not in found)
+    rows = int(chosen[0].data.metrics["test.rows"])
+    return Comparison(name, task.metric, test, rows, runs, len(finished) - len(chosen), missing)
+
+
+def _methods(task: Task) -> Iterable[str]:
+    return (method for method in METHODS if method != "head" or task.kind != "instruction")
+
+
+def _predictions(client: "MlflowClient", task: str, run: "Run") -> pl.DataFrame:
+    """The answers to the test rows: this machine's record of them, else the run's artifact."""
+    place = TaskPlace(task)
+    here = Record(task, run.data.tags["biasline.fingerprint"]).file(place.predictions)
+    if here.is_file():
+        return pl.read_parquet(here)
+    with tempfile.TemporaryDirectory() as scratch:
+        wanted = f"{place.evaluation.name}/{place.predictions.name}"
+        return pl.read_parquet(Path(client.download_artifacts(run.info.run_id, wanted, dst_path=scratch)))
+
+
+def _gain(
+    answers: Mapping[str, pl.DataFrame], run: "Run", best: "Run", metric: str
+) -> tuple[float, float, float] | None:
+    one, other = answers[run.info.run_id], answers[best.info.run_id]
+    if run is best or not is_per_row(one, metric):
+        return None
+    if metric == "token_accuracy":
+        one, other = (frame.filter(pl.col("tokens").is_not_null()) for frame in (one, other))
+    return paired_interval(row_scores(one, "tuned", metric), row_scores(other, "tuned", metric))
+
+
+def _row(run: "Run", metric: str, gain: tuple[float, float, float] | None) -> Row:
+    params, metrics = run.data.params, run.data.metrics
+    head = int(params.get("head") or 0)
+    mean, low, high = gain or (None, None, None)
+    rate = params.get("head_learning_rate" if params.get("method") == "head" else "learning_rate")
+    return Row(
+        name=(run.info.run_name or "").partition(" · ")[0],
+        fingerprint=run.data.tags["biasline.fingerprint"],
+        method=params.get("method", ""),
+        value=metrics[f"tuned.{metric}"],
+        low=metrics.get(f"tuned.{metric}_low"),
+        high=metrics.get(f"tuned.{metric}_high"),
+        gain=mean,
+        gain_low=low,
+        gain_high=high,
+        trained=int(params.get("trainable") or 0) - head,
+        head=head,
+        learning_rate=float(rate) if rate else None,
+        bytes=int(metrics["model.bytes"]) if "model.bytes" in metrics else None,
+        seconds=metrics.get("train.seconds"),
+        memory_mb=metrics.get("train.peak_memory_mb"),
+        latency_ms=metrics.get("tuned.latency_ms"),
+    )
+
+
+def queue_commands(name: str, missing: Sequence[str]) -> list[list[str]]:
+    """DVC's commands that queue a run of each method, its rates left to the method's own defaults."""
+    queued = []
+    for method in missing:
+        settings = {"method": method, "learning_rate": "null", "head_learning_rate": "null"}
+        chosen = [part for key, value in settings.items() for part in ("-S", f"++tasks.{name}.train.{key}={value}")]
+        queued.append(["dvc", "exp", "run", "--queue", *chosen, f"register@{name}"])
+    return queued
+
+
+def run_missing(name: str, missing: Sequence[str]) -> None:
+    """Queue a run of each method as a DVC experiment and run the queue; they end up in the one store.
+
+    Errors: `BiaslineError` where DVC fails.
+    """
+    for command in [*queue_commands(name, missing), ["dvc", "exp", "run", "--run-all"]]:
+        if subprocess.run(command, cwd=home(), check=False).returncode:
+            raise BiaslineError(f"`{shlex.join(command)}` failed", "its own message is above")
+
+
+def as_markdown(found: Comparison) -> str:
+    """The table."""
+    metric = found.metric.replace("_", " ")
+    lines = [
+        f"| {found.task}: {found.rows:,} test rows | {metric} | over the best biases | trained | head | rate | bytes | "
+        "training s | peak MB | ms a row |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in found.runs:
+        cells = [
+            f"{row.name} · {row.fingerprint[:6]}",
+            _interval(row.value, row.low, row.high, ".3f"),
+            _interval(row.gain, row.gain_low, row.gain_high, "+.3f"),
+            f"{row.trained:,}",
+            f"{row.head:,}" if row.head else "",
+            *(_number(value, form) for value, form in ((row.learning_rate, "g"), (row.bytes, ","))),
+            *(_number(value, ",.0f") for value in (row.seconds, row.memory_mb)),
+            _number(row.latency_ms, ".1f"),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", "Brackets: 95 % interval; differences are paired, row by row."])
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _interval(value: float | None, low: float | None, high: float | None, form: str) -> str:
+    if value is None:
+        return ""
+    ends = "" if low is None or high is None else f" [{format(low, form)}, {format(high, form)}]"
+    return format(value, form) + ends
