@@ -16,12 +16,13 @@ from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace, home
 from biasline.params import DELTA_METHODS, Task
 from biasline.tracking.record import Record
-from biasline.tracking.store import store_lock
+from biasline.tracking.store import store_lock, unless_made_meanwhile
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
+    from mlflow.models.model import ModelInfo
 
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 _SHORTEST_NAME = 4
@@ -110,10 +111,11 @@ def register_version(client: "MlflowClient", record: Record, run_id: str) -> "Mo
         if found is not None:
             return found
         place = TaskPlace(record.task)
-        uri = _log_model(record, run_id)
+        model = _log_model(record, run_id)
         name = model_name(record.task)
         if not client.search_registered_models(f"name = '{name}'"):
-            client.create_registered_model(name, description=f"Bias-only models of the task `{record.task}`.")
+            with unless_made_meanwhile():
+                client.create_registered_model(name, description=f"Bias-only models of the task `{record.task}`.")
         card = record.file(place.card)
         tags = {
             "biasline.fingerprint": record.fingerprint,
@@ -125,8 +127,9 @@ def register_version(client: "MlflowClient", record: Record, run_id: str) -> "Mo
         }
         return client.create_model_version(
             name,
-            uri,
+            model.model_uri,
             run_id=run_id,
+            model_id=model.model_id,  # a server refuses a model's URI without it
             tags={key: value for key, value in tags.items() if value},
             description=card.read_text(encoding="utf-8") if card.is_file() else None,
         )
@@ -139,8 +142,8 @@ def point(client: "MlflowClient", task: str, alias: str, version_number: str) ->
         client.set_registered_model_alias(model_name(task), alias, version_number)
 
 
-def _log_model(record: Record, run_id: str) -> str:
-    """Log the pyfunc to the run; returns where its files lie."""
+def _log_model(record: Record, run_id: str) -> "ModelInfo":
+    """Log the pyfunc to the run."""
     import mlflow
 
     place, task = TaskPlace(record.task), record.resolved()
@@ -148,7 +151,7 @@ def _log_model(record: Record, run_id: str) -> str:
     check_base(delta.manifest.base, pin)
     own_place = home() / task.base
     with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id, log_system_metrics=False):
-        info = mlflow.pyfunc.log_model(
+        return mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("model.py")),
             artifacts={
@@ -162,7 +165,6 @@ def _log_model(record: Record, run_id: str) -> str:
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS],
             metadata={"biasline.fingerprint": record.fingerprint, "biasline.task": record.task},
         )
-    return info.model_uri
 
 
 def package_sha256(record: Record) -> str:

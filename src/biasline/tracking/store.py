@@ -3,6 +3,8 @@
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,7 @@ def connect() -> "MlflowClient":
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a script may read what we print
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     warnings.filterwarnings("ignore", module="mlflow")
     import mlflow
@@ -44,10 +47,10 @@ def connect() -> "MlflowClient":
     uri = tracking_uri()
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    client = mlflow.MlflowClient()
     try:
-        # The first use of a fresh store migrates it; two at once would trip over each other.
+        # Making a client of a fresh SQLite store migrates it; two at once would trip over each other.
         with FileLock(_lock_path()):
+            client = mlflow.MlflowClient()
             client.search_experiments(max_results=1)
     except MlflowException as error:
         raise StoreAway(
@@ -68,8 +71,20 @@ def store_is_away(error: Exception) -> bool:
 
 
 def store_lock() -> FileLock:
-    """Held while looking up and creating: MLflow has no compare-and-swap."""
+    """Held while looking up and creating: MLflow has no compare-and-swap. Other machines do not see it."""
     return FileLock(_lock_path("names"))
+
+
+@contextmanager
+def unless_made_meanwhile() -> Iterator[None]:
+    """Around creating what has a unique name: another machine may have been quicker, and `store_lock` is ours alone."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def experiment_id(client: "MlflowClient", task: str) -> str:
@@ -82,7 +97,9 @@ def experiment_id(client: "MlflowClient", task: str) -> str:
     # An SQLite store without a location would put artifacts below the current folder.
     local = tracking_uri().startswith("sqlite:")
     location = (home() / "mlartifacts" / task).as_uri() if local else None
-    return client.create_experiment(task, artifact_location=location)
+    with unless_made_meanwhile():
+        return client.create_experiment(task, artifact_location=location)
+    return client.get_experiment_by_name(task).experiment_id
 
 
 def _lock_path(name: str = "store") -> Path:

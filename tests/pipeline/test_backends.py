@@ -1,0 +1,263 @@
+"""The store of a team: `mlflow server` on PostgreSQL with artifacts through its proxy. And many trainings at once."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from biasline.layout import TaskPlace
+from biasline.params import Task
+from biasline.registry.promote import promote
+from biasline.registry.sync import register, sync
+from biasline.registry.versions import CANDIDATE, CHAMPION, aliased
+from biasline.tracking.publish import find_run
+from biasline.tracking.record import record_of_workspace
+from biasline.tracking.store import connect
+
+LENIENT = Task(base="b", data="d", gates={"floor": 0.0, "better_than_base": False})
+CROWD, STEPS = 6, 200
+OWNER = "mlflow"
+
+
+def program(name: str) -> str:
+    """A program of PostgreSQL's; Debian keeps the server's apart from PATH, by version."""
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4]))
+    path = str(found[-1]) if found else shutil.which(name)
+    if path is None:
+        pytest.skip(f"no {name}: PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    return path
+
+
+def ordinary_user() -> dict[str, str]:
+    """Whom to start PostgreSQL as, for `subprocess`: it refuses to run as root."""
+    import pwd
+
+    if os.getuid() != 0:
+        return {}
+    for name in ("postgres", "nobody"):
+        try:
+            group = pwd.getpwnam(name).pw_gid
+        except KeyError:
+            continue
+        return {"user": name, "group": group, "extra_groups": []}
+    pytest.skip("PostgreSQL does not run as root, and there is no user postgres or nobody")
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@contextmanager
+def running(command: list[str], log: Path, answers: Callable[[], bool], **options) -> Iterator[None]:
+    """A server in a process group of its own: waited for, and ended with all that it started."""
+    with log.open("w") as file:
+        server = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True, **options)
+    try:
+        until = time.monotonic() + 120
+        while not answers():
+            assert server.poll() is None and time.monotonic() < until, log.read_text()
+            time.sleep(0.1)
+        yield
+    finally:
+        # PostgreSQL leaves shared memory behind when it is killed at once, and its quick stop is SIGINT.
+        os.killpg(server.pid, signal.SIGINT)
+        try:
+            server.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            print(f"{command[0]} does not stop:\n{log.read_text()}")
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+@pytest.fixture(scope="module")
+def new_database() -> Iterator[Callable[[str], str]]:
+    """Makes an empty database in a cluster of this module's own; gives its URI."""
+    psycopg2 = pytest.importorskip("psycopg2", reason="no psycopg2: pip install 'biasline[postgres]'")
+    initdb, postgres, user = program("initdb"), program("postgres"), ordinary_user()
+    # Not below pytest's folders: nobody but their owner may enter those, and a socket's path must be short.
+    with tempfile.TemporaryDirectory(prefix="pg-") as name:
+        folder = Path(name)
+        if user:
+            shutil.chown(folder, user["user"], user["group"])
+        data, port = folder / "data", free_port()
+        # Trust, since it listens on loopback only and dies with the tests.
+        command = [initdb, "-D", data, "-U", OWNER, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        made = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, **user)
+        assert made.returncode == 0, made.stderr
+
+        def session(database: str):
+            return psycopg2.connect(host="127.0.0.1", port=port, user=OWNER, dbname=database)
+
+        def answers() -> bool:
+            try:
+                session("postgres").close()
+            except psycopg2.OperationalError:
+                return False
+            return True
+
+        def create(database: str) -> str:
+            connection = session("postgres")
+            connection.autocommit = True  # CREATE DATABASE refuses to be part of a transaction
+            connection.cursor().execute(f"CREATE DATABASE {database}")
+            connection.close()
+            return f"postgresql+psycopg2://{OWNER}@127.0.0.1:{port}/{database}"
+
+        command = [postgres, "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", folder, "-F"]
+        with running(command, folder / "postgres.log", answers, cwd=folder, **user):
+            yield create
+
+
+@contextmanager
+def tracking_server(database: str, artifacts: Path) -> Iterator[str]:
+    """The address of an `mlflow server` on a database, as docs/tracking.md starts one."""
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", database, "--artifacts-destination", str(artifacts), "--serve-artifacts"]
+
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+                return answer.status == 200
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return False
+
+    # Judges, gateways and the like run as jobs, in processes that nothing here needs.
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    artifacts.mkdir()
+    log = artifacts.with_suffix(".log")
+    with running(command, log, answers, env=environment, cwd=artifacts.parent):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def server(new_database, tmp_path_factory) -> Iterator[tuple[str, Path]]:
+    """A server on a database of its own: its address, and the folder where it keeps artifacts."""
+    artifacts = tmp_path_factory.mktemp("server") / "artifacts"
+    with tracking_server(new_database("team"), artifacts) as address:
+        yield address, artifacts
+
+
+def answers_elsewhere(uri: str, folder: Path) -> list[str]:
+    """What the champion answers in a fresh process that knows the server's address alone."""
+    script = "import json, mlflow; model = mlflow.pyfunc.load_model('models:/biasline-small@champion'); "
+    script += "print(json.dumps(list(model.predict([{'instruction': 'Say yes.'}]))))"
+    folder.mkdir()
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_server_on_postgres_gets_all_that_a_local_store_gets(server, new_database, trained, tmp_path, monkeypatch):
+    """Publish, register, promote, load; then the server starts anew with an empty database."""
+    address, kept = server
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    client, record = connect(), record_of_workspace("small")
+    version = register(client, record)
+    assert promote(client, "small", LENIENT, "ann", "because").promoted
+
+    run = client.get_run(version.run_id)
+    assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
+    place = trained[1]
+    back = Path(client.download_artifacts(run.info.run_id, "model/delta.safetensors", dst_path=str(tmp_path)))
+    assert back.read_bytes() == place.delta.read_bytes()
+    assert len(list(kept.rglob("history.csv"))) == 1
+    assert not [name for name in ("mlflow.db", "mlartifacts", "mlruns") if (tmp_path / name).exists()]
+    assert len(answers_elsewhere(address, tmp_path / "elsewhere")) == 1
+
+    with tracking_server(new_database("emptied"), tmp_path / "emptied") as anew:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", anew)
+        client = connect()
+        assert find_run(client, "small", record.fingerprint) is None
+        assert sync(client, "small") == ["1 versions registered anew"]
+        assert sync(client, "small") == []
+        again = find_run(client, "small", record.fingerprint)
+        assert again.info.run_id != run.info.run_id
+        assert again.data.params == run.data.params
+        for alias in (CANDIDATE, CHAMPION):
+            assert aliased(client, "small", alias).run_id == again.info.run_id
+
+
+# Importing takes each process its own time; what is raced for comes after the line that lets them go.
+TRAINING = f"""
+import sys, time
+import mlflow
+from biasline.layout import TaskPlace
+from biasline.tracking.live import LiveRun, ended_honestly
+from biasline.tracking.record import Record
+
+print("ready", flush=True)
+sys.stdin.readline()
+record = Record("crowd", sys.argv[1])
+record.begin(TaskPlace("crowd"))
+live = LiveRun(record)
+with ended_honestly(live):
+    for step in range(1, {STEPS} + 1):
+        live.log(step, {{"loss": 1 / step}})
+        if step % 20 == 0:
+            live.flush()
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+def test_trainings_that_log_at_once_lose_and_double_nothing(store, workspace, request, monkeypatch):
+    """On one machine to a fresh SQLite; to the server from as many machines, which have no file lock in common."""
+    place = TaskPlace("crowd")
+    place.folder.mkdir()
+    place.resolved.write_text(Task(base="data/bases/tiny-bloom.json", data="rows.jsonl").model_dump_json())
+    if store == "postgres":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("server")[0])
+    names = [f"{number:016x}" for number in range(CROWD)]
+    homes = {name: workspace / f"home-{name}" if store == "postgres" else workspace for name in names}
+    trainings = [
+        subprocess.Popen(
+            [sys.executable, "-c", TRAINING, name],
+            env={**os.environ, "DVC_ROOT": str(homes[name])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in names
+    ]
+    try:
+        for training in trainings:
+            assert training.stdout.readline() == "ready\n", training.stderr.read()
+        for training in trainings:
+            training.stdin.write("\n")
+            training.stdin.flush()
+        for training in trainings:
+            _, told = training.communicate(timeout=120)
+            assert (training.returncode, told) == (0, "")
+    finally:
+        for training in trainings:
+            training.kill()
+            training.wait()
+
+    client = connect()
+    [experiment] = [found for found in client.search_experiments() if found.name == "crowd"]
+    runs = client.search_runs([experiment.experiment_id])
+    assert sorted(run.data.tags["biasline.fingerprint"] for run in runs) == names
+    for run in runs:
+        assert run.info.status == "FINISHED"
+        points = client.get_metric_history(run.info.run_id, "train.loss")
+        assert sorted((point.step, point.value) for point in points) == [(n, 1 / n) for n in range(1, STEPS + 1)]
