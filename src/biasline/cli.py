@@ -211,8 +211,8 @@ def nominate(
     reason: Annotated[str, typer.Option(help="Why.")] = "",
 ) -> None:
     """Make a run's model the candidate."""
-    from biasline.registry.ledger import someone
     from biasline.registry.promote import nominate as nominate_run
+    from biasline.tracking.lineage import someone
     from biasline.tracking.store import connect
 
     _task(task)
@@ -228,8 +228,8 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Hold the candidate against the gates and make it champion; exit code 1 where a gate refuses."""
-    from biasline.registry.ledger import someone
     from biasline.registry.promote import promote as promote_candidate
+    from biasline.tracking.lineage import someone
     from biasline.tracking.store import connect
 
     decision = promote_candidate(connect(), task, _task(task), by or someone(), reason)

@@ -50,7 +50,7 @@ def test_runs_stand_by_quality_with_paired_differences(record, trained):
     found = compare(client, "small", task)
     assert [row.method for row in found.runs] == ["full", "bitfit", "lora"]
     full, bitfit, lora = found.runs
-    assert (full.value, lora.value) == (1.0, 0.1)
+    assert full.value == 1.0 and 0 < lora.value < bitfit.value
     assert bitfit.gain is None
     for row in (full, lora):
         assert row.gain == pytest.approx(row.value - bitfit.value, abs=1e-6)

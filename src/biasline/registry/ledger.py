@@ -1,6 +1,5 @@
 """The ledger: one line per decision, append-only, in git. The truth that aliases are rebuilt from."""
 
-import getpass
 import json
 import os
 from collections.abc import Iterator
@@ -56,11 +55,3 @@ def nominee(path: Path) -> str | None:
     """The fingerprint that was nominated last."""
     named = [entry["fingerprint"] for entry in entries(path) if entry["decision"] == NOMINATED]
     return named[-1] if named else None
-
-
-def someone() -> str:
-    """Who decides, where nobody is named: the login name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"

@@ -57,7 +57,10 @@ def aliased(client: "MlflowClient", task: str, alias: str) -> "ModelVersion | No
 
     try:
         return client.get_model_version_by_alias(model_name(task), alias)
-    except MlflowException:
+    except MlflowException as error:
+        # No such model, or no such alias. A store that is away is no answer.
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
         return None
 
 
@@ -65,7 +68,7 @@ def named_version(client: "MlflowClient", task: str, run: str) -> "ModelVersion"
     """The newest registered version of a run.
 
     Args:
-        run: a fingerprint or the beginning of one, a run's id, or its name.
+        run: a fingerprint or the beginning of one, a run's id or name, or its DVC experiment's name.
 
     Errors: `BiaslineError` where nothing or more than one run matches.
     """
@@ -83,8 +86,8 @@ def named_version(client: "MlflowClient", task: str, run: str) -> "ModelVersion"
 def _is_called(client: "MlflowClient", version: "ModelVersion", run: str) -> bool:
     if version.tags["biasline.fingerprint"].startswith(run) or version.run_id == run:
         return True
-    name = client.get_run(version.run_id).info.run_name or ""
-    return run in (name, name.partition(" · ")[0])
+    found = client.get_run(version.run_id)
+    return run in (found.info.run_name, found.data.tags.get("dvc.experiment"))
 
 
 def package_files(version: "ModelVersion") -> tuple[dict[str, Path], Path]:
@@ -131,8 +134,21 @@ def register_version(client: "MlflowClient", record: Record, run_id: str) -> "Mo
             run_id=run_id,
             model_id=model.model_id,  # a server refuses a model's URI without it
             tags={key: value for key, value in tags.items() if value},
-            description=card.read_text(encoding="utf-8") if card.is_file() else None,
+            description=_described(client, record, run_id, card),
         )
+
+
+def _described(client: "MlflowClient", record: Record, run_id: str, card: Path) -> str:
+    """The card, below links to the run and the commit."""
+    run = client.get_run(run_id)
+    commit = record.lineage.get("git.commit", "")
+    lines = [
+        f"Run [{run.info.run_name}](./#/experiments/{run.info.experiment_id}/runs/{run_id})"
+        + (f", commit `{commit}`" if commit else "")
+        + f"; `biasline why {record.task}@{record.fingerprint[:8]}` tells all of it.",
+        "",
+    ]
+    return "\n".join(lines) + (card.read_text(encoding="utf-8") if card.is_file() else "")
 
 
 def point(client: "MlflowClient", task: str, alias: str, version_number: str) -> None:

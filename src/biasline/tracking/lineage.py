@@ -1,5 +1,6 @@
 """Where a run comes from: git, DVC, library versions, hardware; and how it is made again."""
 
+import getpass
 import json
 import os
 import platform
@@ -35,6 +36,7 @@ def lineage(*inputs: str) -> dict[str, str]:
         "lock.sha256": file_sha256(_LOCK) if _LOCK.is_file() else "",
         "dvc.experiment": os.environ.get("DVC_EXP_NAME", ""),
         "dvc.stage": os.environ.get("DVC_STAGE", ""),
+        "user": someone(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu.count": str(os.cpu_count()),
@@ -96,6 +98,14 @@ def _yes_or_no(found: Sequence[str]) -> str:
     if not _git("rev-parse", "HEAD"):
         return ""
     return "true" if found else "false"
+
+
+def someone() -> str:
+    """The login name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
 
 
 def _cpu_model() -> str:

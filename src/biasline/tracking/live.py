@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import Timeout
 
 from biasline.errors import BiaslineError, first_line
-from biasline.tracking.publish import as_metrics, end_orphans, last_step, log_points, metric_names, open_run
+from biasline.tracking.contents import metric_names
+from biasline.tracking.publish import as_metrics, end_orphans, last_step, log_points, open_run
 from biasline.tracking.record import Point, Record
 from biasline.tracking.store import connect
 

@@ -19,7 +19,9 @@ _TAG = f"mlflow.sharedViewState.{_KEY}"
 _NOTE = "mlflow.note.content"
 # The UI's ids of the columns that stay on screen while the table is scrolled.
 _NAME, _CREATED = "attributes.`Run Name`", "runDateAndNestInfo"
-_PARAMS = ("method", "biases", "learning_rate", "trainable")
+_PARAMS = ("method", "part", "learning_rate", "trainable")
+# Metrics that come with the ends of their interval.
+_WITH_ENDS = ("exact_match", "rouge_l", "accuracy", "pearson")
 _LOSSES = ("train.loss", "valid.loss")
 
 
@@ -37,7 +39,8 @@ def chart_path(experiment: str) -> str:
 def share_view_of(client: "MlflowClient", experiment: str, task: Task) -> None:
     """Give a task's experiment the view that suits its kind."""
     decisive = f"tuned.{task.metric}"
-    metrics = (decisive, "valid.best_loss", "model.bytes", "train.seconds")
+    ends = (f"{decisive}_low", f"{decisive}_high") if task.metric in _WITH_ENDS else ()
+    metrics = (decisive, *ends, "valid.best_loss", "model.bytes", "train.seconds")
     share_view(client, experiment, _PARAMS, metrics, order_by=decisive, charts=(decisive, "model.bytes"))
 
 

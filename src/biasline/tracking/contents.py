@@ -1,0 +1,238 @@
+"""What a run says of itself, from its record: params, metrics, tags, description, files, figures. Knows no MLflow."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from biasline.bases.pin import file_sha256
+from biasline.layout import TaskPlace
+from biasline.params import Task, Train
+from biasline.tracking.record import Point, Record
+
+_TABLE, _TABLE_ROWS = "predictions.json", 1_000
+# More labels make no picture that anyone would look at.
+_DRAWN_LABELS = 40
+
+
+def run_name(task: Task) -> str:
+    part = tuned_part(task.train)
+    return task.train.method if part in ("all", task.train.method) else f"{task.train.method} {part}"
+
+
+def tuned_part(train: Train) -> str:
+    """What of the base a method tunes: biases, layers with an adapter, virtual tokens."""
+    parts = {"bitfit": train.biases, "lora": train.lora.layers, "prefix": f"{train.prefix.tokens} tokens"}
+    return parts.get(train.method, {"full": "all"}.get(train.method, train.method))
+
+
+def run_params(record: Record, task: Task) -> dict[str, Any]:
+    """The parameters worth comparing runs by; the same names everywhere."""
+    report = record.read(TaskPlace(record.task).train_report) or {}
+    quality = record.read(TaskPlace(record.task).quality) or {}
+    train = task.train
+    return {
+        "kind": task.kind,
+        "base": task.base,
+        "base_parameters": report.get("base", {}).get("parameters"),
+        "data": task.data,
+        "data_rows": quality.get("rows"),
+        "train_rows": report.get("rows"),
+        "augment": _augmentation(task),
+        "template": task.tokens.template_name if task.kind == "instruction" else None,
+        "max_length": task.tokens.max_length,
+        "method": train.method,
+        "part": tuned_part(train),
+        "biases": train.biases if train.method == "bitfit" else None,
+        "layers": (train.layers or "all") if train.method == "bitfit" else None,
+        "lora_layers": train.lora.layers if train.method == "lora" else None,
+        "lora_rank": train.lora.rank if train.method == "lora" else None,
+        "prefix_tokens": train.prefix.tokens if train.method == "prefix" else None,
+        "trainable": report.get("trainable", {}).get("total"),
+        "head": report.get("trainable", {}).get("head") or None,
+        "trainable_share": report.get("trainable", {}).get("share"),
+        "learning_rate": report.get("learning_rate", train.learning_rate),
+        "head_learning_rate": report.get("head_learning_rate"),
+        "schedule": train.schedule,
+        "warmup": train.warmup,
+        "epochs": train.epochs,
+        "min_steps": train.min_steps,
+        "steps": report.get("steps"),
+        "batch_size": train.batch_size,
+        "max_grad_norm": train.max_grad_norm,
+        "keep": train.keep,
+        "dtype": task.load.dtype,
+        "seed": train.seed,
+        "threads": train.threads,
+    }
+
+
+def _augmentation(task: Task) -> str | None:
+    made = [f"eda {task.augment.eda}"] if task.augment.eda else []
+    return " + ".join([*made, *(["back translation"] if task.augment.translate else [])]) or None
+
+
+def history_rows(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
+    """(step, metrics) of a history.csv, under the names that live training uses."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            yield int(row.pop("step")), metric_names({name: float(value) for name, value in row.items() if value})
+
+
+def metric_names(values: dict[str, float]) -> dict[str, float]:
+    """A row of history under its MLflow names: `valid.loss`, `valid.accuracy`, and `train.…` for the rest.
+
+    MLflow shows what begins with `system/` on a page of its own.
+    """
+    return {
+        name
+        if name.startswith("system/")
+        else f"valid.{name.removeprefix('valid_')}"
+        if name.startswith("valid_")
+        else f"train.{name}": value
+        for name, value in values.items()
+    }
+
+
+def points_of(record: Record, now: int) -> list[Point]:
+    """What training reported at each step: as history.csv has it, with what was noted live on this machine."""
+    path = record.file(TaskPlace(record.task).history)
+    if not path.is_file():
+        return []
+    live = {point.step: point for point in record.points}
+    found = []
+    for step, values in history_rows(path):
+        noted = live.get(step, Point(step, now, {}))
+        found.append(Point(step, noted.time, noted.values | values))
+    return found
+
+
+def single_metrics(record: Record) -> dict[str, float]:
+    """Metrics with one value: of the training, the data, the evaluation, and what was observed."""
+    place = TaskPlace(record.task)
+    report = record.read(place.train_report) or {}
+    final = {"train.kept_step": report.get("kept_step"), "train.last_loss": report.get("train_loss")}
+    final |= {"valid.best_loss": report.get("valid_loss"), "valid.last_loss": report.get("last_valid_loss")}
+    final["model.bytes"] = report.get("bytes")
+    quality = record.read(place.quality) or {}
+    final |= {"data.quarantine_rate": quality.get("quarantine_rate"), "data.rows": quality.get("rows")}
+    metrics = record.read(place.metrics) or {}
+    for group in ("base", "probe", "tuned", "gain"):
+        final |= {f"{group}.{name}": value for name, value in metrics.get(group, {}).items()}
+    if metrics:
+        final["test.rows"] = metrics["rows"]
+    return {name: round(value, 6) for name, value in final.items() if value is not None} | record.observed
+
+
+def span(record: Record) -> tuple[int | None, int | None]:
+    """When training began and ended, in milliseconds since 1970; None where nothing was noted live."""
+    points = record.points
+    if not points or "train.seconds" not in record.observed:
+        return None, None
+    return points[-1].time - int(1000 * record.observed["train.seconds"]), points[-1].time
+
+
+def run_tags(record: Record, task: Task) -> dict[str, str]:
+    place = TaskPlace(record.task)
+    report, quality = record.read(place.train_report) or {}, record.read(place.quality) or {}
+    metrics = record.read(place.metrics) or {}
+    tags = dict(record.lineage)
+    tags["data.sha256"] = quality.get("raw_sha256", "")
+    tags["base.digest"] = report.get("base", {}).get("digest", "")
+    tags["params.sha256"] = hashlib.sha256(task.model_dump_json().encode()).hexdigest()
+    tags["test.sha256"] = metrics.get("test_sha256", "")
+    if record.file(place.delta).is_file():
+        tags["delta.sha256"] = file_sha256(record.file(place.delta))
+    if commit := tags.get("git.commit"):
+        tags["mlflow.source.git.commit"] = commit
+    tags["mlflow.note.content"] = _description(record, tags)
+    tags |= {"mlflow.source.name": f"dvc repro train@{record.task}", "mlflow.source.type": "LOCAL"}
+    tags["mlflow.user"] = tags.get("user", "")
+    if record.file(place.predictions).is_file():
+        tags["mlflow.loggedArtifacts"] = json.dumps([{"path": _TABLE, "type": "table"}])
+    return {name: value for name, value in tags.items() if value}
+
+
+def _description(record: Record, tags: dict[str, str]) -> str:
+    card = record.file(TaskPlace(record.task).card)
+    lines = [*_result(record), f"Task `{record.task}`, fingerprint `{record.fingerprint}`.", ""]
+    if command := tags.get("made.by"):
+        lines += ["Made again by:", "", f"    {command}", ""]
+        if files := tags.get("git.changed"):
+            lines += [f"with changes that were not committed: {files}.", ""]
+    return "\n".join(lines) + (card.read_text(encoding="utf-8") if card.is_file() else "")
+
+
+def _result(record: Record) -> list[str]:
+    """What came out, in one line: MLflow shows four before "show more"."""
+    place = TaskPlace(record.task)
+    metrics, report = record.read(place.metrics), record.read(place.train_report)
+    if not metrics or not report or "metric" not in metrics:  # earlier evaluations do not say
+        return []
+    name, tuned = metrics["metric"], metrics["tuned"]
+    ends = [tuned.get(f"{name}_{end}") for end in ("low", "high")]
+    interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if None not in ends else ""
+    told = f"**{name.replace('_', ' ')} {tuned[name]:.3f}**{interval} on {metrics['rows']:,} test rows"
+    if name in metrics["base"]:
+        told += f", without tuning {metrics['base'][name]:.3f}"
+    return [f"{told}; {report['trainable']['total']:,} parameters trained, {report['bytes']:,} bytes.", ""]
+
+
+def files(record: Record) -> list[Path]:
+    return sorted(path for path in record.files.rglob("*") if path.is_file())
+
+
+def artifacts(record: Record, scratch: Path) -> Iterator[tuple[str | None, Path]]:
+    """(folder in the run, file) of everything that is uploaded: the record's files, then the figures drawn of them."""
+    for path in files(record):
+        folder = path.relative_to(record.files).parent.as_posix()
+        yield (None if folder == "." else folder), path
+    predictions = record.file(TaskPlace(record.task).predictions)
+    if predictions.is_file():
+        path = scratch / _TABLE
+        path.write_text(_as_table(predictions), encoding="utf-8")
+        yield None, path
+    for name, figure in _figures(record):
+        path = scratch / f"{name}.png"
+        figure.savefig(path, dpi=120)
+        yield "figures", path
+
+
+def _as_table(predictions: Path) -> str:
+    """The first test rows with their answers, as MLflow's page "Evaluation" reads them."""
+    import polars as pl
+
+    frame = pl.read_parquet(predictions).head(_TABLE_ROWS)
+    return json.dumps({"columns": frame.columns, "data": frame.rows()}, ensure_ascii=False, default=str)
+
+
+def _figures(record: Record) -> Iterator[tuple[str, Any]]:
+    import polars as pl
+
+    from biasline.evaluation import figures
+
+    place = TaskPlace(record.task)
+    if record.file(place.history).is_file():
+        yield "loss", figures.loss_curve(pl.read_csv(record.file(place.history), infer_schema_length=None))
+    if record.file(place.lengths).is_file():
+        yield "lengths", figures.lengths(pl.read_csv(record.file(place.lengths)))
+    metrics = record.read(place.metrics)
+    if metrics:
+        slices = pl.read_csv(record.file(place.slices))
+        if slices.height and "sliced_by" in metrics:  # earlier evaluations do not say
+            yield "metric_by_slice", figures.metric_by_slice(slices, metrics)
+        change = pl.read_csv(record.file(place.bias_change))
+        if change.height:
+            yield "bias_change", figures.bias_change(change)
+        if not record.file(place.predictions).is_file():
+            return
+        predictions = pl.read_parquet(record.file(place.predictions))
+        if "tuned_error" in predictions.columns:
+            yield "scores", figures.scores(predictions)
+        if "probability" in predictions.columns and predictions["label"].n_unique() <= _DRAWN_LABELS:
+            from biasline.evaluation.classify import calibration
+
+            yield "confusion", figures.confusion(predictions)
+            yield "calibration", figures.reliability(calibration(predictions))
