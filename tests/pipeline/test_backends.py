@@ -3,16 +3,11 @@
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,6 +20,7 @@ from biasline.registry.versions import CANDIDATE, CHAMPION, aliased
 from biasline.tracking.publish import find_run
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect
+from tests.servers import free_port, running, tracking_server
 
 LENIENT = Task(base="b", data="d", gates={"floor": 0.0, "better_than_base": False})
 CROWD, STEPS = 6, 200
@@ -53,36 +49,6 @@ def ordinary_user() -> dict[str, str]:
             continue
         return {"user": name, "group": group, "extra_groups": []}
     pytest.skip("PostgreSQL does not run as root, and there is no user postgres or nobody")
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-@contextmanager
-def running(command: list[str], log: Path, answers: Callable[[], bool], **options) -> Iterator[None]:
-    """A server in a process group of its own: waited for, and ended with all that it started."""
-    with log.open("w") as file:
-        server = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True, **options)
-    try:
-        until = time.monotonic() + 120
-        while not answers():
-            assert server.poll() is None and time.monotonic() < until, log.read_text()
-            time.sleep(0.1)
-        yield
-    finally:
-        # PostgreSQL leaves shared memory behind when it is killed at once, and its quick stop is SIGINT.
-        os.killpg(server.pid, signal.SIGINT)
-        try:
-            server.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            print(f"{command[0]} does not stop:\n{log.read_text()}")
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
 
 
 @pytest.fixture(scope="module")
@@ -124,24 +90,11 @@ def new_database() -> Iterator[Callable[[str], str]]:
 
 
 @contextmanager
-def tracking_server(database: str, artifacts: Path) -> Iterator[str]:
+def server_on(database: str, artifacts: Path) -> Iterator[str]:
     """The address of an `mlflow server` on a database, as docs/tracking.md starts one."""
-    address = f"http://127.0.0.1:{(port := free_port())}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", database, "--artifacts-destination", str(artifacts), "--serve-artifacts"]
-
-    def answers() -> bool:
-        try:
-            with urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
-                return answer.status == 200
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            return False
-
-    # Judges, gateways and the like run as jobs, in processes that nothing here needs.
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     artifacts.mkdir()
-    log = artifacts.with_suffix(".log")
-    with running(command, log, answers, env=environment, cwd=artifacts.parent):
+    options = ("--artifacts-destination", str(artifacts), "--serve-artifacts")
+    with tracking_server(artifacts.parent, database, *options) as (address, _):
         yield address
 
 
@@ -149,7 +102,7 @@ def tracking_server(database: str, artifacts: Path) -> Iterator[str]:
 def server(new_database, tmp_path_factory) -> Iterator[tuple[str, Path]]:
     """A server on a database of its own: its address, and the folder where it keeps artifacts."""
     artifacts = tmp_path_factory.mktemp("server") / "artifacts"
-    with tracking_server(new_database("team"), artifacts) as address:
+    with server_on(new_database("team"), artifacts) as address:
         yield address, artifacts
 
 
@@ -183,7 +136,7 @@ def test_a_server_on_postgres_gets_all_that_a_local_store_gets(server, new_datab
     assert not [name for name in ("mlflow.db", "mlartifacts", "mlruns") if (tmp_path / name).exists()]
     assert len(answers_elsewhere(address, tmp_path / "elsewhere")) == 1
 
-    with tracking_server(new_database("emptied"), tmp_path / "emptied") as anew:
+    with server_on(new_database("emptied"), tmp_path / "emptied") as anew:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", anew)
         client = connect()
         assert find_run(client, "small", record.fingerprint) is None

@@ -7,12 +7,8 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +21,7 @@ from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect, tracking_uri
 from biasline.tracking.views import chart_path, table_path
 from tests.conftest import enter, lay_workspace, run_stages
+from tests.servers import tracking_server
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: pip install selenium")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -144,20 +141,6 @@ def five_runs(folder):
     return experiment, client.search_runs([experiment], order_by=["attributes.start_time ASC"])
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def answers(address):
-    try:
-        with urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
-            return answer.status == 200
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
-
-
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
@@ -168,31 +151,15 @@ def page(tmp_path_factory):
         store = tracking_uri()
     pictures = Path(os.environ.get("BIASLINE_PICTURES") or tmp_path_factory.mktemp("pictures"))
     pictures.mkdir(parents=True, exist_ok=True)
-    address = f"http://127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", address.rsplit(":")[-1]]
-    command += ["--workers", "1", "--backend-store-uri", store]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    log = folder / "server.log"
-    with log.open("w") as file:
-        server = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=file, stderr=file, start_new_session=True
-        )
-    browser = None
-    try:
-        until = time.monotonic() + 120
-        while not answers(address):
-            assert server.poll() is None and time.monotonic() < until, f"no server:\n{log.read_text()}"
-            time.sleep(0.3)
+    with tracking_server(folder, store) as (address, _):
         browser = start_browser(folder / "profile")
-        # The panel of MLflow's assistant opens on a first visit and covers a quarter of every picture.
-        browser.get(f"{address}/health")
-        browser.execute_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
-        yield Page(browser, address, pictures, experiment, runs)
-    finally:
-        if browser is not None:
+        try:
+            # The panel of MLflow's assistant opens on a first visit and covers a quarter of every picture.
+            browser.get(f"{address}/health")
+            browser.execute_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
+            yield Page(browser, address, pictures, experiment, runs)
+        finally:
             browser.quit()
-        os.killpg(server.pid, 9)
-        server.wait()
 
 
 def start_browser(profile):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from biasline.registry.sync import register
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect, tracking_uri
 from tests.conftest import run_stages
+from tests.servers import free_port
 
 GOOD, BAD = ("lovely", "superb", "fine"), ("dreadful", "dull", "poor")
 THINGS = ("hotel", "meal", "film", "book", "shop", "trip", "phone", "chair", "song", "game")
@@ -42,9 +42,7 @@ def served(workspace):
     place = TaskPlace("mood")
     run_stages(task, place)
     register(connect(), record_of_workspace("mood"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/biasline-mood@candidate"]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri()}
