@@ -191,7 +191,8 @@ def sync(task: Annotated[str, typer.Argument(help="One task; all if left out.")]
     """Rebuild what the MLflow store lacks from outs, records and ledger; as often as you like."""
     from biasline.registry.sync import sync as sync_task
     from biasline.registry.versions import CANDIDATE, CHAMPION, aliased
-    from biasline.tracking.store import connect, tracking_uri
+    from biasline.tracking.store import connect, experiment_id, tracking_uri
+    from biasline.tracking.views import table_path
 
     client = connect()
     for name in [task] if task else list(_tasks()):
@@ -201,6 +202,8 @@ def sync(task: Annotated[str, typer.Argument(help="One task; all if left out.")]
         found = {alias: aliased(client, name, alias) for alias in (CANDIDATE, CHAMPION)}
         told = ", ".join(f"{alias} {version.version if version else 'none'}" for alias, version in found.items())
         print(f"{name}: in step with {tracking_uri()} ({told})")
+        address = tracking_uri() if tracking_uri().startswith("http") else "http://127.0.0.1:5000"
+        print(f"{name}: its runs, best first: {address.rstrip('/')}{table_path(experiment_id(client, name))}")
 
 
 @app.command()
