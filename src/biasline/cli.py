@@ -191,7 +191,7 @@ def sync(task: Annotated[str, typer.Argument(help="One task; all if left out.")]
     """Rebuild what the MLflow store lacks from outs, records and ledger; as often as you like."""
     from biasline.registry.sync import sync as sync_task
     from biasline.registry.versions import CANDIDATE, CHAMPION, aliased
-    from biasline.tracking.store import connect, experiment_id, tracking_uri
+    from biasline.tracking.store import connect, experiment_id, shown_uri
     from biasline.tracking.views import table_path
 
     client = connect()
@@ -201,8 +201,8 @@ def sync(task: Annotated[str, typer.Argument(help="One task; all if left out.")]
             print(f"{name}: {line}")
         found = {alias: aliased(client, name, alias) for alias in (CANDIDATE, CHAMPION)}
         told = ", ".join(f"{alias} {version.version if version else 'none'}" for alias, version in found.items())
-        print(f"{name}: in step with {tracking_uri()} ({told})")
-        address = tracking_uri() if tracking_uri().startswith("http") else "http://127.0.0.1:5000"
+        print(f"{name}: in step with {shown_uri()} ({told})")
+        address = shown_uri() if shown_uri().startswith("http") else "http://127.0.0.1:5000"
         print(f"{name}: its runs, best first: {address.rstrip('/')}{table_path(experiment_id(client, name))}")
 
 
@@ -267,7 +267,7 @@ def history(task: TaskName, as_json: AsJson = False) -> None:
 def compare(
     task: TaskName,
     run: Annotated[
-        bool, typer.Option("--run", help="First train, as DVC experiments, the methods that no run has.")
+        bool, typer.Option("--run", help="First train, with whatever DVC has queued, the methods that no run has.")
     ] = False,
     figure: Annotated[Path | None, typer.Option(help="Draw quality against size into this file.")] = None,
     as_json: AsJson = False,
@@ -289,11 +289,11 @@ def compare(
         print(f"{found.others} runs on other test rows are left out", file=sys.stderr)
     if found.missing:
         print(f"no run of: {', '.join(found.missing)}; `biasline compare {task} --run` trains them", file=sys.stderr)
-    drawn = [asdict(row) for row in found.runs if row.bytes]
-    target = figure or local_state() / "compare" / f"{task}.png"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    save_figure(methods(drawn, found.metric), target)
-    print(f"drawn: {shown(target)}", file=sys.stderr)
+    if drawn := [asdict(row) for row in found.runs if row.bytes]:
+        target = figure or local_state() / "compare" / f"{task}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_figure(methods(drawn, found.metric), target)
+        print(f"drawn: {shown(target)}", file=sys.stderr)
 
 
 @app.command()

@@ -62,3 +62,32 @@ def test_a_missing_delta_is_told(trained):
     place.delta.unlink()
     with pytest.raises(BiaslineError, match="no delta there"):
         evaluate(task, place)
+
+
+def with_gate(task, metric, **evaluate):
+    gates = task.gates.model_copy(update={"metric": metric})
+    return task.model_copy(update={"gates": gates, "evaluate": task.evaluate.model_copy(update=evaluate)})
+
+
+def test_a_projects_own_metric_decides(trained, workspace):
+    task, place = trained
+    (workspace / "custom").mkdir()
+    (workspace / "custom/own.py").write_text('def brief(row):\n    return 2.0 - len(row["answer"]) / 100\n')
+    told = evaluate(with_gate(task, "brief", metrics="custom/own.py"), place).told
+    metrics = json.loads(place.metrics.read_text())
+    assert metrics["metric"] == metrics["sliced_by"] == "brief" and told.startswith("brief on")
+    assert metrics["tuned"]["brief_low"] <= metrics["tuned"]["brief"] <= metrics["tuned"]["brief_high"]
+    assert set(metrics["gain"]) == {"brief", "brief_low", "brief_high"}
+    answers = pl.read_parquet(place.predictions)
+    assert answers["tuned_brief"].mean() == pytest.approx(metrics["tuned"]["brief"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"), [("bleu", "no score of single answers"), ("brif", "brif is no metric of this task")]
+)
+def test_a_metric_that_models_cannot_be_compared_by_is_refused(trained, workspace, metric, told):
+    task, place = trained
+    (workspace / "custom").mkdir()
+    (workspace / "custom/own.py").write_text("def brief(row):\n    return 1\n")
+    with pytest.raises(BiaslineError, match=told):
+        evaluate(with_gate(task, metric, metrics="custom/own.py"), place)

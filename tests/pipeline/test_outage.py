@@ -43,7 +43,9 @@ def test_a_server_killed_in_mid_training_costs_a_warning(project, tmp_path):
         with (tmp_path / "train.log").open("w") as log:
             training = subprocess.Popen(command, cwd=project.folder, env=environment, stdout=log, stderr=log)
             noted = project.folder / ".biasline" / "records" / "instruct"
-            wait_for(lambda: sum(len(path.read_text().splitlines()) for path in noted.glob("*/live.jsonl")) >= 4)
+            wait_for(
+                lambda: sum(len(path.read_text().splitlines()) for path in noted.glob("*/live.running.jsonl")) >= 4
+            )
             os.killpg(server.pid, signal.SIGKILL)
             assert training.wait(timeout=300) == 0, (tmp_path / "train.log").read_text()
     told = (tmp_path / "train.log").read_text()

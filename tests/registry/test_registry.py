@@ -242,3 +242,45 @@ def test_the_package_carries_no_base_and_no_pickle(registered, workspace):
     assert sum(path.stat().st_size for path in files) < 500_000
     assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".bin", ".pt")]
     assert len([path for path in files if path.suffix == ".safetensors"]) == 1
+
+
+def test_an_evaluation_made_while_the_store_was_away_becomes_the_candidate(registered, trained, monkeypatch, capsys):
+    """A further version of the same run; and nothing is promoted before it is there."""
+    from biasline.registry.sync import register_or_note
+    from biasline.tracking.store import StoreAway
+
+    client, record = registered
+    _, place = trained
+    first = aliased(client, "small", CANDIDATE).version
+    metrics = json.loads(place.metrics.read_text())
+    metrics["tuned"]["exact_match"] = 0.123
+    place.metrics.write_text(json.dumps(metrics))
+    record = record_of_workspace("small")
+
+    def away():
+        raise StoreAway("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("biasline.registry.sync.connect", away)
+        assert "`biasline sync` registers it" in register_or_note(record)
+    assert "warning: not registered: gone" in capsys.readouterr().err
+    with pytest.raises(BiaslineError, match="waits to be the candidate → biasline sync small"):
+        promote(client, "small", LENIENT, "ann", "")
+    assert any("made while the store was away" in line for line in sync(client, "small"))
+    second = aliased(client, "small", CANDIDATE)
+    assert int(second.version) == int(first) + 1
+    assert promote(client, "small", LENIENT, "ann", "").promoted
+    assert sync(client, "small") == []
+
+
+def test_a_failure_that_is_not_the_stores_is_no_outage(registered, monkeypatch):
+    from mlflow.exceptions import MlflowException
+
+    from biasline.registry.sync import register_or_note
+
+    def broken(*_):
+        raise MlflowException("the package cannot be made")  # with MLflow's default code, INTERNAL_ERROR
+
+    monkeypatch.setattr("biasline.registry.sync.register", broken)
+    with pytest.raises(MlflowException, match="cannot be made"):
+        register_or_note(registered[1])

@@ -86,3 +86,17 @@ def test_a_model_that_there_is_not_is_refused(registered):
     client, _ = registered
     with pytest.raises(BiaslineError, match="biasline-small: no registered version of a run 'champion'"):
         why(client, "small")
+
+
+def test_numbers_that_are_not_those_it_was_judged_by_are_told(registered, trained):
+    client, _ = registered
+    promote(client, "small", LENIENT, "ann", "")
+    assert why(client, "small")["evaluation"]["is_what_was_judged"]
+    place = trained[1]
+    metrics = json.loads(place.metrics.read_text())
+    metrics["tuned"]["exact_match"] = 0.123
+    place.metrics.write_text(json.dumps(metrics))
+    record_of_workspace("small")
+    told = why(client, "small")
+    assert not told["evaluation"]["is_what_was_judged"]
+    assert "evaluated again since" in as_markdown(told)

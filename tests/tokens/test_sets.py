@@ -1,6 +1,8 @@
 import json
 import re
 
+import numpy as np
+import polars as pl
 import pytest
 
 from biasline.data.augment import augment
@@ -150,3 +152,15 @@ def test_a_text_far_over_the_limit_is_cut_and_rare_labels_are_noted(workspace, c
     augment(task, place)
     tokenize(task, place)
     assert max(numbers["longest"] for numbers in read_summary(place)["splits"].values()) == 32
+
+
+def test_lengths_stand_in_the_range_that_they_end(trained):
+    _, place = trained
+    table, rows = pl.read_csv(place.lengths), read_token_set(place, "train")
+    lengths = np.array([len(ids) for ids in rows["input_ids"]])
+    assert table["tokens"].to_list() == [8 * number for number in range(1, table.height + 1)]  # 256 / 32
+    before = 0
+    for end, share in table.select("tokens", "train").rows():
+        assert share == pytest.approx(((before < lengths) & (lengths <= end)).mean(), abs=1e-6)
+        before = end
+    assert table["train"].sum() == pytest.approx(1.0, abs=1e-5)

@@ -54,6 +54,28 @@ def test_other_changes_are_named(committed):
     assert made_again("small", small(committed))["git.changed"] == "dvc.yaml, rows.jsonl"
 
 
+def test_what_a_command_line_cannot_say_is_told_as_a_change(committed):
+    tags = made_again("small", small(committed, pattern="layer\\.\\d+"))
+    assert "made.by" not in tags and tags["git.changed"] == "params.yaml"
+
+
+def test_a_template_that_went_stops_nothing(committed):
+    (committed / "custom").mkdir()
+    (committed / "custom/a.jinja").write_text("{{ messages }}")
+    raw = json.loads((committed / "params.yaml").read_text())
+    raw["tasks"]["small"]["tokens"] = {"template": "custom/a.jinja"}
+    (committed / "params.yaml").write_text(json.dumps(raw))
+    git("add", ".")
+    git("commit", "-qm", "template")
+    (committed / "custom/a.jinja").rename(committed / "custom/b.jinja")
+    raw["tasks"]["small"]["tokens"] = {"template": "custom/b.jinja"}
+    (committed / "params.yaml").write_text(json.dumps(raw))
+    tags = made_again("small", small(committed))
+    assert (
+        '++tasks.small.tokens.template="custom/b.jinja"' in tags["made.by"] and "custom/b.jinja" in tags["git.changed"]
+    )
+
+
 def test_a_task_that_is_in_no_commit_has_no_command(committed):
     assert "made.by" not in made_again("other", small(committed))
 

@@ -7,6 +7,7 @@ import pytest
 
 from biasline.errors import BiaslineError
 from biasline.tracking.live import LiveRun, ended_honestly
+from biasline.tracking.meter import Meter
 from biasline.tracking.publish import end_orphans, find_run, publish
 from biasline.tracking.record import Record, record_of_workspace
 from biasline.tracking.store import connect
@@ -83,12 +84,17 @@ def test_a_run_of_another_machine_is_left_running(record):
     client = connect()
     publish(client, record)
     experiment = client.get_experiment_by_name("small").experiment_id
-    elsewhere = client.create_run(experiment, tags={"biasline.fingerprint": "e" * 16})
+    # Of the very model that was trained here too.
+    elsewhere = client.create_run(
+        experiment, tags={"biasline.fingerprint": record.fingerprint, "biasline.home": "another"}
+    )
+    client.update_run(elsewhere.info.run_id, status="RUNNING")
     assert end_orphans(client, "small") == 0
     assert client.get_run(elsewhere.info.run_id).info.status == "RUNNING"
 
 
-def test_two_processes_cannot_train_one_model(record):
+def test_two_processes_cannot_train_one_model(record, monkeypatch):
+    monkeypatch.setattr("biasline.tracking.live._PATIENCE_S", 0.1)
     live = LiveRun(record)
     with pytest.raises(BiaslineError, match="another process is training this very model"):
         LiveRun(record)
@@ -96,10 +102,31 @@ def test_two_processes_cannot_train_one_model(record):
     LiveRun(record).end("FINISHED")
 
 
-def test_half_a_line_of_a_killed_process_is_passed_over(record):
+def test_a_training_that_is_broken_off_takes_nothing_from_the_one_before(record):
+    """Neither its points, nor, once it is synced, that it was finished."""
+    client = connect()
     live = LiveRun(record)
-    live.log(1, {"loss": 1.0})
-    live.end("KILLED")
-    with (record.folder / "live.jsonl").open("a") as file:
-        file.write('{"step": 2, "ti')
-    assert [point.step for point in record.points] == [1]
+    live.log(4, {"loss": 1.0})
+    live.end("FINISHED")
+    run_id = publish(client, record)
+    again = LiveRun(record)
+    again.log(1, {"loss": 9.0})
+    again.end("KILLED")
+    assert [point.step for point in record.points] == [4]
+    assert client.get_run(run_id).info.status == "KILLED"
+    assert publish(client, record) == run_id
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert history(client, run_id, "train.loss") == [(4, 1.0)]
+
+
+def test_what_is_published_twice_has_each_value_once(record):
+    client = connect()
+    live, meter = LiveRun(record), Meter()
+    live.log(4, {"loss": 1.0, **meter.read(100)})
+    live.end("FINISHED")
+    record.observe(**meter.observed())
+    run_id = publish(client, record)
+    record.observe(**{"evaluate.seconds": 1.0})
+    publish(client, record)
+    metrics = client.get_run(run_id).data.metrics
+    assert {name: len(history(client, run_id, name)) for name in metrics} == dict.fromkeys(metrics, 1)

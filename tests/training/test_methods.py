@@ -141,6 +141,28 @@ def test_a_prefix_answers_alike_in_a_batch_and_alone(base):
         assert torch.equal(alone[0, len(row) :], found)
 
 
+def test_a_prefix_beside_a_heads_frozen_weights_is_refused():
+    from transformers import BertConfig, BertForSequenceClassification
+
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 32}
+    model = BertForSequenceClassification(BertConfig(**sizes, vocab_size=50))
+    with pytest.raises(BiaslineError, match="PEFT trains the base's own head as well"):
+        make_ready(model, [], Train(method="prefix"))
+
+
+def test_rows_and_a_prefix_beyond_the_learned_positions_are_refused(trained):
+    from types import SimpleNamespace
+
+    from biasline.training.train import _check_positions
+
+    config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=64))
+    summary = {"splits": {"train": {"longest": 50}, "test": {"longest": 40}}}
+    task, _ = trained
+    with pytest.raises(BiaslineError, match="rows of 50 tokens, a prefix of 16: the base has 64 positions"):
+        _check_positions(with_method(task, "prefix"), config, summary)
+    _check_positions(with_method(task, "lora"), config, summary)
+
+
 def test_lora_on_a_head_is_refused(base):
     with pytest.raises(BiaslineError, match="head takes no adapter"):
         make_ready(*classifier(base), Train(method="lora", lora={"layers": "mlp+head"}))

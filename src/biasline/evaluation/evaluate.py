@@ -33,7 +33,7 @@ from biasline.evaluation.scoring import (
     slice_table,
     with_lengths,
 )
-from biasline.evaluation.statistics import paired_interval, row_scores
+from biasline.evaluation.statistics import is_per_row, paired_interval, row_scores
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace, replacing, write_parquet, write_text
 from biasline.params import DELTA_METHODS, MAIN_METRIC, Task
@@ -44,7 +44,7 @@ from biasline.training.methods import apply_tuned
 
 # Metrics and columns of predictions that a project's own scores must not be called.
 _OWN_NAMES = ("exact", "exact_match", "rouge_l", "bleu", "chrf", "response_perplexity", "token_accuracy", "empty_rate")
-_OWN_NAMES += ("never_ending_rate", "nll", "hits")
+_OWN_NAMES += ("never_ending_rate", "nll", "hits", "error")
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ def evaluate(task: Task, place: TaskPlace) -> Evaluated:
     check_base(report["base"], pin, "model")
     labels = read_summary(place).get("labels", [])
     found = _COMPARE[task.kind](task, place, pin, folder, test)
+    _check_metric(task.metric, found)
 
     quality = load_json(place.quality, f"dvc repro validate@{place.task}")
     kind = KINDS[task.kind]
@@ -132,15 +133,24 @@ def evaluate(task: Task, place: TaskPlace) -> Evaluated:
 
 def _in_short(name: str, rows: int, found: _Compared) -> str:
     """The metric that decides, of the base, of a head alone on it, and of the tuned model with its interval."""
-    if name not in found.tuned:
-        raise BiaslineError(
-            f"gates.metric: {name} is no metric of this task; it has: {', '.join(found.tuned)}", "mend gates.metric"
-        )
     tuned, ends = found.tuned, (f"{name}_low", f"{name}_high")
     alone = f" head alone {found.probe[name]:.3f}," if name in found.probe else ""
     interval = f" [{tuned[ends[0]]:.3f}, {tuned[ends[1]]:.3f}]" if ends[0] in tuned else ""
     told = f"base {found.base[name]:.3f},{alone} tuned {tuned[name]:.3f}{interval}"
     return f"{name.replace('_', ' ')} on {rows} held-out rows: {told}"
+
+
+def _check_metric(name: str, found: _Compared) -> None:
+    """Whether models can be compared by the metric that decides."""
+    if name not in found.tuned:
+        raise BiaslineError(
+            f"gates.metric: {name} is no metric of this task; it has: {', '.join(found.tuned)}", "mend gates.metric"
+        )
+    if "output" in found.predictions.columns and not is_per_row(found.predictions, name):
+        raise BiaslineError(
+            f"gates.metric: {name} is no score of single answers, so models cannot be compared by it row by row",
+            "take exact_match, token_accuracy, rouge_l or one of evaluate.metrics",
+        )
 
 
 def rows_sha256(test: pl.DataFrame, task: Task) -> str:

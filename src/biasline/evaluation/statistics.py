@@ -48,7 +48,7 @@ def mean_interval(values: np.ndarray) -> tuple[float, float | None, float | None
 
 
 def is_per_row(predictions: pl.DataFrame, metric: str) -> bool:
-    """Whether a metric is the mean of `row_scores`."""
+    """Whether single rows have a value of a metric, see `row_scores`."""
     return metric in ("exact_match", "accuracy", "token_accuracy") or f"tuned_{metric}" in predictions.columns
 
 

@@ -26,7 +26,7 @@ from biasline.registry.versions import (
     point,
 )
 from biasline.tracking.lineage import lineage
-from biasline.tracking.record import note_candidate, noted_candidate
+from biasline.tracking.record import note_candidate, noted_candidate, pending_candidate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -59,6 +59,11 @@ def promote(client: "MlflowClient", task: str, params: Task, by: str, reason: st
     Errors: `BiaslineError` where there is no candidate, or its run has no evaluation.
     """
     with _decisions(task):
+        if pending_candidate(task):
+            raise BiaslineError(
+                f"{model_name(task)}: a model that was made while the store was away waits to be the candidate",
+                f"biasline sync {task}",
+            )
         restore_aliases(client, task)
         candidate = aliased(client, task, CANDIDATE)
         if candidate is None:

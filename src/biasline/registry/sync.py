@@ -18,7 +18,7 @@ from biasline.tracking.record import (
     pending_candidate,
     record_of_workspace,
 )
-from biasline.tracking.store import connect, store_is_away, tracking_uri
+from biasline.tracking.store import connect, shown_uri, store_is_away
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,7 +47,7 @@ def register_or_note(record: Record) -> str:
         client = connect()
         if method not in DELTA_METHODS:
             publish(client, record)
-            return f"{method}: compared, not registered; its run is in {tracking_uri()}"
+            return f"{method}: compared, not registered; its run is in {shown_uri()}"
         version = register(client, record)
         candidate = aliased(client, record.task, CANDIDATE)
     except Exception as error:
@@ -59,7 +59,7 @@ def register_or_note(record: Record) -> str:
         return "the store is away; `biasline sync` registers it once it answers"
     is_candidate = candidate is not None and candidate.version == version.version
     alias = "the candidate" if is_candidate else "without an alias"
-    return f"{version.name} version {version.version}, {alias}, in {tracking_uri()}"
+    return f"{version.name} version {version.version}, {alias}, in {shown_uri()}"
 
 
 def sync(client: "MlflowClient", task: str) -> list[str]:
@@ -72,14 +72,15 @@ def sync(client: "MlflowClient", task: str) -> list[str]:
         told.append(f"{orphans} runs whose process was killed are ended as KILLED")
     here = record_of_workspace(task)
     rebuilt = 0
+    pending = pending_candidate(task)
     for record in all_records(task):
-        had = find_version(client, task, record.fingerprint)
+        # What was registered before may have been evaluated anew since, while the store was away.
+        wanted = find_version(client, task, record.fingerprint) is None or record.fingerprint == pending
         run_id = publish(client, record)
-        if had is None and record.file(place.delta).is_file() and record.read(place.metrics) is not None:
+        if wanted and record.file(place.delta).is_file() and record.read(place.metrics) is not None:
             register_version(client, record, run_id)
             rebuilt += 1
     told += restore_aliases(client, task)
-    pending = pending_candidate(task)
     awaited = find_version(client, task, pending) if pending else None
     if awaited is not None:
         point(client, task, CANDIDATE, awaited.version)

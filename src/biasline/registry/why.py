@@ -35,11 +35,13 @@ def why(client: "MlflowClient", task: str, which: str = CHAMPION) -> dict[str, A
     tags, fingerprint = run.data.tags, version.tags["biasline.fingerprint"]
     place = TaskPlace(task)
     with tempfile.TemporaryDirectory() as scratch:
-        resolved, quality, report, metrics = (
-            _read(client, version, path, Path(scratch))
-            for path in (place.resolved, place.quality, place.train_report, place.metrics)
+        quality, report, metrics = (
+            load_json(_file(client, version, path, Path(scratch)), "biasline sync")
+            for path in (place.quality, place.train_report, place.metrics)
         )
+        judged = file_sha256(_file(client, version, place.metrics, Path(scratch)))
     files, _ = package_files(version)
+    resolved = load_json(files["task"], "biasline sync")
     pin = load_json(files["pin"], "biasline sync")
     model = client.get_registered_model(version.name)
     aliases = sorted(name for name, number in model.aliases.items() if number == version.version)
@@ -74,7 +76,9 @@ def why(client: "MlflowClient", task: str, which: str = CHAMPION) -> dict[str, A
             "parameters": report["base"]["parameters"],
         },
         "training": {
-            **{name: report[name] for name in ("method", "trainable", "learning_rate", "steps", "kept_step", "rows")},
+            # The earliest reports do not tell the rate.
+            "learning_rate": report.get("learning_rate"),
+            **{name: report[name] for name in ("method", "trainable", "steps", "kept_step", "rows")},
             **{name: resolved["train"][name] for name in ("biases", "seed", "threads")},
         },
         "run": {
@@ -86,25 +90,25 @@ def why(client: "MlflowClient", task: str, which: str = CHAMPION) -> dict[str, A
             "machine": {name: tags[name] for name in _HARDWARE if name in tags},
         },
         "evaluation": {
-            name: metrics[name] for name in ("rows", "test_sha256", "base", "probe", "tuned") if name in metrics
+            **{name: metrics[name] for name in ("rows", "test_sha256", "base", "probe", "tuned") if name in metrics},
+            "is_what_was_judged": judged == version.tags.get("biasline.metrics_sha256"),
         },
         "decisions": [entry for entry in ledger.entries(place.ledger) if entry["fingerprint"] == fingerprint],
     }
 
 
-def _read(client: "MlflowClient", version: "ModelVersion", path: Path, scratch: Path) -> Any:
+def _file(client: "MlflowClient", version: "ModelVersion", path: Path, scratch: Path) -> Path:
     """A file of the model's run: this machine's record of it, else the run's artifact."""
     name = version.name.removeprefix(model_name(""))
     record = Record(name, version.tags["biasline.fingerprint"])
-    found = record.read(path)
-    if found is not None:
-        return found
+    if record.file(path).is_file():
+        return record.file(path)
     wanted = path.relative_to(TaskPlace(name).folder).as_posix()
     folder = Path(wanted).parent.as_posix()
     listed = {item.path for item in client.list_artifacts(version.run_id, None if folder == "." else folder)}
     if wanted not in listed:
         raise BiaslineError(f"{version.name} version {version.version}: its run has no {wanted}", "biasline sync")
-    return load_json(Path(client.download_artifacts(version.run_id, wanted, dst_path=str(scratch))), "biasline sync")
+    return Path(client.download_artifacts(version.run_id, wanted, dst_path=str(scratch)))
 
 
 def _here(data: str, sha256: str) -> str:
@@ -145,7 +149,7 @@ def as_markdown(told: Mapping[str, Any]) -> str:
         f"digest `{base['digest']}` |",
         f"| trained | {training['method']}: {trainable['biases']:,} biases ({training['biases']}), head "
         f"{trainable['head']:,}; {training['rows']:,} rows, {training['steps']} steps at "
-        f"{training['learning_rate']:g}, step {training['kept_step']} kept; seed {training['seed']}, "
+        f"{training['learning_rate']}, step {training['kept_step']} kept; seed {training['seed']}, "
         f"{training['threads']} threads |",
         f"| run | {run['name']} (`{run['id']}`), {run['status']}, {run['started']} … {run['ended']} |",
         f"| machine | {_listed(run['machine'])} |",
@@ -155,6 +159,8 @@ def as_markdown(told: Mapping[str, Any]) -> str:
     for key, name in names.items():
         if key in evaluation:
             lines.append(f"| {name} | {_numbers(evaluation[key])} |")
+    if not evaluation["is_what_was_judged"]:
+        lines.append("| | **evaluated again since: these are not the numbers that this version was judged by** |")
     lines += ["", "## Decisions", ""]
     if not told["decisions"]:
         lines.append("None yet.")

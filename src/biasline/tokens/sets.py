@@ -266,7 +266,7 @@ def _length_table(sets: Mapping[str, _TokenSet], longest: int) -> pl.DataFrame:
     # Of whole tokens, and all of the same width.
     width = -(-longest // _RANGES)
     ends = width * np.arange(_RANGES + 1)
-    counts = {name: np.histogram(found.lengths(), bins=ends)[0] for name, found in sets.items()}
+    counts = {name: np.histogram(found.lengths(), bins=ends + 0.5)[0] for name, found in sets.items()}
     shares = {name: found / max(found.sum(), 1) for name, found in counts.items()}
     table = pl.DataFrame({"tokens": ends[1:], **shares})
     used = max((int(found.nonzero()[0].max()) + 1 for found in counts.values() if found.any()), default=1)

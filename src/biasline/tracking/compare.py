@@ -2,6 +2,7 @@
 
 import shlex
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -31,8 +32,8 @@ class Row:
 
     Attributes:
         value, low, high: the metric that decides, with its 95 % interval where it has one.
-        gain, gain_low, gain_high: over the best run of biases, row by row on the same test rows; None for that run, and
-            for metrics that are no mean over rows.
+        gain, gain_low, gain_high: over the best run of biases, row by row on the same test rows (of token_accuracy the
+            mean over rows, not over tokens); None for that run, and for metrics that single rows have no value of.
         trained, head: parameters; a new head apart.
         bytes: of the artifact.
         seconds, memory_mb: of training; the process's or the accelerator's peak.
@@ -131,10 +132,12 @@ def _gain(
     answers: Mapping[str, pl.DataFrame], run: "Run", best: "Run", metric: str
 ) -> tuple[float, float, float] | None:
     one, other = answers[run.info.run_id], answers[best.info.run_id]
-    if run is best or not is_per_row(one, metric):
+    if run is best or not (is_per_row(one, metric) and is_per_row(other, metric)):
         return None
     if metric == "token_accuracy":
-        one, other = (frame.filter(pl.col("tokens").is_not_null()) for frame in (one, other))
+        # Tokenization may have left other rows out of one than of the other.
+        both = one["tokens"].is_not_null() & other["tokens"].is_not_null()
+        one, other = one.filter(both), other.filter(both)
     return paired_interval(row_scores(one, "tuned", metric), row_scores(other, "tuned", metric))
 
 
@@ -179,7 +182,8 @@ def run_missing(name: str, missing: Sequence[str]) -> None:
     Errors: `BiaslineError` where DVC fails.
     """
     for command in [*queue_commands(name, missing), ["dvc", "exp", "run", "--run-all"]]:
-        if subprocess.run(command, cwd=home(), check=False).returncode:
+        # Standard output is the table's.
+        if subprocess.run(command, cwd=home(), check=False, stdout=sys.stderr).returncode:
             raise BiaslineError(f"`{shlex.join(command)}` failed", "its own message is above")
 
 

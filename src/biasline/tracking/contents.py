@@ -160,8 +160,8 @@ def _description(record: Record, tags: dict[str, str]) -> str:
     lines = [*_result(record), f"Task `{record.task}`, fingerprint `{record.fingerprint}`.", ""]
     if command := tags.get("made.by"):
         lines += ["Made again by:", "", f"    {command}", ""]
-        if files := tags.get("git.changed"):
-            lines += [f"with changes that were not committed: {files}.", ""]
+    if changed := tags.get("git.changed"):
+        lines += [f"Changes that were in no commit: {changed}.", ""]
     return "\n".join(lines) + (card.read_text(encoding="utf-8") if card.is_file() else "")
 
 
@@ -229,7 +229,7 @@ def _figures(record: Record) -> Iterator[tuple[str, Any]]:
         if not record.file(place.predictions).is_file():
             return
         predictions = pl.read_parquet(record.file(place.predictions))
-        if "tuned_error" in predictions.columns:
+        if {"tuned_error", "score"} <= set(predictions.columns):
             yield "scores", figures.scores(predictions)
         if "probability" in predictions.columns and predictions["label"].n_unique() <= _DRAWN_LABELS:
             from biasline.evaluation.classify import calibration

@@ -15,7 +15,7 @@ from typing import Any
 from biasline.bases.pin import file_sha256
 from biasline.errors import BiaslineError
 from biasline.layout import PARAMS
-from biasline.params import CUSTOM, Task, parse_params, resolved
+from biasline.params import CUSTOM, Task, parse_params
 
 # What decides how a model is made: a change here that is not committed makes a run "dirty".
 _LOCK = Path("requirements.lock")
@@ -52,7 +52,7 @@ def made_again(name: str, task: Task) -> dict[str, str]:
 
     Args:
         name: the task's.
-        task: its resolved parameters; what differs from the commit's is set on the command line.
+        task: its parameters; what params.yaml has otherwise than the commit is set on the command line.
     """
     commit = _git("rev-parse", "HEAD")
     if not commit:
@@ -61,19 +61,22 @@ def made_again(name: str, task: Task) -> dict[str, str]:
     found = changed(*(path for path in MAKING if path != str(PARAMS)), *inputs)
     tags = {"git.changed": ", ".join(found)} if found else {}
     try:
-        committed = parse_params(_git("show", f"HEAD:{PARAMS}"), f"{PARAMS} of {commit[:8]}").tasks.get(name)
-    except BiaslineError:
-        committed = None
-    if committed is None:
+        committed = parse_params(_git("show", f"HEAD:./{PARAMS}"), f"{PARAMS} of {commit[:8]}").tasks.get(name)
+        ours = parse_params(PARAMS.read_bytes(), str(PARAMS)).tasks.get(name)
+    except (BiaslineError, OSError):
         return tags
-    before, now = (dict(_leaves(one.model_dump(mode="json"))) for one in (resolved(committed, Path()), task))
-    settings = [
-        shlex.quote(f"++tasks.{name}.{key}={json.dumps(value, ensure_ascii=False)}")
-        for key, value in now.items()
-        if value != before.get(key)
-    ]
-    run = f"dvc exp run {' '.join(f'-S {one}' for one in settings)}" if settings else "dvc repro"
-    return tags | {"made.by": f"git checkout {commit} && {run} register@{name}"}
+    if committed is None or ours is None:
+        return tags
+    before, now = (dict(_leaves(one.model_dump(mode="json"))) for one in (committed, ours))
+    settings = {key: json.dumps(value, ensure_ascii=False) for key, value in now.items() if value != before.get(key)}
+    # What DVC's command line cannot say: a key that went, and text that its parser would take apart.
+    odd = set(before) - set(now) or any("\\" in value or "${" in value for value in settings.values())
+    if odd or (settings and name[0].isdigit()):
+        return tags | {"git.changed": ", ".join([*found, str(PARAMS)])}
+    told = "".join(f" -S {shlex.quote(f'++tasks.{name}.{key}={value}')}" for key, value in settings.items())
+    return tags | {
+        "made.by": f"git checkout {commit} && {f'dvc exp run{told}' if told else 'dvc repro'} register@{name}"
+    }
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -11,7 +11,7 @@ from filelock import Timeout
 
 from biasline.errors import BiaslineError, first_line
 from biasline.tracking.contents import metric_names
-from biasline.tracking.publish import as_metrics, end_orphans, last_step, log_points, open_run
+from biasline.tracking.publish import as_metrics, begin_run, end_orphans, last_step, log_points
 from biasline.tracking.record import Point, Record
 from biasline.tracking.store import connect
 
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 _FLUSH_EVERY_S = 5.0
+# Another command may look at the lock for a moment.
+_PATIENCE_S = 5.0
 
 
 class LiveRun:
     """Reports training to the run of a record. The store being away is told once and never stops the training.
 
-    Every point goes to the record first, so that `biasline sync` has what the store missed.
+    Every point goes to the record first, so that `biasline sync` has what the store missed of a training that finished.
 
     Errors: `BiaslineError` where another process trains this very run.
     """
@@ -34,7 +36,7 @@ class LiveRun:
         self.record = record
         self._lock = record.running
         try:
-            self._lock.acquire()
+            self._lock.acquire(timeout=_PATIENCE_S)
         except Timeout:
             raise BiaslineError(
                 f"{record.task}: another process is training this very model (fingerprint {record.fingerprint})",
@@ -47,10 +49,9 @@ class LiveRun:
         try:
             self._client = connect()
             end_orphans(self._client, record.task)
-            self._run_id = open_run(self._client, record)
+            self._run_id = begin_run(self._client, record)
             # A run that is trained again (its outs were lost) goes through the same steps: no doubles.
             self._after = last_step(self._client, self._run_id)
-            self._client.update_run(self._run_id, status="RUNNING")
         except Exception as error:
             self._lose(error)
 
@@ -81,6 +82,8 @@ class LiveRun:
                 self._client.set_terminated(self._run_id, status)
             except Exception as error:
                 self._lose(error)
+        if status == "FINISHED":
+            self.record.keep_points()
         self._lock.release()
 
     def _lose(self, error: Exception) -> None:

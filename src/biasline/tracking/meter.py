@@ -30,7 +30,7 @@ class Meter:
         memory = psutil.virtual_memory()
         return {
             "tokens_per_second": done / passed if passed > 0 else 0.0,
-            "peak_memory_mb": peak_memory_mb(),
+            "system/peak_memory_megabytes": peak_memory_mb(),
             "system/cpu_utilization_percentage": psutil.cpu_percent(),
             "system/system_memory_usage_megabytes": memory.used / _MB,
             "system/system_memory_usage_percentage": memory.percent,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import platform
 import tempfile
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import Timeout
 
 from biasline.bases.pin import file_sha256
-from biasline.layout import TaskPlace
+from biasline.layout import TaskPlace, home
 from biasline.params import Task
 from biasline.tracking.contents import artifacts, files, points_of, run_name, run_params, run_tags, single_metrics, span
 from biasline.tracking.record import Point, Record
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
 _BATCH = 500
-_PUBLISHED = "biasline.published"
+LOSS = "train.loss"
+_PUBLISHED, _HOME = "biasline.published", "biasline.home"
 # Okabe and Ito's palette but for its yellow, which is none on white: told apart with every kind of colour vision.
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
 
@@ -61,21 +63,36 @@ def open_run(client: "MlflowClient", record: Record) -> str:
         return run.info.run_id
 
 
+def begin_run(client: "MlflowClient", record: Record) -> str:
+    """The id of a record's run, which this process trains from now on."""
+    run_id = open_run(client, record)
+    client.set_tag(run_id, _HOME, here())
+    client.update_run(run_id, status="RUNNING")
+    return run_id
+
+
+def here() -> str:
+    """This checkout on this machine, as a hash: whose process trains a run is nobody else's to say."""
+    return hashlib.sha256(f"{platform.node()}:{home()}".encode()).hexdigest()[:16]
+
+
 def end_orphans(client: "MlflowClient", task: str) -> int:
     """End as KILLED the runs that processes of this machine left running, as after a SIGKILL.
 
-    Returns: how many there were. Runs of other machines have no record here and stay as they are.
+    Returns: how many there were. Runs that another checkout or machine started stay as they are.
     """
     running = client.search_runs([experiment_id(client, task)], filter_string="attributes.status = 'RUNNING'")
     ended = 0
     for run in running:
         record = Record(task, run.data.tags.get("biasline.fingerprint", ""))
-        if not record.fingerprint or not record.folder.is_dir():
+        if not record.fingerprint or run.data.tags.get(_HOME) != here():
             continue
         try:
             with record.running:
-                client.set_terminated(run.info.run_id, "KILLED")
-                ended += 1
+                # It may have ended since it was listed.
+                if client.get_run(run.info.run_id).info.status == "RUNNING":
+                    client.set_terminated(run.info.run_id, "KILLED")
+                    ended += 1
         except Timeout:  # its process lives
             continue
     return ended
@@ -90,6 +107,9 @@ def publish(client: "MlflowClient", record: Record) -> str:
     run = client.get_run(run_id)
     digest = _digest(record)
     if run.data.tags.get(_PUBLISHED) == digest:
+        # It was trained again, and that was broken off; what it published first is all there.
+        if run.info.status not in ("FINISHED", "RUNNING"):
+            client.set_terminated(run_id, "FINISHED", end_time=span(record)[1])
         return run_id
     task = record.resolved()
     _log_params(client, run, run_params(record, task))
@@ -134,13 +154,15 @@ def _log_metrics(client: "MlflowClient", run: "Run", record: Record) -> None:
 
 def last_step(client: "MlflowClient", run_id: str) -> int:
     """The last step whose training loss the store has; 0 for none."""
-    return max((metric.step for metric in client.get_metric_history(run_id, "train.loss")), default=0)
+    return max((metric.step for metric in client.get_metric_history(run_id, LOSS)), default=0)
 
 
 def as_metrics(point: Point) -> "list[Metric]":
     from mlflow.entities import Metric
 
-    return [Metric(name, float(value), point.time, point.step) for name, value in point.values.items()]
+    # The loss last: a step that has it has all, wherever a batch was cut.
+    ordered = sorted(point.values.items(), key=lambda item: item[0] == LOSS)
+    return [Metric(name, float(value), point.time, point.step) for name, value in ordered]
 
 
 def log_points(client: "MlflowClient", run_id: str, points: "Sequence[Metric]") -> None:

@@ -15,10 +15,11 @@ from filelock import FileLock
 
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace, local_state, record_folder, replacing, write_text
-from biasline.params import Task, read_task
+from biasline.params import CUSTOM, Task, read_task
 from biasline.tracking.lineage import lineage, made_again
 
 _LINEAGE, _OBSERVED, _LIVE = "lineage.json", "observed.json", "live.jsonl"
+_LIVE_NOW = "live.running.jsonl"
 
 
 @dataclass(frozen=True)
@@ -92,21 +93,19 @@ class Record:
         path = self.folder / _LIVE
         if not path.is_file():
             return []
-        found = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                found.append(Point(**json.loads(line)))
-            except (ValueError, TypeError):
-                break  # a process that was killed left half a line
-        return found
+        return [Point(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
     def begin_points(self) -> None:
-        """Forget what an earlier training of this run reported."""
-        write_text(self.folder / _LIVE, "")
+        """Make room for what a training reports; an earlier one's points are kept until it is finished."""
+        write_text(self.folder / _LIVE_NOW, "")
 
     def note_point(self, point: Point) -> None:
-        with (self.folder / _LIVE).open("a", encoding="utf-8") as file:
+        with (self.folder / _LIVE_NOW).open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(point)) + "\n")
+
+    def keep_points(self) -> None:
+        """The training is finished: its points are the run's."""
+        (self.folder / _LIVE_NOW).replace(self.folder / _LIVE)
 
     def begin(self, place: TaskPlace) -> None:
         """Note the lineage, the task and the base's pin, unless an earlier stage of the same run did."""
@@ -117,7 +116,7 @@ class Record:
                     shutil.copyfile(source, draft)
         if not (self.folder / _LINEAGE).is_file():
             base = Path(task.base)
-            tags = lineage(task.data, task.base, str(base.with_suffix(""))) | made_again(self.task, task)
+            tags = lineage(task.data, task.base, str(base.with_suffix("")), str(CUSTOM)) | made_again(self.task, task)
             write_text(self.folder / _LINEAGE, dump_json(tags))
 
     def observe(self, **values: float) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,11 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
 
 
+def shown_uri() -> str:
+    """`tracking_uri` for people and logs: without a login."""
+    return re.sub(r"//[^/@]*@", "//", tracking_uri())
+
+
 def connect() -> "MlflowClient":
     """A client of the store; a local store is made where there is none.
 
@@ -41,6 +47,7 @@ def connect() -> "MlflowClient":
     warnings.filterwarnings("ignore", module="mlflow")
     import mlflow
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -52,9 +59,9 @@ def connect() -> "MlflowClient":
         with FileLock(_lock_path()):
             client = mlflow.MlflowClient()
             client.search_experiments(max_results=1)
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         raise StoreAway(
-            f"the tracking store {uri} does not answer: {str(error).splitlines()[0][:160]}",
+            f"the tracking store {shown_uri()} does not answer: {str(error).splitlines()[0][:160]}",
             "start the server, or unset MLFLOW_TRACKING_URI for the local store; then `biasline sync`",
         ) from None
     return client
@@ -65,9 +72,15 @@ def store_is_away(error: Exception) -> bool:
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
 
-    return isinstance(error, (StoreAway, RequestException)) or (
-        isinstance(error, MlflowException) and error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
-    )
+    if isinstance(error, (StoreAway, RequestException)):
+        return True
+    if not isinstance(error, MlflowException):
+        return False
+    try:
+        connect()
+    except StoreAway:
+        return True
+    return False
 
 
 def store_lock() -> FileLock:

@@ -261,7 +261,12 @@ def _prefix(model: Any, head: list[str], params: Train) -> Trainee:
 
     count = params.prefix.tokens
     # The kind of model says how PEFT hands the prefix on.
-    task_type = "SEQ_CLS" if head else "CAUSAL_LM"
+    answers = hasattr(model, "prepare_inputs_for_generation")
+    if not answers and not head:
+        raise BiaslineError(
+            "train.method prefix: with a prefix PEFT trains the base's own head as well", "set train.head: train or new"
+        )
+    task_type = "CAUSAL_LM" if answers else "SEQ_CLS"
     config = PrefixTuningConfig(task_type=task_type, num_virtual_tokens=count, modules_to_save=_modules(head))
     return _adapter(model, config, params, f"a prefix of {count} virtual tokens in each layer")
 

@@ -67,6 +67,7 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
         f"parameters){counted}: {trainee.what}, on {pin.name}; fingerprint {name}",
         flush=True,
     )
+    _check_positions(task, trainee.model.config, summary)
     rows = read_token_set(place, "train")
     objective = _objective(task, summary, rows)
     sets = Sets(rows, read_token_set(place, "valid"), objective, model.config.pad_token_id)
@@ -92,6 +93,17 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
     loss = f"{history.best_loss:.4f}" if history.best_loss is not None else "not measured"
     made = place.delta if place.delta.is_file() else place.model
     return f"kept step {history.best_step} of {told['steps']} (validation loss {loss}); {made}: {size:,} bytes"
+
+
+def _check_positions(task: Task, config: Any, summary: Mapping[str, Any]) -> None:
+    """A prefix takes places of its own where a base has learned so many."""
+    most = getattr(config.get_text_config(), "max_position_embeddings", None)
+    longest = max(numbers["longest"] for numbers in summary["splits"].values())
+    if task.train.method == "prefix" and most and longest + task.train.prefix.tokens > most:
+        raise BiaslineError(
+            f"rows of {longest} tokens, a prefix of {task.train.prefix.tokens}: the base has {most} positions",
+            "lower tokens.max_length or train.prefix.tokens",
+        )
 
 
 def _objective(task: Task, summary: Mapping[str, Any], rows: Any) -> Objective:
