@@ -41,11 +41,11 @@ METHODS = [
 PARAMS = ["method", "part", "learning_rate", "trainable"]
 METRICS = [
     "tuned.exact_match",
-    "tuned.exact_match_low",
-    "tuned.exact_match_high",
     "valid.best_loss",
     "model.bytes",
     "train.seconds",
+    "tuned.exact_match_low",
+    "tuned.exact_match_high",
 ]
 
 # Header and rows as they are on screen; the grid draws the columns that stay and those that scroll apart.
@@ -169,7 +169,7 @@ def start_browser(profile):
     for argument in ("headless=new", "no-sandbox", "no-first-run", *(f"disable-{name}" for name in quiet)):
         options.add_argument(f"--{argument}")
     options.add_argument(f"--user-data-dir={profile}")
-    options.add_argument("--window-size=1720,1000")
+    options.add_argument("--window-size=2060,860")
     return webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
 
 

@@ -40,7 +40,7 @@ def share_view_of(client: "MlflowClient", experiment: str, task: Task) -> None:
     """Give a task's experiment the view that suits its kind."""
     decisive = f"tuned.{task.metric}"
     ends = (f"{decisive}_low", f"{decisive}_high") if task.metric in _WITH_ENDS else ()
-    metrics = (decisive, *ends, "valid.best_loss", "model.bytes", "train.seconds")
+    metrics = (decisive, "valid.best_loss", "model.bytes", "train.seconds", *ends)
     share_view(client, experiment, _PARAMS, metrics, order_by=decisive, charts=(decisive, "model.bytes"))
 
 
@@ -86,7 +86,7 @@ def _state(params: Sequence[str], metrics: Sequence[str], order_by: str, charts:
         "selectedColumns": [*named],
         "columnOrder": [_NAME, _CREATED, *named],
         # At its own width a column cuts the longer names.
-        "columnWidths": {_NAME: 260} | {column: max(90, 30 + 8 * len(name)) for column, name in named.items()},
+        "columnWidths": {_NAME: 220} | {column: max(90, 30 + 8 * len(name)) for column, name in named.items()},
         "orderByKey": f"metrics.`{order_by}`",
         "orderByAsc": False,
         "compareRunCharts": [
