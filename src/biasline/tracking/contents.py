@@ -18,14 +18,20 @@ _DRAWN_LABELS = 40
 
 
 def run_name(task: Task) -> str:
+    """What the UI lists a run as, before its fingerprint: the method, and what it tunes if that is not all."""
     part = tuned_part(task.train)
     return task.train.method if part in ("all", task.train.method) else f"{task.train.method} {part}"
 
 
 def tuned_part(train: Train) -> str:
     """What of the base a method tunes: biases, layers with an adapter, virtual tokens."""
-    parts = {"bitfit": train.biases, "lora": train.lora.layers, "prefix": f"{train.prefix.tokens} tokens"}
-    return parts.get(train.method, {"full": "all"}.get(train.method, train.method))
+    parts = {
+        "bitfit": train.biases,
+        "lora": train.lora.layers,
+        "prefix": f"{train.prefix.tokens} tokens",
+        "full": "all",
+    }
+    return parts.get(train.method, train.method)
 
 
 def run_params(record: Record, task: Task) -> dict[str, Any]:
@@ -135,6 +141,7 @@ def span(record: Record) -> tuple[int | None, int | None]:
 
 
 def run_tags(record: Record, task: Task) -> dict[str, str]:
+    """Lineage, hashes and MLflow's own tags; what is unknown is left out."""
     place = TaskPlace(record.task)
     report, quality = record.read(place.train_report) or {}, record.read(place.quality) or {}
     metrics = record.read(place.metrics) or {}
@@ -181,6 +188,7 @@ def _result(record: Record) -> list[str]:
 
 
 def files(record: Record) -> list[Path]:
+    """The record's copies of the outs, in name order."""
     return sorted(path for path in record.files.rglob("*") if path.is_file())
 
 
