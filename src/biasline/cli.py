@@ -282,18 +282,21 @@ def compare(
     client, asked = connect(), _task(task)
     found = compared(client, task, asked)
     if run and found.missing:
-        run_missing(task, found.missing)
+        run_missing(task, asked.data, found.missing)
         found = compared(client, task, asked)
     print(json.dumps(found.as_data(), indent=2) if as_json else as_markdown(found))
     if found.others:
         print(f"{found.others} runs on other test rows are left out", file=sys.stderr)
     if found.missing:
-        print(f"no run of: {', '.join(found.missing)}; `biasline compare {task} --run` trains them", file=sys.stderr)
+        way = "their messages are above" if run else f"`biasline compare {task} --run` trains them"
+        print(f"no run of: {', '.join(found.missing)}; {way}", file=sys.stderr)
     if drawn := [asdict(row) for row in found.runs if row.bytes]:
         target = figure or local_state() / "compare" / f"{task}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         save_figure(methods(drawn, found.metric), target)
         print(f"drawn: {shown(target)}", file=sys.stderr)
+    if run and found.missing:
+        raise SystemExit(1)  # DVC itself ends well when experiments of its queue failed
 
 
 @app.command()

@@ -2,13 +2,16 @@
 
 import json
 import shutil
+import subprocess
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
+from biasline.cli import app
 from biasline.errors import BiaslineError
 from biasline.params import Task
-from biasline.tracking.compare import as_markdown, compare, queue_commands
+from biasline.tracking.compare import as_markdown, compare, queue_commands, run_missing
 from biasline.tracking.publish import publish
 from biasline.tracking.record import Record, record_of_workspace
 from biasline.tracking.store import connect
@@ -89,3 +92,22 @@ def test_what_is_missing_is_queued_with_the_methods_own_rates():
     [command] = queue_commands("small", ["lora"])
     assert command[:4] == ["dvc", "exp", "run", "--queue"] and command[-1] == "register@small"
     assert "++tasks.small.train.method=lora" in command and "++tasks.small.train.learning_rate=null" in command
+
+
+def test_data_that_an_experiment_would_lack_is_refused(workspace):
+    """Each would fail in its first stage, one after the other."""
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    with pytest.raises(BiaslineError, match=r"rows\.jsonl: unknown to git and to DVC.*git add rows\.jsonl"):
+        run_missing("small", "rows.jsonl", ["lora"])
+    (workspace / "rows.jsonl.dvc").touch()
+    subprocess.run(["git", "add", "rows.jsonl.dvc"], check=True)
+    with pytest.raises(BiaslineError, match="`dvc exp run --queue"):  # past that check: here is no project of DVC's
+        run_missing("small", "rows.jsonl", ["lora"])
+
+
+def test_experiments_that_failed_are_an_exit_code(record, monkeypatch):
+    publish(connect(), record)
+    monkeypatch.setattr("biasline.tracking.compare.run_missing", lambda *_: None)
+    done = CliRunner().invoke(app, ["compare", "small", "--run"])
+    assert done.exit_code == 1
+    assert "no run of: lora, prefix, full; their messages are above" in done.output

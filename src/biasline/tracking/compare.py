@@ -176,11 +176,20 @@ def queue_commands(name: str, missing: Sequence[str]) -> list[list[str]]:
     return queued
 
 
-def run_missing(name: str, missing: Sequence[str]) -> None:
+def run_missing(name: str, data: str, missing: Sequence[str]) -> None:
     """Queue a run of each method as a DVC experiment and run the queue; they end up in the one store.
 
-    Errors: `BiaslineError` where DVC fails.
+    Args:
+        data: the task's raw data. An experiment runs in a checkout of its own, which holds only what git or DVC knows.
+
+    Errors: `BiaslineError` where DVC fails, or would not find the data.
     """
+    known = subprocess.run(["git", "ls-files", "--", data, f"{data}.dvc"], cwd=home(), capture_output=True, check=False)
+    if not known.stdout:
+        raise BiaslineError(
+            f"{data}: unknown to git and to DVC, so an experiment, which runs in a checkout of its own, lacks it",
+            f"`git add {shlex.quote(data)}`, or `dvc add` it and `git add {shlex.quote(data)}.dvc`",
+        )
     for command in [*queue_commands(name, missing), ["dvc", "exp", "run", "--run-all"]]:
         # Standard output is the table's.
         if subprocess.run(command, cwd=home(), check=False, stdout=sys.stderr).returncode:
