@@ -228,6 +228,7 @@ def promote(
     task: TaskName,
     by: By = "",
     reason: Annotated[str, typer.Option(help="Why.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the verdict; decide and record nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Hold the candidate against the gates and make it champion; exit code 1 where a gate refuses."""
@@ -235,7 +236,7 @@ def promote(
     from biasline.tracking.lineage import someone
     from biasline.tracking.store import connect
 
-    decision = promote_candidate(connect(), task, _task(task), by or someone(), reason)
+    decision = promote_candidate(connect(), task, _task(task), by or someone(), reason, dry_run)
     verdict = decision.verdict
     if as_json:
         told = {"version": decision.version, "fingerprint": decision.fingerprint, "promoted": decision.promoted}
@@ -244,10 +245,31 @@ def promote(
         print(f"biasline-{task} version {decision.version} is champion already; nothing changed")
     else:
         print(verdict.as_markdown())
-        word = "is champion now" if decision.promoted else "is refused; the champion stays"
-        print(f"\nbiasline-{task} version {decision.version} ({decision.fingerprint}) {word}; `biasline history` tells")
-    if not decision.promoted:
+        if dry_run:
+            word = f"would be {'champion' if verdict.passed else 'refused'}; nothing changed"
+        else:
+            word = "is champion now" if decision.promoted else "is refused; the champion stays"
+            word += f"; `biasline history {task}` tells"
+        print(f"\nbiasline-{task} version {decision.version} ({decision.fingerprint}) {word}")
+    if verdict is not None and not verdict.passed:
         raise SystemExit(1)
+
+
+@app.command()
+def rollback(
+    task: TaskName,
+    by: By = "",
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+) -> None:
+    """Make the champion before the present one champion again."""
+    from biasline.registry.promote import rollback as roll_back
+    from biasline.tracking.lineage import someone
+    from biasline.tracking.store import connect
+
+    _task(task)
+    now, was = roll_back(connect(), task, by or someone(), reason)
+    told = f", version {was.version} no longer" if was is not None else ""
+    print(f"{now.name} version {now.version} ({now.tags['biasline.fingerprint']}) is champion again{told}")
 
 
 @app.command()
@@ -320,7 +342,7 @@ def why(
 
 def _told_entry(entry: dict[str, Any]) -> str:
     reason = f": {entry['reason']}" if entry.get("reason") else ""
-    return f"{entry['time']}  {entry['decision']:<9}  {entry['fingerprint']}  by {entry['by']}{reason}"
+    return f"{entry['time']}  {entry['decision']:<11}  {entry['fingerprint']}  by {entry['by']}{reason}"
 
 
 def _show(rows: list[dict[str, Any]], as_json: bool, line: Any) -> None:

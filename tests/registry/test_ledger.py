@@ -17,6 +17,15 @@ def test_lines_are_appended_and_read_back(tmp_path):
     assert ledger.nominee(path) == "d"
 
 
+def test_a_rollback_takes_the_last_champion_away(tmp_path):
+    path = tmp_path / "promotions.jsonl"
+    for decision, fingerprint in [("promoted", "a"), ("promoted", "b"), ("refused", "c"), ("rolled back", "a")]:
+        ledger.append(path, decision, fingerprint=fingerprint)
+    assert ledger.champions(path) == [("a", None)]
+    ledger.append(path, ledger.PROMOTED, fingerprint="c")
+    assert ledger.champions(path) == [("a", None), ("c", None)]
+
+
 def test_a_reason_may_hold_any_character(tmp_path):
     path = tmp_path / "promotions.jsonl"
     for reason in ("one\u2028two\u0085three\x0c", "half a pair \ud800".encode("utf-8", "replace").decode()):

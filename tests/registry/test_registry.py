@@ -6,11 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from biasline.cli import app
 from biasline.errors import BiaslineError
 from biasline.params import Task
 from biasline.registry import ledger
-from biasline.registry.promote import nominate, promote
+from biasline.registry.promote import nominate, promote, rollback
 from biasline.registry.sync import register, sync
 from biasline.registry.versions import CANDIDATE, CHAMPION, PREVIOUS, aliased, find_version
 from biasline.tracking.publish import publish
@@ -284,3 +286,79 @@ def test_a_failure_that_is_not_the_stores_is_no_outage(registered, monkeypatch):
     monkeypatch.setattr("biasline.registry.sync.register", broken)
     with pytest.raises(MlflowException, match="cannot be made"):
         register_or_note(registered[1])
+
+
+def test_a_rollback_goes_back_one_champion_at_a_time(registered, trained):
+    client, record = registered
+    with pytest.raises(BiaslineError, match="no champion, there is none to go back to"):
+        rollback(client, "small", "ann", "")
+    promote(client, "small", LENIENT, "ann", "first")
+    for letter in "bc":
+        register(client, another(record, letter * 16))
+        promote(client, "small", LENIENT, "ann", letter)
+    now, was = rollback(client, "small", "bob", "it swears")
+    assert (now.tags["biasline.fingerprint"], was.tags["biasline.fingerprint"]) == ("b" * 16, "c" * 16)
+    assert aliased(client, "small", CHAMPION).version == now.version
+    assert aliased(client, "small", PREVIOUS).tags["biasline.fingerprint"] == record.fingerprint
+    rollback(client, "small", "bob", "so does this")
+    assert aliased(client, "small", CHAMPION).tags["biasline.fingerprint"] == record.fingerprint
+    assert aliased(client, "small", PREVIOUS) is None
+    with pytest.raises(BiaslineError, match=f"{record.fingerprint} is the first champion"):
+        rollback(client, "small", "bob", "")
+    assert decisions(trained) == ["promoted"] * 3 + ["rolled back"] * 2
+    last = list(ledger.entries(trained[1].ledger))[-1]
+    assert (last["by"], last["reason"], last["previous"]) == ("bob", "so does this", "b" * 16)
+    assert promote(client, "small", LENIENT, "ann", "mended elsewhere").promoted  # the candidate is c still
+    assert aliased(client, "small", PREVIOUS).tags["biasline.fingerprint"] == record.fingerprint
+
+
+def test_a_rollback_that_was_cut_off_is_finished_by_the_next_command(registered, trained, monkeypatch):
+    client, record = registered
+    promote(client, "small", LENIENT, "ann", "")
+    register(client, another(record, "b" * 16))
+    promote(client, "small", LENIENT, "ann", "")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ledger, "append", lambda *args, append=ledger.append, **told: (append(*args, **told), cut_off()))
+        rollback(client, "small", "bob", "")
+    assert aliased(client, "small", CHAMPION).tags["biasline.fingerprint"] == "b" * 16
+    sync(client, "small")
+    assert aliased(client, "small", CHAMPION).tags["biasline.fingerprint"] == record.fingerprint
+    assert aliased(client, "small", PREVIOUS) is None
+
+
+def cut_off():
+    raise KeyboardInterrupt
+
+
+def test_a_dry_run_shows_the_verdict_and_changes_nothing(registered, trained):
+    client, _ = registered
+    decision = promote(client, "small", LENIENT, "ann", "", dry_run=True)
+    assert decision.verdict.passed and not decision.promoted
+    assert aliased(client, "small", CHAMPION) is None
+    assert not trained[1].ledger.exists()
+
+
+def test_the_command_line_tells_dry_runs_and_rollbacks(registered, workspace):
+    client, record = registered
+    text = (workspace / "params.yaml").read_text()
+    params = json.loads(text)
+    params["tasks"]["small"]["gates"] = {"floor": 0.0, "better_than_base": False}
+    (workspace / "params.yaml").write_text(json.dumps(params))
+    version = aliased(client, "small", CANDIDATE).version
+
+    def told(*arguments, code=0):
+        done = CliRunner().invoke(app, list(arguments))
+        assert done.exit_code == code, done.output
+        return done.output
+
+    assert f"biasline-small version {version} ({record.fingerprint}) would be champion; nothing" in told(
+        "promote", "small", "--dry-run"
+    )
+    assert "is champion now; `biasline history small` tells" in told("promote", "small")
+    register(client, another(record, "b" * 16))
+    told("promote", "small")
+    assert f"({record.fingerprint}) is champion again, version" in told("rollback", "small", "--reason", "wrong")
+    assert "rolled back  " + record.fingerprint in told("history", "small")
+    params["tasks"]["small"]["gates"] = {"floor": 1.0}
+    (workspace / "params.yaml").write_text(json.dumps(params))
+    assert "would be refused; nothing changed" in told("promote", "small", "--dry-run", code=1)

@@ -9,7 +9,7 @@ from typing import Any
 
 from biasline.errors import BiaslineError, full_disk_is_told, shown
 
-PROMOTED, REFUSED, NOMINATED = "promoted", "refused", "nominated"
+PROMOTED, REFUSED, NOMINATED, ROLLED_BACK = "promoted", "refused", "nominated", "rolled back"
 
 
 def append(path: Path, decision: str, **told: Any) -> dict[str, Any]:
@@ -42,13 +42,22 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
             raise BiaslineError(
                 f"{shown(path)}: line {number} is no entry of a ledger", "restore it: `git checkout` the file"
             ) from None
-        if decision in (PROMOTED, REFUSED, NOMINATED):
+        if decision in (PROMOTED, REFUSED, NOMINATED, ROLLED_BACK):
             yield entry
 
 
 def champions(path: Path) -> list[tuple[str, str | None]]:
-    """(fingerprint, package) of what was made champion, oldest first, the present one last."""
-    return [(entry["fingerprint"], entry.get("package")) for entry in entries(path) if entry["decision"] == PROMOTED]
+    """(fingerprint, package) of the champions that still count, oldest first, the present one last.
+
+    A rollback takes the last one away, so that another goes one further back instead of forth again.
+    """
+    made: list[tuple[str, str | None]] = []
+    for entry in entries(path):
+        if entry["decision"] == PROMOTED:
+            made.append((entry["fingerprint"], entry.get("package")))
+        elif entry["decision"] == ROLLED_BACK:
+            made = made[:-1]
+    return made
 
 
 def nominee(path: Path) -> str | None:

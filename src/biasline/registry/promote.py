@@ -1,4 +1,4 @@
-"""Decisions: nominate a candidate, promote it to champion, and put aliases right from the ledger."""
+"""Decisions: nominate a candidate, promote it to champion, take that back; aliases put right from the ledger."""
 
 import tempfile
 from dataclasses import dataclass
@@ -50,11 +50,14 @@ class Decision:
     promoted: bool
 
 
-def promote(client: "MlflowClient", task: str, params: Task, by: str, reason: str) -> Decision:
+def promote(client: "MlflowClient", task: str, params: Task, by: str, reason: str, dry_run: bool = False) -> Decision:
     """Judge the candidate of a task and, where every gate passes, make it champion. Either way the ledger tells.
 
     The ledger's line comes first and the aliases after it: a crash in between leaves a decision that
     `restore_aliases` finishes.
+
+    Args:
+        dry_run: judge only; neither ledger nor aliases change.
 
     Errors: `BiaslineError` where there is no candidate, or its run has no evaluation.
     """
@@ -64,7 +67,8 @@ def promote(client: "MlflowClient", task: str, params: Task, by: str, reason: st
                 f"{model_name(task)}: a model that was made while the store was away waits to be the candidate",
                 f"biasline sync {task}",
             )
-        restore_aliases(client, task)
+        if not dry_run:
+            restore_aliases(client, task)
         candidate = aliased(client, task, CANDIDATE)
         if candidate is None:
             raise BiaslineError(
@@ -77,6 +81,8 @@ def promote(client: "MlflowClient", task: str, params: Task, by: str, reason: st
             return Decision(candidate.version, fingerprint, None, True)
         metrics, predictions = _evaluation(client, candidate)
         verdict = judge(params.gates, params.metric, metrics, predictions)
+        if dry_run:
+            return Decision(candidate.version, fingerprint, verdict, False)
         run = client.get_run(candidate.run_id)
         ledger.append(
             TaskPlace(task).ledger,
@@ -98,6 +104,45 @@ def promote(client: "MlflowClient", task: str, params: Task, by: str, reason: st
         if verdict.passed:
             restore_aliases(client, task)
         return Decision(candidate.version, fingerprint, verdict, verdict.passed)
+
+
+def rollback(client: "MlflowClient", task: str, by: str, reason: str) -> "tuple[ModelVersion, ModelVersion | None]":
+    """Make the champion before the present one champion again; another rollback goes one further back.
+
+    Returns: the champion now, and the one that was it (None where no version of it is left in the registry).
+
+    Errors: `BiaslineError` where no champion came before, or the registry has no version of it.
+    """
+    with _decisions(task):
+        restore_aliases(client, task)
+        made = ledger.champions(TaskPlace(task).ledger)
+        if len(made) < 2:
+            word = "no champion" if not made else f"{made[0][0]} is the first champion"
+            raise BiaslineError(
+                f"{model_name(task)}: {word}, there is none to go back to", f"`biasline history {task}` tells all"
+            )
+        (left, _), (fingerprint, package) = made[-1], made[-2]
+        target = _version_of(client, task, fingerprint, package)
+        if target is None:
+            raise BiaslineError(
+                f"{model_name(task)}: the champion before, {fingerprint}, has no version in the registry",
+                f"`biasline sync {task}` where its record lies",
+            )
+        was = aliased(client, task, CHAMPION)
+        ledger.append(
+            TaskPlace(task).ledger,
+            ledger.ROLLED_BACK,
+            by=by,
+            reason=reason,
+            version=target.version,
+            fingerprint=fingerprint,
+            package=package,
+            previous=left,
+            delta_sha256=target.tags.get("biasline.delta_sha256"),
+            decided_at_commit=lineage().get("git.commit"),
+        )
+        restore_aliases(client, task)
+        return target, was
 
 
 def nominate(client: "MlflowClient", task: str, run: str, by: str, reason: str) -> "ModelVersion":
@@ -137,13 +182,19 @@ def restore_aliases(client: "MlflowClient", task: str) -> list[str]:
     if named is not None and aliased(client, task, CANDIDATE) is None:
         wanted.append((CANDIDATE, (named, None)))
     for alias, (fingerprint, package) in wanted:
-        # The very package that was judged; where a rebuilt store has only the same delta packaged anew, that.
-        version = find_version(client, task, fingerprint, package) or find_version(client, task, fingerprint)
+        version = _version_of(client, task, fingerprint, package)
         if version is None:
             lost.append(f"{alias}: no version of fingerprint {fingerprint} in the registry, and no record of it here")
         else:
             point(client, task, alias, version.version)
+    if len(made) == 1 and aliased(client, task, PREVIOUS) is not None:
+        client.delete_registered_model_alias(model_name(task), PREVIOUS)  # the champion before was rolled back to
     return lost
+
+
+def _version_of(client: "MlflowClient", task: str, fingerprint: str, package: str | None) -> "ModelVersion | None":
+    """The very package that was judged; where a rebuilt store has only the same delta packaged anew, that."""
+    return find_version(client, task, fingerprint, package) or find_version(client, task, fingerprint)
 
 
 def _evaluation(client: "MlflowClient", candidate: "ModelVersion") -> tuple[dict[str, Any], pl.DataFrame]:
