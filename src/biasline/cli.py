@@ -342,7 +342,7 @@ def why(
 
 def _told_entry(entry: dict[str, Any]) -> str:
     reason = f": {entry['reason']}" if entry.get("reason") else ""
-    return f"{entry['time']}  {entry['decision']:<11}  {entry['fingerprint']}  by {entry['by']}{reason}"
+    return f"{entry['time']}  {entry['decision']:<14}  {entry['fingerprint']}  by {entry['by']}{reason}"
 
 
 def _show(rows: list[dict[str, Any]], as_json: bool, line: Any) -> None:

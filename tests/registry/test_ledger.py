@@ -19,7 +19,7 @@ def test_lines_are_appended_and_read_back(tmp_path):
 
 def test_a_rollback_takes_the_last_champion_away(tmp_path):
     path = tmp_path / "promotions.jsonl"
-    for decision, fingerprint in [("promoted", "a"), ("promoted", "b"), ("refused", "c"), ("rolled back", "a")]:
+    for decision, fingerprint in [("promoted", "a"), ("promoted", "b"), ("refused", "c"), ("rolled back to", "a")]:
         ledger.append(path, decision, fingerprint=fingerprint)
     assert ledger.champions(path) == [("a", None)]
     ledger.append(path, ledger.PROMOTED, fingerprint="c")

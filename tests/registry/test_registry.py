@@ -305,7 +305,7 @@ def test_a_rollback_goes_back_one_champion_at_a_time(registered, trained):
     assert aliased(client, "small", PREVIOUS) is None
     with pytest.raises(BiaslineError, match=f"{record.fingerprint} is the first champion"):
         rollback(client, "small", "bob", "")
-    assert decisions(trained) == ["promoted"] * 3 + ["rolled back"] * 2
+    assert decisions(trained) == ["promoted"] * 3 + ["rolled back to"] * 2
     last = list(ledger.entries(trained[1].ledger))[-1]
     assert (last["by"], last["reason"], last["previous"]) == ("bob", "so does this", "b" * 16)
     assert promote(client, "small", LENIENT, "ann", "mended elsewhere").promoted  # the candidate is c still
@@ -358,7 +358,7 @@ def test_the_command_line_tells_dry_runs_and_rollbacks(registered, workspace):
     register(client, another(record, "b" * 16))
     told("promote", "small")
     assert f"({record.fingerprint}) is champion again, version" in told("rollback", "small", "--reason", "wrong")
-    assert "rolled back  " + record.fingerprint in told("history", "small")
+    assert "rolled back to  " + record.fingerprint in told("history", "small")
     params["tasks"]["small"]["gates"] = {"floor": 1.0}
     (workspace / "params.yaml").write_text(json.dumps(params))
     assert "would be refused; nothing changed" in told("promote", "small", "--dry-run", code=1)

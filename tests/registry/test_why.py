@@ -8,10 +8,10 @@ import pytest
 
 from biasline.errors import BiaslineError
 from biasline.params import Task
-from biasline.registry.promote import promote
+from biasline.registry.promote import promote, rollback
 from biasline.registry.sync import register
 from biasline.registry.why import as_markdown, why
-from biasline.tracking.record import record_of_workspace
+from biasline.tracking.record import Record, record_of_workspace
 from biasline.tracking.store import connect
 
 LENIENT = Task(base="b", data="d", gates={"floor": 0.0, "better_than_base": False})
@@ -54,6 +54,22 @@ def test_the_page_goes_from_the_raw_file_to_who_let_it_out(registered, workspace
     ):
         assert part in page
     json.dumps(told)
+
+
+def test_a_rollback_stands_on_both_pages(registered):
+    client, record = registered
+    promote(client, "small", LENIENT, "ann", "")
+    other = Record(record.task, "b" * 16)
+    shutil.copytree(record.folder, other.folder)
+    for path in other.files.rglob("*.json"):
+        path.write_text(path.read_text().replace(record.fingerprint, other.fingerprint))
+    register(client, other)
+    promote(client, "small", LENIENT, "ann", "")
+    rollback(client, "small", "bob", "it swears")
+    for fingerprint, word in ((record.fingerprint, "rolled back to"), (other.fingerprint, "taken back")):
+        told = why(client, "small", fingerprint)
+        assert [entry["decision"] for entry in told["decisions"]] == ["promoted", word]
+        assert f"{word} by bob: it swears" in as_markdown(told)
 
 
 def test_another_machine_that_has_the_store_alone_says_the_same(registered):

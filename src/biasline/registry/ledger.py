@@ -9,7 +9,7 @@ from typing import Any
 
 from biasline.errors import BiaslineError, full_disk_is_told, shown
 
-PROMOTED, REFUSED, NOMINATED, ROLLED_BACK = "promoted", "refused", "nominated", "rolled back"
+PROMOTED, REFUSED, NOMINATED, ROLLED_BACK = "promoted", "refused", "nominated", "rolled back to"
 
 
 def append(path: Path, decision: str, **told: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Why a model is what it is: raw file → quarantine → code → base → run → numbers → decisions, on one page."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +93,7 @@ def why(client: "MlflowClient", task: str, which: str = CHAMPION) -> dict[str, A
             **{name: metrics[name] for name in ("rows", "test_sha256", "base", "probe", "tuned") if name in metrics},
             "is_what_was_judged": judged == version.tags.get("biasline.metrics_sha256"),
         },
-        "decisions": [entry for entry in ledger.entries(place.ledger) if entry["fingerprint"] == fingerprint],
+        "decisions": list(_decisions(place.ledger, fingerprint)),
     }
 
 
@@ -109,6 +109,15 @@ def _file(client: "MlflowClient", version: "ModelVersion", path: Path, scratch: 
     if wanted not in listed:
         raise BiaslineError(f"{version.name} version {version.version}: its run has no {wanted}", "biasline sync")
     return Path(client.download_artifacts(version.run_id, wanted, dst_path=str(scratch)))
+
+
+def _decisions(path: Path, fingerprint: str) -> Iterator[dict[str, Any]]:
+    """What was decided about a model; that another took its place by a rollback is told as `taken back`."""
+    for entry in ledger.entries(path):
+        if entry["fingerprint"] == fingerprint:
+            yield entry
+        elif entry["decision"] == ledger.ROLLED_BACK and entry["previous"] == fingerprint:
+            yield {**entry, "decision": "taken back"}
 
 
 def _here(data: str, sha256: str) -> str:
