@@ -286,6 +286,27 @@ def history(task: TaskName, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def verify(
+    task: Annotated[str, typer.Argument(help="One task; all if left out.")] = "", as_json: AsJson = False
+) -> None:
+    """Hold ledger, aliases and packaged models against each other; exit code 1 where something is wrong."""
+    from biasline.registry.verify import verify as verified
+    from biasline.tracking.store import connect
+
+    client, told = connect(), []
+    for name in [task] if task else list(_tasks()):
+        _task(name)
+        right, wrong = verified(client, name)
+        told += [{"task": name, "right": True, "found": line} for line in right]
+        told += [{"task": name, "right": False, "found": line} for line in wrong]
+        if not right and not wrong:
+            told.append({"task": name, "right": True, "found": "nothing registered or decided yet"})
+    _show(told, as_json, lambda row: f"{row['task']}: {'' if row['right'] else 'WRONG: '}{row['found']}")
+    if not all(row["right"] for row in told):
+        raise SystemExit(1)
+
+
+@app.command()
 def compare(
     task: TaskName,
     run: Annotated[

@@ -1,0 +1,72 @@
+"""Verify: ledger, aliases and artifacts held against each other. Reads only."""
+
+from typing import TYPE_CHECKING
+
+from biasline.bases.pin import file_sha256
+from biasline.errors import BiaslineError, first_line
+from biasline.layout import TaskPlace
+from biasline.registry import ledger
+from biasline.registry.versions import CANDIDATE, CHAMPION, PREVIOUS, aliased, package_files
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+
+def verify(client: "MlflowClient", task: str) -> tuple[list[str], list[str]]:
+    """Whether each alias points where the ledger says, at a version that loads and is what was registered.
+
+    Returns: what is right, and what is wrong, in words.
+    Errors: `BiaslineError` where the ledger cannot be read.
+    """
+    right, wrong = [], []
+    made = ledger.champions(TaskPlace(task).ledger)
+    decided = dict(zip((CHAMPION, PREVIOUS), reversed(made[-2:]), strict=False))
+    deltas = {
+        entry["fingerprint"]: entry["delta_sha256"]
+        for entry in ledger.entries(TaskPlace(task).ledger)
+        if entry.get("delta_sha256")
+    }
+    for alias in (CHAMPION, PREVIOUS, CANDIDATE):
+        version, due = aliased(client, task, alias), decided.get(alias)
+        if version is None:
+            if due is not None:
+                wrong.append(f"{alias}: missing; the ledger says {due[0]} → biasline sync {task}")
+            continue
+        fingerprint = version.tags.get("biasline.fingerprint", "")
+        if alias != CANDIDATE and due is None:
+            wrong.append(f"{alias}: version {version.version} ({fingerprint}), of which the ledger knows nothing")
+        elif due is not None and due[0] != fingerprint:
+            wrong.append(f"{alias}: points at {fingerprint}; the ledger says {due[0]} → biasline sync {task}")
+        elif found := _fault(version, deltas.get(fingerprint)):
+            wrong.append(f"{alias}: version {version.version} ({fingerprint}): {found}")
+        else:
+            right.append(f"{alias}: version {version.version} ({fingerprint}) is what was registered, and loads")
+    return right, wrong
+
+
+def _fault(version: "ModelVersion", judged: str | None) -> str:
+    """What is wrong with a version's files; empty where nothing is.
+
+    Args:
+        judged: hash of the delta that the ledger's decisions were about, if there was one.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        files, pin_path = package_files(version)
+        delta = file_sha256(files["delta"])
+    except (MlflowException, OSError, KeyError) as error:
+        return f"its files cannot be had: {first_line(error)}"
+    if delta != version.tags.get("biasline.delta_sha256"):
+        return f"its delta has sha256 {delta[:12]}, registered was {version.tags.get('biasline.delta_sha256', '')[:12]}"
+    if judged not in (None, delta):
+        return f"its delta has sha256 {delta[:12]}, the ledger's decision was about {judged[:12]}"
+
+    from biasline.evaluation.serving import Package
+
+    try:
+        Package.read(files, pin_path).predictor()
+    except BiaslineError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,74 @@
+"""What verify finds when ledger, aliases and files part."""
+
+import pytest
+from typer.testing import CliRunner
+
+from biasline.cli import app
+from biasline.params import Task
+from biasline.registry.promote import promote
+from biasline.registry.sync import register
+from biasline.registry.verify import verify
+from biasline.registry.versions import CHAMPION
+from biasline.tracking.record import record_of_workspace
+from biasline.tracking.store import connect
+
+LENIENT = Task(base="b", data="d", gates={"floor": 0.0, "better_than_base": False})
+
+
+@pytest.fixture
+def promoted(trained):
+    client = connect()
+    register(client, record_of_workspace("small"))
+    promote(client, "small", LENIENT, "ann", "")
+    return client
+
+
+def packaged(workspace, name):
+    [path] = (workspace / "mlartifacts").rglob(f"artifacts/{name}")
+    return path
+
+
+def flip_last_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_sound_registry_is_told_as_such(promoted):
+    right, wrong = verify(promoted, "small")
+    assert [line.partition(":")[0] for line in right] == ["champion", "candidate"] and wrong == []
+    done = CliRunner().invoke(app, ["verify"])
+    assert done.exit_code == 0 and "small: champion: version 1" in done.output
+
+
+def test_one_flipped_bit_is_found(promoted, workspace):
+    flip_last_bit(packaged(workspace, "delta.safetensors"))
+    _, wrong = verify(promoted, "small")
+    assert len(wrong) == 2 and all("its delta has sha256" in line for line in wrong)
+    done = CliRunner().invoke(app, ["verify", "small"])
+    assert done.exit_code == 1 and "small: WRONG: champion: version 1" in done.output
+
+
+def test_a_swapped_base_is_found(promoted, workspace):
+    flip_last_bit(workspace / "data/bases/tiny-bloom/model.safetensors")
+    _, wrong = verify(promoted, "small")
+    assert all("model.safetensors has changed since it was pinned" in line for line in wrong) and len(wrong) == 2
+
+
+def test_a_package_that_is_gone_is_found(promoted, workspace):
+    packaged(workspace, "delta.safetensors").unlink()
+    _, wrong = verify(promoted, "small")
+    assert len(wrong) == 2 and all("cannot be had" in line for line in wrong)
+
+
+def test_aliases_that_the_ledger_does_not_know_and_the_other_way_round(promoted, trained):
+    promoted.delete_registered_model_alias("biasline-small", CHAMPION)
+    assert verify(promoted, "small")[1][0].startswith("champion: missing; the ledger says")
+    promoted.set_registered_model_alias("biasline-small", CHAMPION, "1")
+    trained[1].ledger.unlink()
+    assert "of which the ledger knows nothing" in verify(promoted, "small")[1][0]
+
+
+def test_nothing_decided_is_nothing_wrong(workspace):
+    done = CliRunner().invoke(app, ["verify"])
+    assert done.exit_code == 0 and "nothing registered or decided yet" in done.output
