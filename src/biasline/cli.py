@@ -189,8 +189,8 @@ def _told_answer(row: dict[str, Any]) -> str:
 @app.command()
 def sync(task: Annotated[str, typer.Argument(help="One task; all if left out.")] = "") -> None:
     """Rebuild what the MLflow store lacks from outs, records and ledger; as often as you like."""
+    from biasline.registry.aliases import CANDIDATE, CHAMPION, aliased
     from biasline.registry.sync import sync as sync_task
-    from biasline.registry.versions import CANDIDATE, CHAMPION, aliased
     from biasline.tracking.store import connect, experiment_id, shown_uri
     from biasline.tracking.views import table_path
 
@@ -350,7 +350,7 @@ def why(
     as_json: AsJson = False,
 ) -> None:
     """What made a model: data, quarantine, code, base, run, numbers, decisions; Markdown."""
-    from biasline.registry.versions import CHAMPION
+    from biasline.registry.aliases import CHAMPION
     from biasline.registry.why import as_markdown
     from biasline.registry.why import why as asked
     from biasline.tracking.store import connect

@@ -273,6 +273,27 @@ class Gates(Group):
     )
     floor: float = Field(0.5, description="the tuned model must reach this")
     better_than_base: bool = Field(True, description="the paired 95 % interval of tuned - base must lie above zero")
+    margin: float = Field(
+        0.03,
+        ge=0,
+        description="how much worse it may be than the champion, and than the best champion so far, in the metric's "
+        "unit: the paired 95 % interval of the difference must lie above -margin",
+    )
+    slice_drop: float = Field(
+        0.1,
+        ge=0,
+        description="no slice may be shown (at 95 % over all slices) to have fallen below the champion's by more than "
+        "this",
+    )
+    max_bytes: int = Field(100_000_000, ge=1, description="largest delta, in bytes")
+    max_latency: float = Field(2.0, gt=0, description="longest time of one row, as a multiple of the untuned base's")
+    max_quarantine: float = Field(0.2, ge=0, le=1, description="largest share of the raw rows that broke the contract")
+    uncommitted: Literal["allow", "warn", "deny"] = Field(
+        "warn",
+        description="code or parameters (src, stages, dvc.yaml, params.yaml) that are in no commit, when the model was "
+        "made or when it is judged",
+    )
+    own: str = Field("", description="a Python file in custom/ whose functions are further gates")
 
 
 # Kind of task → what its models are told by first, and what a gate can take.
@@ -386,6 +407,7 @@ def check_inputs(name: str, task: Task, root: Path) -> None:
     """Whether the files that a task names are there, before any work starts."""
     template = task.tokens.template if task.tokens.template.endswith(JINJA) else ""
     owned = [("quality.checks", task.quality.checks), ("evaluate.metrics", task.evaluate.metrics)]
+    owned += [("gates.own", task.gates.own)]
     owned += [("tokens.template", template)]
     owned += [("augment.synonyms", task.augment.synonyms)]
     owned += [("augment.translate", pin) for pin in task.augment.translate]

@@ -33,7 +33,7 @@ def test_chinese_counts_by_character():
 def own(tmp_path, text):
     path = tmp_path / "own.py"
     path.write_text(text, encoding="utf-8")
-    return OwnScores(path, ["exact_match"])
+    return OwnScores(path)
 
 
 def test_a_projects_own_scores_see_the_row_and_the_answer(tmp_path):

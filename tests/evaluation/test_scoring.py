@@ -2,7 +2,6 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from datasets import Dataset
 
 from biasline.evaluation.generate import Answer
 from biasline.evaluation.scoring import LENGTH, Scored, score_likelihood, slice_table, with_lengths
@@ -15,7 +14,7 @@ def test_likelihood_per_row_is_that_of_the_row_alone(bloom):
         "input_ids": [[5, 6, 7, 8, 9], [10, 11, 12], [13, 14, 15, 16]],
         "labels": [[IGNORED, IGNORED, 7, 8, 9], [IGNORED, IGNORED, 12], [IGNORED, 14, 15, 16]],
     }
-    nll, tokens, hits = score_likelihood(bloom, Dataset.from_dict(columns), 3, 2)
+    nll, tokens, hits = score_likelihood(bloom, columns, 3, 2)
     assert tokens.tolist() == [3, 1, 3]
     for index in range(3):
         ids, labels = torch.tensor([columns["input_ids"][index]]), torch.tensor([columns["labels"][index]])

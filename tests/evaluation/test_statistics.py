@@ -4,7 +4,14 @@ import pytest
 
 from biasline.evaluation.classify import class_metrics
 from biasline.evaluation.regress import score_metrics
-from biasline.evaluation.statistics import fisher_interval, mean_interval, metric_of, paired_interval, wilson_interval
+from biasline.evaluation.statistics import (
+    fisher_interval,
+    mean_interval,
+    metric_of,
+    paired_interval,
+    paired_proportions,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,9 +34,27 @@ def test_a_paired_interval_covers_the_truth_about_as_often_as_it_says():
 
 
 def test_pairs_count_not_totals():
+    """Equal on every row: z² / (rows + z²) to either side, since a hundred rows that agree prove no more."""
     same = np.array([1, 0] * 50)
     mean, low, high = paired_interval(same, same)
-    assert (mean, low, high) == (0.0, 0.0, 0.0)
+    assert (mean, -low, high) == pytest.approx((0.0, 3.8415 / 103.8415, 3.8415 / 103.8415), abs=1e-5)
+    turned = 1 - same
+    assert paired_interval(same, turned)[2] > 0.15  # as many right, on other rows
+
+
+def test_paired_proportions_against_a_published_value():
+    """Airway reactivity of 21 children: 1, 1, 7, 12; Fagerland, Lydersen and Laake (2014), Tango's interval."""
+    assert paired_proportions(1, 7, 21) == pytest.approx((-0.517, -0.026), abs=5e-4)
+    low, high = paired_proportions(7, 1, 21)
+    assert (low, high) == pytest.approx((0.026, 0.517), abs=5e-4)
+
+
+@pytest.mark.parametrize(("gained", "lost", "rows"), [(0, 0, 1), (1, 0, 1), (5, 0, 5), (0, 20, 20), (400, 380, 10_000)])
+def test_paired_proportions_hold_the_estimate_and_stay_in_range(gained, lost, rows):
+    low, high = paired_proportions(gained, lost, rows)
+    assert -1 <= low <= (gained - lost) / rows <= high <= 1
+    wider = paired_proportions(gained, lost, rows, confidence=0.99)
+    assert wider[0] <= low and high <= wider[1]
 
 
 def test_the_same_seed_gives_the_same_interval():

@@ -14,15 +14,15 @@ import pytest
 
 from biasline.layout import TaskPlace
 from biasline.params import Task
+from biasline.registry.aliases import CANDIDATE, CHAMPION, aliased
 from biasline.registry.promote import promote
 from biasline.registry.sync import register, sync
-from biasline.registry.versions import CANDIDATE, CHAMPION, aliased
 from biasline.tracking.publish import find_run
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect
 from tests.servers import free_port, running, tracking_server
 
-LENIENT = Task(base="b", data="d", gates={"floor": 0.0, "better_than_base": False})
+LENIENT = Task(base="b", data="d", gates={"floor": 0.0, "better_than_base": False, "margin": 1.0, "max_latency": 99.0})
 CROWD, STEPS = 6, 200
 OWNER = "mlflow"
 

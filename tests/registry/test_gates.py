@@ -1,56 +1,217 @@
+"""Gates against models made up row by row."""
+
 import numpy as np
 import polars as pl
 import pytest
 
+from biasline.errors import BiaslineError
 from biasline.evaluation import regress
 from biasline.evaluation.classify import class_metrics
-from biasline.params import Gates
-from biasline.registry.gates import judge
+from biasline.params import Task
+from biasline.registry.gates import Shown, judge
 
 
-def candidate(base, tuned):
-    """metrics.json and predictions of a candidate that got `tuned` rows right where the base got `base`, of 100."""
-    rows = {
-        "base_exact": [True] * base + [False] * (100 - base),
-        "tuned_exact": [True] * tuned + [False] * (100 - tuned),
-    }
-    metrics = {"base": {"exact_match": base / 100}, "tuned": {"exact_match": tuned / 100}}
-    return metrics, pl.DataFrame(rows)
+def task(kind="instruction", slices=(), **gates):
+    return Task(kind=kind, base="b", data="d", evaluate={"slices": slices}, gates=gates)
 
 
-def names(verdict):
+def shown(right_rows, base=None, name="version 2 (bbbb)", **columns):
+    """What an instruction model shows that got some of the rows right; the base none, unless said."""
+    tuned = np.asarray(right_rows, dtype=bool)
+    base = np.zeros(len(tuned), dtype=bool) if base is None else np.asarray(base, dtype=bool)
+    texts = {"instruction": ["ask"] * len(tuned), "input": [""] * len(tuned)}
+    rows = pl.DataFrame({**texts, "base_exact": base, "tuned_exact": tuned, **columns})
+    metrics = {"base": {"exact_match": base.mean()}, "tuned": {"exact_match": tuned.mean()}}
+    return Shown(name, metrics, rows, {"quarantine_rate": 0.01, "rows": 300}, {"model.bytes": 30_000.0})
+
+
+def right(count, rows=100):
+    return np.arange(rows) < count
+
+
+def passes(verdict):
     return {gate.name: gate.passed for gate in verdict.gates}
 
 
-def test_floor_and_base_are_two_gates():
-    assert names(judge(Gates(floor=0.5), "exact_match", *candidate(0, 90))) == {
-        "floor": True,
-        "better than the untuned base": True,
-    }
-    assert names(judge(Gates(floor=0.95), "exact_match", *candidate(0, 90)))["floor"] is False
+def named(verdict, name):
+    [gate] = [gate for gate in verdict.gates if gate.name == name]
+    return gate
 
 
-def test_better_than_the_base_must_be_more_than_chance():
-    assert not judge(Gates(floor=0.5), "exact_match", *candidate(60, 61)).passed
-    assert not judge(Gates(floor=0.5), "exact_match", *candidate(90, 60)).passed
-    assert judge(Gates(floor=0.5), "exact_match", *candidate(60, 75)).passed
+def test_without_a_champion_floor_and_base_decide():
+    verdict = judge(task(), shown(right(90)))
+    assert verdict.passed and verdict.standing == ""
+    assert list(passes(verdict)) == [
+        "floor",
+        "better than the untuned base",
+        "size",
+        "latency",
+        "quarantine",
+        "code and parameters in a commit",
+    ]
+    assert not named(judge(task(floor=0.95), shown(right(90))), "floor").passed
 
 
-def test_the_base_gate_can_be_switched_off():
-    assert judge(Gates(floor=0.5, better_than_base=False), "exact_match", *candidate(90, 60)).passed
+@pytest.mark.parametrize(("base", "tuned", "passed"), [(60, 61, False), (90, 60, False), (60, 75, True)])
+def test_better_than_the_base_must_be_more_than_chance(base, tuned, passed):
+    candidate = shown(right(tuned), right(base))
+    assert named(judge(task(), candidate), "better than the untuned base").passed is passed
+    assert judge(task(better_than_base=False), candidate).passed
 
 
 def test_a_verdict_shows_its_numbers():
-    page = judge(Gates(floor=0.95), "exact_match", *candidate(10, 90)).as_markdown()
-    assert "| floor | FAILED | 0.9000 ≥ 0.9500 |" in page
+    verdict = judge(task(floor=0.95), shown(right(90), right(10)))
+    page = verdict.as_markdown()
+    assert "| floor | FAILED | 0.9000 < 0.9500 |" in page
     assert "base 0.1000, tuned 0.9000; difference +0.8000" in page
+    told = verdict.as_data()
+    assert told["gates"][1]["numbers"]["mean"] == 0.8 and told["gates"][1]["numbers"]["rows"] == 100
+
+
+def flipped(correct, gained, lost):
+    """Other answers: so many wrong rows right, so many right rows wrong."""
+    found = np.array(correct)
+    found[np.flatnonzero(~found)[:gained]] = True
+    found[np.flatnonzero(correct)[:lost]] = False
+    return found
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "standing"),
+    [(40, 5, "better"), (10, 10, "not worse"), (0, 0, "not worse"), (5, 40, "worse"), (40, 40, "worse")],
+)
+def test_the_standing_beside_the_champion(gained, lost, standing):
+    """Of 1,000 rows; as many gained as lost, when many, tells nothing: the interval reaches below the margin."""
+    champion = right(800, 1000)
+    rival = shown(champion, name="version 1 (aaaa)")
+    verdict = judge(task(margin=0.015), shown(flipped(champion, gained, lost)), rival)
+    assert verdict.standing == standing
+    gate = named(verdict, "not worse than the champion")
+    assert gate.passed is (standing != "worse") and gate.told.startswith(f"{standing} than version 1 (aaaa)")
+    assert ("Not shown to be worse either" in gate.told) is (gained == lost == 40)
+
+
+def test_few_rows_that_agree_show_nothing():
+    """Twenty equal answers: differences of 16 points would look the same."""
+    verdict = judge(task(), shown(right(15, 20)), shown(right(15, 20)))
+    assert verdict.standing == "worse" and "±0.161 apart; more test rows" in verdict.as_markdown()
+
+
+def test_margins_do_not_creep():
+    """Each a little worse than the one before, as the margin allows; so the best so far counts too."""
+    best = right(950, 1000)
+    champion, candidate = flipped(best, 0, 20), flipped(best, 0, 40)
+    beside = shown(candidate), shown(champion, name="version 8"), shown(best, name="version 3")
+    verdict = judge(task(margin=0.035), *beside)
+    assert passes(verdict)["not worse than the champion"]
+    assert not passes(verdict)["not worse than the best champion so far"] and not verdict.passed
+    assert "worse than version 3" in verdict.as_markdown()
+
+
+def test_a_slice_that_falls_is_refused_though_the_mean_rises():
+    skill = np.array(["sum"] * 900 + ["rare"] * 100)
+    champion = flipped(right(1000, 1000), 0, 300)
+    better = champion | (skill == "sum")
+    better[skill == "rare"] = np.arange(100) < 60
+    sides = shown(better, skill=skill), shown(champion, skill=skill)
+    verdict = judge(task(slices=["skill"]), *sides)
+    assert verdict.standing == "better" and not verdict.passed
+    gate = named(verdict, "no slice fell")
+    assert not gate.passed and gate.told.startswith("skill = rare: -0.4000 [")
+    assert gate.numbers["fallen"] == 1
+    assert judge(task(slices=["skill"], slice_drop=0.5), *sides).passed
+
+
+def test_chance_in_many_small_slices_is_no_fall():
+    generator = np.random.default_rng(0)
+    skill = generator.integers(0, 40, 800).astype(str)
+    refused = 0
+    for _ in range(20):
+        one, other = generator.random((2, 800)) < 0.9
+        verdict = judge(task(slices=["skill"], margin=1), shown(one, skill=skill), shown(other, skill=skill))
+        refused += not named(verdict, "no slice fell").passed
+    assert refused <= 2
+
+
+def test_a_slice_that_the_candidate_has_not_is_told():
+    with pytest.raises(BiaslineError, match="no column 'skill' → mend evaluate.slices"):
+        judge(task(slices=["skill"]), shown(right(90)), shown(right(90)))
+
+
+def test_what_a_model_costs():
+    dear = Shown("v", *_parts(), {"quarantine_rate": 0.3, "rows": 10}, {"model.bytes": 2e9} | times(10.0, 30.0))
+    verdict = judge(task(), dear)
+    assert [name for name, passed in passes(verdict).items() if not passed] == ["size", "latency", "quarantine"]
+    assert named(verdict, "latency").told == "30.0 ms a row, the base 10.0 ms: 3.00 times, at most 2"
+    assert judge(task(max_bytes=10**10, max_latency=4, max_quarantine=0.5), dear).passed
+
+
+def times(base, tuned):
+    return {"base.latency_ms": base, "tuned.latency_ms": tuned}
+
+
+def _parts():
+    candidate = shown(right(90))
+    return candidate.metrics, candidate.predictions
+
+
+def test_what_was_never_measured_is_a_warning():
+    gate = named(judge(task(), Shown("v", *_parts())), "latency")
+    assert gate.passed and gate.warning and gate.word == "warning"
+
+
+@pytest.mark.parametrize(("rule", "word"), [("allow", None), ("warn", "warning"), ("deny", "FAILED")])
+def test_code_that_no_commit_has(rule, word):
+    loose = Shown("v", *_parts(), uncommitted="src/biasline/params.py")
+    for candidate, changed in ((loose, ()), (shown(right(90)), ["params.yaml"])):
+        found = judge(task(uncommitted=rule), candidate, changed=changed).gates
+        assert [gate.word for gate in found if gate.name.startswith("code and")] == ([word] if word else [])
+    assert "no commit: src/biasline/params.py" in judge(task(), loose).as_markdown()
+    assert named(judge(task(uncommitted="deny"), shown(right(90))), "code and parameters in a commit").passed
+
+
+OWN = """
+def no_empty_answer(candidate, champion):
+    \"\"\"answers are never empty\"\"\"
+    empty = (candidate["predictions"]["tuned"] == "").sum()
+    return empty == 0, f"{empty} are"
+
+
+def champion_is_known(candidate, champion):
+    return champion is None or champion["costs"]["model.bytes"] > 0
+"""
+
+
+def test_a_gate_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gates.py").write_text(OWN)
+    good, bad = (shown(right(90), tuned=[answer] * 100) for answer in ("yes", ""))
+    verdict = judge(task(own="gates.py"), bad, good)
+    assert not verdict.passed and passes(verdict)["champion_is_known"]
+    assert named(verdict, "no_empty_answer").told == "answers are never empty. 100 are"
+    assert judge(task(own="gates.py"), good).passed
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("return None", "None is no answer → return True or False"),
+        ("return 1 / 0", "ZeroDivisionError: division by zero"),
+        ("return 1.0", "1.0 is no answer"),
+    ],
+)
+def test_a_gate_of_ones_own_that_does_not_run(tmp_path, monkeypatch, body, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gates.py").write_text(f"def mine(candidate, champion):\n    {body}\n")
+    with pytest.raises(BiaslineError, match=f"gates.py: mine: {told}"):
+        judge(task(own="gates.py"), shown(right(90)))
 
 
 def test_token_accuracy_is_compared_row_by_row_where_it_is_known():
     frame = pl.DataFrame({"tokens": [4, 2, None], "base_hits": [1, 0, None], "tuned_hits": [4, 1, None]})
     metrics = {"base": {"token_accuracy": 0.2}, "tuned": {"token_accuracy": 0.8}}
-    verdict = judge(Gates(floor=0.5), "token_accuracy", metrics, frame)
-    assert verdict.passed
+    verdict = judge(task(metric="token_accuracy", floor=0.5), Shown("v", metrics, frame))
+    assert named(verdict, "better than the untuned base").passed
     assert "difference +0.6250" in verdict.gates[1].told
     assert "over 2 rows" in verdict.gates[1].told
 
@@ -60,7 +221,8 @@ def labelled(right, rows=200):
     rare = rows // 10
     label = ["rare"] * rare + ["often"] * (rows - rare)
     tuned = ["rare"] * right + ["often"] * (rows - right)
-    frame = pl.DataFrame({"label": label, "base": ["often"] * rows, "tuned": tuned})
+    texts = {"text": ["a"] * rows, "text_pair": [""] * rows}
+    frame = pl.DataFrame({**texts, "label": label, "base": ["often"] * rows, "tuned": tuned})
     frame = frame.with_columns((pl.col(who) == pl.col("label")).alias(f"{who}_exact") for who in ("base", "tuned"))
     values = {"base": class_metrics(label, ["often"] * rows, ["often", "rare"])}
     values["tuned"] = class_metrics(label, tuned, ["often", "rare"])
@@ -69,11 +231,14 @@ def labelled(right, rows=200):
 
 @pytest.mark.parametrize("metric", ["mcc", "f1", "f1_macro"])
 def test_a_benchmarks_own_metric_is_compared_on_the_same_rows(metric):
-    good = judge(Gates(floor=0.1), metric, *labelled(right=15))
+    good = judge(task("classification", metric=metric, floor=0.1), Shown("v", *labelled(right=15)))
     assert good.passed
     gain = labelled(15)[0]["tuned"][metric] - labelled(15)[0]["base"][metric]
     assert f"difference {gain:+.4f}" in good.gates[1].told and "over 200 rows" in good.gates[1].told
-    assert not judge(Gates(floor=0.0), metric, *labelled(right=0)).passed
+    assert not judge(task("classification", metric=metric, floor=0.0), Shown("v", *labelled(right=0))).passed
+    rival = Shown("w", *labelled(right=9))
+    assert judge(task("classification", metric=metric, floor=0.1), Shown("v", *labelled(right=15)), rival).passed
+    assert not judge(task("classification", metric=metric, floor=0.1), rival, Shown("v", *labelled(right=15))).passed
 
 
 @pytest.mark.parametrize(("scale", "passed"), [(1.0, True), (0.002, False)])
@@ -84,6 +249,22 @@ def test_scores_that_hardly_differ_are_refused_however_well_they_correlate(scale
     given = mean + scale * (score - score.mean()) + 0.1 * scale * generator.normal(size=200) + 0.06 * (scale < 1)
     frame = regress.predictions(pl.DataFrame({"score": [str(value) for value in score]}), given, mean)
     metrics = {who: regress.score_metrics(score, frame[who].to_numpy()) for who in ("base", "tuned")}
-    verdict = judge(Gates(floor=0.5), "pearson", metrics, frame)
-    assert names(verdict)["better than the untuned base"] and verdict.passed is passed
+    verdict = judge(task("regression"), Shown("v", metrics, frame))
+    assert passes(verdict)["better than the untuned base"] and verdict.passed is passed
     assert verdict.gates[2].name == "nearer than the training rows' mean" and verdict.gates[2].passed is passed
+
+
+def test_a_regression_must_stay_as_near_as_the_champion():
+    """The same order, other units: the correlation says that nothing has changed."""
+    generator = np.random.default_rng(0)
+    score = generator.normal(3.0, 1.0, 300)
+    given = score + 0.3 * generator.normal(size=300)
+    sides = []
+    for answers in (given + 2.0, given):
+        texts = pl.DataFrame({"text": ["a"] * 300, "text_pair": [""] * 300, "score": [str(value) for value in score]})
+        frame = regress.predictions(texts, answers, float(score.mean()))
+        metrics = {who: regress.score_metrics(score, frame[who].to_numpy()) for who in ("base", "tuned")}
+        sides.append(Shown("v", metrics, frame))
+    verdict = judge(task("regression"), *sides)
+    assert passes(verdict)["not worse than the champion"] and not passes(verdict)["as near as the champion"]
+    assert judge(task("regression"), sides[1], sides[1]).passed

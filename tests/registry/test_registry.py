@@ -12,14 +12,15 @@ from biasline.cli import app
 from biasline.errors import BiaslineError
 from biasline.params import Task
 from biasline.registry import ledger
+from biasline.registry.aliases import CANDIDATE, CHAMPION, PREVIOUS, aliased
 from biasline.registry.promote import nominate, promote, rollback
 from biasline.registry.sync import register, sync
-from biasline.registry.versions import CANDIDATE, CHAMPION, PREVIOUS, aliased, find_version
+from biasline.registry.versions import find_version
 from biasline.tracking.publish import publish
 from biasline.tracking.record import Record, record_of_workspace
 from biasline.tracking.store import connect
 
-LENIENT = Task(base="b", data="d", gates={"floor": 0.0, "better_than_base": False})
+LENIENT = Task(base="b", data="d", gates={"floor": 0.0, "better_than_base": False, "margin": 1.0, "max_latency": 99.0})
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ def test_a_base_that_was_pinned_anew_is_another_base(registered, trained, worksp
 
 PICTURE = """
 import json
-from biasline.registry.versions import aliased
+from biasline.registry.aliases import aliased
 from biasline.tracking.store import connect
 client = connect()
 runs = {}
@@ -342,7 +343,7 @@ def test_the_command_line_tells_dry_runs_and_rollbacks(registered, workspace):
     client, record = registered
     text = (workspace / "params.yaml").read_text()
     params = json.loads(text)
-    params["tasks"]["small"]["gates"] = {"floor": 0.0, "better_than_base": False}
+    params["tasks"]["small"]["gates"] = {"floor": 0.0, "better_than_base": False, "margin": 1.0, "max_latency": 99.0}
     (workspace / "params.yaml").write_text(json.dumps(params))
     version = aliased(client, "small", CANDIDATE).version
 

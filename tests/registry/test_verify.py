@@ -5,14 +5,14 @@ from typer.testing import CliRunner
 
 from biasline.cli import app
 from biasline.params import Task
+from biasline.registry.aliases import CHAMPION
 from biasline.registry.promote import promote
 from biasline.registry.sync import register
 from biasline.registry.verify import verify
-from biasline.registry.versions import CHAMPION
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect
 
-LENIENT = Task(base="b", data="d", gates={"floor": 0.0, "better_than_base": False})
+LENIENT = Task(base="b", data="d", gates={"floor": 0.0, "better_than_base": False, "margin": 1.0, "max_latency": 99.0})
 
 
 @pytest.fixture
@@ -66,7 +66,17 @@ def test_aliases_that_the_ledger_does_not_know_and_the_other_way_round(promoted,
     assert verify(promoted, "small")[1][0].startswith("champion: missing; the ledger says")
     promoted.set_registered_model_alias("biasline-small", CHAMPION, "1")
     trained[1].ledger.unlink()
-    assert "of which the ledger knows nothing" in verify(promoted, "small")[1][0]
+    wrong = verify(promoted, "small")[1]
+    assert "another checkout moved the champion (promoted" in wrong[0] and "`git pull`" in wrong[0]
+    assert "of which the ledger knows nothing" in wrong[1]
+
+
+@pytest.mark.parametrize("name", ["predict.py", "model.py"])
+def test_code_that_was_changed_in_the_package_is_found(promoted, workspace, name):
+    for path in (workspace / "mlartifacts").rglob(name):
+        path.write_text(path.read_text() + "# harmless\n")
+    _, wrong = verify(promoted, "small")
+    assert len(wrong) == 2 and all("the code beside them is not what was registered" in line for line in wrong)
 
 
 def test_nothing_decided_is_nothing_wrong(workspace):

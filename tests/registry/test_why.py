@@ -14,7 +14,7 @@ from biasline.registry.why import as_markdown, why
 from biasline.tracking.record import Record, record_of_workspace
 from biasline.tracking.store import connect
 
-LENIENT = Task(base="b", data="d", gates={"floor": 0.0, "better_than_base": False})
+LENIENT = Task(base="b", data="d", gates={"floor": 0.0, "better_than_base": False, "margin": 1.0, "max_latency": 99.0})
 STRICT = Task(base="b", data="d", gates={"floor": 1.0})
 
 

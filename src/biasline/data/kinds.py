@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -86,3 +89,8 @@ KINDS = {
         aliases={**_TEXTS, "score": ("score", "similarity", "rating", "stars", "grade", "label", "target")},
     ),
 }
+
+
+def asked_of(rows: "pl.DataFrame", kind: str) -> list[dict[str, Any]]:
+    """Rows as a caller would ask them: what the model is given, and nothing else."""
+    return rows.select(name for name in KINDS[kind].given if name in rows.columns).to_dicts()

@@ -42,10 +42,6 @@ from biasline.tokens.mask import Encoder
 from biasline.tokens.sets import dialogues_of, read_summary, read_token_set
 from biasline.training.methods import apply_tuned
 
-# Metrics and columns of predictions that a project's own scores must not be called.
-_OWN_NAMES = ("exact", "exact_match", "rouge_l", "bleu", "chrf", "response_perplexity", "token_accuracy", "empty_rate")
-_OWN_NAMES += ("never_ending_rate", "nll", "hits", "error")
-
 
 @dataclass(frozen=True)
 class _Compared:
@@ -167,7 +163,7 @@ def _compare_answers(task: Task, place: TaskPlace, pin: Pin, folder: Path, test:
     prompts = encoder.prompts(dialogues_of(test, answered=False))
     references, token_set = test["output"].to_list(), read_token_set(place, "test")
     settings = task.evaluate
-    own = OwnScores(Path(settings.metrics), _OWN_NAMES) if settings.metrics else None
+    own = OwnScores(Path(settings.metrics)) if settings.metrics else None
     timed = {}
 
     with progress("answers", 2 * test.height) as shown:
@@ -184,7 +180,7 @@ def _compare_answers(task: Task, place: TaskPlace, pin: Pin, folder: Path, test:
             )
             pad = model.config.pad_token_id
             timed[who] = latency_ms(model, token_set.select(range(min(len(token_set), TIMED))).to_list(), pad)
-            likelihood = score_likelihood(model, token_set, pad, settings.batch_size)
+            likelihood = score_likelihood(model, token_set[:], pad, settings.batch_size)
             scores = own(test.rows(named=True), [answer.text for answer in answers]) if own else {}
             return Scored(answers, references, *likelihood, scores)
 

@@ -13,6 +13,9 @@ from biasline.errors import BiaslineError, first_line, shown
 
 # Han characters of the basic plane: text that has no spaces between words.
 _HAN = ("\u4e00", "\u9fff")
+# Metrics and columns of predictions, which a project's own scores must not be called.
+_TAKEN = ("exact", "exact_match", "rouge_l", "bleu", "chrf", "response_perplexity", "token_accuracy", "empty_rate")
+_TAKEN += ("never_ending_rate", "nll", "hits", "error")
 
 
 def tokenizer_for(references: Sequence[str]) -> str:
@@ -56,16 +59,13 @@ class OwnScores:
     Each takes one row as a dict (its columns, and the model's text as `answer`) and gives a number, the higher the
     better; its name is the metric's.
 
-    Args:
-        taken: names that metrics have already.
-
     Errors: `BiaslineError` where the file does not run, or a function has the name of another metric.
     """
 
-    def __init__(self, path: Path, taken: Sequence[str]) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
         self._functions = own_functions(path, "evaluate.metrics")
-        if clash := set(self._functions) & set(taken):
+        if clash := set(self._functions) & set(_TAKEN):
             raise BiaslineError(f"{shown(path)}: {min(clash)} is a metric already", "call the function something else")
 
     def __call__(self, rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -80,10 +80,9 @@ class Scored:
 
 
 def score_likelihood(
-    model: Any, token_set: Any, pad: int, batch_size: int
+    model: Any, columns: Mapping[str, list[Any]], pad: int, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per row of a token set: summed NLL, number of supervised tokens, and how many were the likeliest."""
-    columns = token_set[:]
+    """Per row of a token set, given by its columns: summed NLL, supervised tokens, and how many were the likeliest."""
     count = len(columns["row"])
     nll, tokens, hits = np.zeros(count), np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
     order = sorted(range(count), key=lambda index: (len(columns["input_ids"][index]), index))

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from biasline.errors import BiaslineError
-from biasline.registry.versions import aliased, model_name, package_files
+from biasline.registry.aliases import aliased
+from biasline.registry.package import package_files
+from biasline.registry.versions import model_name
 from biasline.tracking.store import connect
 
 if TYPE_CHECKING:

@@ -1,11 +1,17 @@
 """Gates: what a candidate must show, each with its numbers."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 
-from biasline.errors import BiaslineError
+from biasline.custom import own_functions
+from biasline.data.kinds import KINDS
+from biasline.errors import BiaslineError, first_line, shown
+from biasline.evaluation.scoring import LENGTH, with_lengths
 from biasline.evaluation.statistics import (
     CONFIDENCE,
     bootstrap_interval,
@@ -14,25 +20,63 @@ from biasline.evaluation.statistics import (
     paired_interval,
     row_scores,
 )
-from biasline.params import Gates
+from biasline.params import Task
 
-_OF_SCORES = ("pearson", "spearman")
+BETTER, NOT_WORSE, WORSE = "better", "not worse", "worse"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a model showed on a test set, and what it costs.
+
+    Attributes:
+        name: what people call it: `version 3 (1a2b3c4d)`.
+        metrics: its metrics.json.
+        predictions: the test rows with its answers, as evaluation leaves them.
+        quality: the quality.json of its data.
+        costs: `model.bytes`, `base.latency_ms` and `tuned.latency_ms`, as far as they are known.
+        uncommitted: what was in no commit when it was made.
+    """
+
+    name: str
+    metrics: dict[str, Any]
+    predictions: pl.DataFrame
+    quality: dict[str, Any] = field(default_factory=dict)
+    costs: dict[str, float] = field(default_factory=dict)
+    uncommitted: str = ""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One demand, whether it is met, and the numbers that say so."""
+    """One demand, whether it is met, and the numbers that say so.
+
+    Attributes:
+        told: the numbers in words.
+        warning: it lets the candidate pass, but someone should look.
+    """
 
     name: str
     passed: bool
     told: str
+    numbers: dict[str, float] = field(default_factory=dict)
+    warning: bool = False
+
+    @property
+    def word(self) -> str:
+        return "FAILED" if not self.passed else "warning" if self.warning else "passed"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """All gates of one candidate."""
+    """All gates of one candidate.
+
+    Attributes:
+        metric: the one that decides.
+        standing: beside the champion: better, not worse, or worse; empty where there is none.
+    """
 
     metric: str
+    standing: str
     gates: tuple[Gate, ...]
 
     @property
@@ -43,48 +87,235 @@ class Verdict:
         return {"passed": self.passed, **asdict(self)}
 
     def as_markdown(self) -> str:
+        """A table that a pull request shows."""
         lines = [f"| gate on {self.metric} | | numbers |", "|---|---|---|"]
-        lines += [f"| {gate.name} | {'passed' if gate.passed else 'FAILED'} | {gate.told} |" for gate in self.gates]
-        return "\n".join(lines)
+        cells = ([gate.name, gate.word, gate.told] for gate in self.gates)
+        return "\n".join(lines + [f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in cells])
 
 
-def judge(gates: Gates, metric: str, metrics: dict[str, Any], predictions: pl.DataFrame) -> Verdict:
+class _Difference(NamedTuple):
+    """A candidate's metric less another model's on the same rows, with its interval at `CONFIDENCE`."""
+
+    mean: float
+    low: float
+    high: float
+    rows: int
+
+    @property
+    def told(self) -> str:
+        return (
+            f"difference {self.mean:+.4f}, {CONFIDENCE:.0%} paired interval [{self.low:+.4f}, {self.high:+.4f}] over "
+            f"{self.rows} rows"
+        )
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        return {name: round(value, 6) for name, value in self._asdict().items()}
+
+
+def judge(
+    task: Task,
+    candidate: Shown,
+    champion: Shown | None = None,
+    best: Shown | None = None,
+    changed: Sequence[str] = (),
+) -> Verdict:
     """Hold a candidate against the gates.
 
     Args:
-        gates: the task's thresholds.
-        metric: the metric that decides, see `Task.metric`.
-        metrics: its metrics.json.
-        predictions: its test rows, as evaluation left them.
+        task: thresholds, the metric that decides, and the slices.
+        candidate: what is judged.
+        champion: what is in use, on the candidate's test rows.
+        best: the best champion so far, on the same rows, where that is another.
+        changed: code and parameters that are in no commit now.
+
+    Errors: `BiaslineError` where the candidate was not evaluated by the metric or has no column of a slice, and where a
+    gate of the project's own does not run.
     """
+    metric, metrics = task.metric, candidate.metrics
     if metric not in metrics["tuned"]:
         raise BiaslineError(
             f"the candidate was not evaluated by {metric}; it has: {', '.join(metrics['tuned'])}",
             "mend gates.metric, or run the pipeline again",
         )
-    value, base = metrics["tuned"][metric], metrics["base"][metric]
-    found = [Gate("floor", value >= gates.floor, f"{value:.4f} ≥ {gates.floor:.4f}")]
-    if gates.better_than_base:
-        # Rows that tokenization left out have no likelihood, of neither model.
-        rows = predictions.filter(pl.col("tokens").is_not_null()) if metric == "token_accuracy" else predictions
-        mean, low, high = _gain(metric, metrics, rows)
-        told = (
-            f"base {base:.4f}, tuned {value:.4f}; difference {mean:+.4f}, {CONFIDENCE:.0%} paired interval "
-            f"[{low:+.4f}, {high:+.4f}] over {rows.height} rows"
+    gates, standing = [_floor(task, candidate)], ""
+    if task.gates.better_than_base:
+        gates += _better_than_base(task, candidate)
+    if champion is not None:
+        standing, found = _not_worse(task, candidate, champion, "champion")
+        gates += found
+        if best is not None:
+            gates += _not_worse(task, candidate, best, "best champion so far")[1]
+        gates.append(_slices(task, candidate, champion))
+    gates += [_size(task, candidate), _latency(task, candidate), _quarantine(task, candidate)]
+    if task.gates.uncommitted != "allow":
+        gates.append(_committed(task, candidate, changed))
+    if task.gates.own:
+        gates += _own(Path(task.gates.own), candidate, champion)
+    return Verdict(metric, standing, tuple(gates))
+
+
+def _floor(task: Task, candidate: Shown) -> Gate:
+    value, floor = candidate.metrics["tuned"][task.metric], task.gates.floor
+    passed = value >= floor
+    sign = "≥" if passed else "<"
+    return Gate("floor", passed, f"{value:.4f} {sign} {floor:.4f}", {"value": value, "floor": floor})
+
+
+def _better_than_base(task: Task, candidate: Shown) -> Iterator[Gate]:
+    base, tuned = (candidate.metrics[who][task.metric] for who in ("base", "tuned"))
+    frame = _with_token_accuracy(candidate.predictions)
+    found = _difference(task.metric, frame, candidate.metrics)
+    told = f"base {base:.4f}, tuned {tuned:.4f}; {found.told}"
+    yield Gate("better than the untuned base", found.low > 0, told, found.numbers)
+    if task.kind == "regression":
+        # A correlation says nothing about being near: answers that hardly differ may have a high one.
+        near = _explained(frame)
+        yield Gate("nearer than the training rows' mean", near.low > 0, f"R² {near.told}", near.numbers)
+
+
+def _not_worse(task: Task, candidate: Shown, other: Shown, who: str) -> tuple[str, list[Gate]]:
+    """Standing beside another model, and the gates that hold the two against each other."""
+    margin, frame = task.gates.margin, _beside(candidate, other)
+    found = _difference(task.metric, frame, candidate.metrics)
+    standing = BETTER if found.low > 0 else NOT_WORSE if found.low > -margin else WORSE
+    told = f"{standing} than {other.name}: {found.told}; margin {margin:g}"
+    if standing == WORSE and found.high >= 0:
+        told += (
+            f". Not shown to be worse either: these rows tell differences of about ±{(found.high - found.low) / 2:.3f} "
+            "apart; more test rows, or a wider margin"
         )
-        found.append(Gate("better than the untuned base", low > 0, told))
-        if metric in _OF_SCORES:
-            # A correlation says nothing about being near: answers that hardly differ may have a high one.
-            mean, low, high = paired_interval(*(row_scores(rows, who) for who in ("tuned", "base")))
-            told = f"squared error less by {mean:.4g}, {CONFIDENCE:.0%} paired interval [{low:.4g}, {high:.4g}]"
-            found.append(Gate("nearer than the training rows' mean", low > 0, told))
-    return Verdict(metric, tuple(found))
+    gates = [Gate(f"not worse than the {who}", standing != WORSE, told, {**found.numbers, "margin": margin})]
+    if task.kind == "regression":
+        near = _explained(frame)
+        told = f"R² {near.told}; margin {margin:g}"
+        gates.append(Gate(f"as near as the {who}", near.low > -margin, told, {**near.numbers, "margin": margin}))
+    return standing, gates
 
 
-def _gain(metric: str, metrics: dict[str, Any], predictions: pl.DataFrame) -> tuple[float, float, float]:
-    """Tuned less base, on the same rows, with its interval."""
-    if is_per_row(predictions, metric):
-        return paired_interval(*(row_scores(predictions, who, metric) for who in ("tuned", "base")))
+def _slices(task: Task, candidate: Shown, champion: Shown) -> Gate:
+    """Whether a slice fell: beyond chance, however many slices are looked at (Bonferroni), and by more than allowed."""
+    kind, allowed = KINDS[task.kind], task.gates.slice_drop
+    frame = with_lengths(_beside(candidate, champion), kind.prompt)
+    names = tuple(dict.fromkeys((*task.evaluate.slices, LENGTH)))
+    if absent := [name for name in names if name not in frame.columns]:
+        raise BiaslineError(
+            f"evaluate.slices: the candidate's test rows have no column {absent[0]!r}",
+            "mend evaluate.slices, or run the pipeline again",
+        )
+    tuned, other = _row_values(task, frame)
+    parts = [(name, value, frame[name] == value) for name in names for value in frame[name].unique().sort()]
+    confidence = 1 - (1 - CONFIDENCE) / len(parts)
+    falls = []
+    for name, value, chosen in parts:
+        rows = chosen.fill_null(False).to_numpy()
+        if rows.any():
+            mean, low, high = paired_interval(tuned[rows], other[rows], confidence=confidence)
+            falls.append(
+                (mean, high, f"{name} = {value}: {mean:+.4f} [{low:+.4f}, {high:+.4f}] over {rows.sum()} rows")
+            )
+    fallen = sorted(fall for fall in falls if fall[1] < 0 and fall[0] < -allowed)
+    worst = min(falls)
+    told = "; ".join(fall[2] for fall in fallen) if fallen else f"lowest of {len(falls)}: {worst[2]}"
+    numbers = {"slices": len(falls), "fallen": len(fallen), "lowest": round(worst[0], 6), "allowed": allowed}
+    return Gate("no slice fell", not fallen, f"{told}; allowed {-allowed:+g}", numbers)
+
+
+def _size(task: Task, candidate: Shown) -> Gate:
+    limit = task.gates.max_bytes
+    size = candidate.costs.get("model.bytes")
+    if size is None:
+        return Gate("size", True, "not known", warning=True)
+    return Gate("size", size <= limit, f"{size:,.0f} bytes, at most {limit:,}", {"bytes": size, "limit": limit})
+
+
+def _latency(task: Task, candidate: Shown) -> Gate:
+    limit = task.gates.max_latency
+    base, tuned = (candidate.costs.get(f"{who}.latency_ms") for who in ("base", "tuned"))
+    if not base or tuned is None:
+        return Gate("latency", True, "not measured on any machine that reports here", warning=True)
+    told = f"{tuned:.1f} ms a row, the base {base:.1f} ms: {tuned / base:.2f} times, at most {limit:g}"
+    return Gate("latency", tuned <= limit * base, told, {"base_ms": base, "tuned_ms": tuned, "limit": limit})
+
+
+def _quarantine(task: Task, candidate: Shown) -> Gate:
+    limit = task.gates.max_quarantine
+    rate = candidate.quality.get("quarantine_rate")
+    if rate is None:
+        return Gate("quarantine", True, "not known", warning=True)
+    told = f"{rate:.2%} of {candidate.quality['rows']:,} rows, at most {limit:.0%}"
+    return Gate("quarantine", rate <= limit, told, {"rate": rate, "limit": limit})
+
+
+def _committed(task: Task, candidate: Shown, changed: Sequence[str]) -> Gate:
+    told = []
+    if candidate.uncommitted:
+        told.append(f"made with changes that were in no commit: {candidate.uncommitted}")
+    if changed:
+        told.append(f"in no commit now: {', '.join(changed)}")
+    passed = not told or task.gates.uncommitted == "warn"
+    return Gate("code and parameters in a commit", passed, "; ".join(told) or "all", warning=bool(told))
+
+
+def _own(path: Path, candidate: Shown, champion: Shown | None) -> Iterator[Gate]:
+    """The project's own gates; each is asked whether the candidate passes."""
+    given = [None if one is None else dict(vars(one)) for one in (candidate, champion)]
+    for name, function in own_functions(path, "gates.own").items():
+        where = f"{shown(path)}: {name}"
+        try:
+            answer = function(*given)
+        except Exception as error:  # whatever the user's code raises
+            raise BiaslineError(f"{where}: {type(error).__name__}: {first_line(error)}", "mend the function") from None
+        passed, told = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, "")
+        if not isinstance(passed, (bool, np.bool_)) or not isinstance(told, str):
+            raise BiaslineError(f"{where}: {answer!r} is no answer", "return True or False, or that and a text")
+        demand = first_line(function.__doc__.strip()) if function.__doc__ else ""
+        yield Gate(name, bool(passed), ". ".join(part for part in (demand, told) if part) or "no words")
+
+
+def _beside(candidate: Shown, other: Shown) -> pl.DataFrame:
+    """The candidate's predictions with the other model's in the place of the base's; both are of the same rows."""
+    mine, theirs = _with_token_accuracy(candidate.predictions), _with_token_accuracy(other.predictions)
+    given = {name: "base" + name.removeprefix("tuned") for name in theirs.columns if name.split("_")[0] == "tuned"}
+    return mine.with_columns(theirs[name].alias(alias) for name, alias in given.items())
+
+
+def _with_token_accuracy(predictions: pl.DataFrame) -> pl.DataFrame:
+    """With the share of each row's tokens that were the likeliest, null where tokenization left the row out."""
+    return predictions.with_columns(
+        (pl.col(f"{who}_hits") / pl.col("tokens")).alias(f"{who}_token_accuracy")
+        for who in ("base", "tuned")
+        if f"{who}_hits" in predictions.columns
+    )
+
+
+def _difference(metric: str, frame: pl.DataFrame, metrics: dict[str, Any]) -> _Difference:
+    """Of the columns `tuned…` less `base…`."""
+    if is_per_row(frame, metric):
+        if f"tuned_{metric}" in frame.columns:
+            frame = frame.drop_nulls([f"tuned_{metric}", f"base_{metric}"])
+        rows = (row_scores(frame, who, metric) for who in ("tuned", "base"))
+        return _Difference(*paired_interval(*rows), frame.height)
     positive = metrics.get("positive_label", "")
-    tuned, base = (metric_of(predictions, who, metric, positive) for who in ("tuned", "base"))
-    return bootstrap_interval(lambda rows: tuned(rows) - base(rows), predictions.height)
+    tuned, base = (metric_of(frame, who, metric, positive) for who in ("tuned", "base"))
+    return _Difference(*bootstrap_interval(lambda rows: tuned(rows) - base(rows), frame.height), frame.height)
+
+
+def _explained(frame: pl.DataFrame) -> _Difference:
+    """How much more of the scores' variance is explained, R² of `tuned` less that of `base`."""
+    return _Difference(*paired_interval(*_in_variance(frame)), frame.height)
+
+
+def _in_variance(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Less the squared errors of `tuned` and `base`, (rows,) each, in units of the scores' variance."""
+    variance = max(float(frame["score"].cast(pl.Float64).var(ddof=0) or 0.0), 1e-12)
+    return row_scores(frame, "tuned") / variance, row_scores(frame, "base") / variance
+
+
+def _row_values(task: Task, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Values of rows, (rows,) of `tuned` and `base`: the metric's, or whether they are right; less a score's error."""
+    if task.kind == "regression":
+        return _in_variance(frame)
+    metric = task.metric if is_per_row(frame, task.metric) else ""
+    tuned, base = (np.nan_to_num(row_scores(frame, who, metric)) for who in ("tuned", "base"))
+    return tuned, base

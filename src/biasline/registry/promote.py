@@ -1,32 +1,21 @@
-"""Decisions: nominate a candidate, promote it to champion, take that back; aliases put right from the ledger."""
+"""Decisions: nominate a candidate, promote it to champion, take that back. The ledger first, then the store."""
 
-import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
 from filelock import FileLock
 
 from biasline.errors import BiaslineError
-from biasline.jsonfile import load_json
 from biasline.layout import TaskPlace, local_state
 from biasline.params import Task
 from biasline.registry import ledger
-from biasline.registry.gates import Verdict, judge
-from biasline.registry.versions import (
-    CANDIDATE,
-    CHAMPION,
-    PREVIOUS,
-    aliased,
-    find_version,
-    metrics_sha256,
-    model_name,
-    named_version,
-    point,
-)
-from biasline.tracking.lineage import lineage
-from biasline.tracking.record import note_candidate, noted_candidate, pending_candidate
+from biasline.registry.aliases import CANDIDATE, CHAMPION, aliased, point, settle
+from biasline.registry.evidence import on_rows_of, shown_by
+from biasline.registry.gates import Shown, Verdict, judge
+from biasline.registry.versions import judged_version, model_name, named_version, versions_of
+from biasline.tracking.lineage import MAKING, changed, lineage
+from biasline.tracking.record import note_candidate, pending_candidate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,13 +42,14 @@ class Decision:
 def promote(client: "MlflowClient", task: str, params: Task, by: str, reason: str, dry_run: bool = False) -> Decision:
     """Judge the candidate of a task and, where every gate passes, make it champion. Either way the ledger tells.
 
-    The ledger's line comes first and the aliases after it: a crash in between leaves a decision that
-    `restore_aliases` finishes.
+    The ledger's line comes first and the aliases after it: a crash in between leaves a decision that the next command
+    finishes.
 
     Args:
         dry_run: judge only; neither ledger nor aliases change.
 
-    Errors: `BiaslineError` where there is no candidate, or its run has no evaluation.
+    Errors: `BiaslineError` where there is no candidate, or its run has no evaluation; `Elsewhere` where another
+    checkout moved the champion first.
     """
     with _decisions(task):
         if pending_candidate(task):
@@ -68,7 +58,7 @@ def promote(client: "MlflowClient", task: str, params: Task, by: str, reason: st
                 f"biasline sync {task}",
             )
         if not dry_run:
-            restore_aliases(client, task)
+            settle(client, task)
         candidate = aliased(client, task, CANDIDATE)
         if candidate is None:
             raise BiaslineError(
@@ -79,8 +69,8 @@ def promote(client: "MlflowClient", task: str, params: Task, by: str, reason: st
         champion = aliased(client, task, CHAMPION)
         if champion is not None and champion.version == candidate.version:
             return Decision(candidate.version, fingerprint, None, True)
-        metrics, predictions = _evaluation(client, candidate)
-        verdict = judge(params.gates, params.metric, metrics, predictions)
+        shown = shown_by(client, candidate)
+        verdict = _verdict(client, task, params, shown, champion)
         if dry_run:
             return Decision(candidate.version, fingerprint, verdict, False)
         run = client.get_run(candidate.run_id)
@@ -94,15 +84,16 @@ def promote(client: "MlflowClient", task: str, params: Task, by: str, reason: st
             package=candidate.tags.get("biasline.package"),
             previous=champion.tags["biasline.fingerprint"] if champion is not None else None,
             verdict=verdict.as_data(),
-            test_sha256=metrics["test_sha256"],
+            metric=params.metric,
+            value=shown.metrics["tuned"][params.metric],
+            test_sha256=shown.metrics["test_sha256"],
             data_sha256=run.data.tags.get("data.sha256"),
             base_digest=run.data.tags.get("base.digest"),
             delta_sha256=candidate.tags.get("biasline.delta_sha256"),
             git={key: run.data.tags[key] for key in ("git.commit", "git.dirty") if key in run.data.tags},
             decided_at_commit=lineage().get("git.commit"),
         )
-        if verdict.passed:
-            restore_aliases(client, task)
+        settle(client, task)
         return Decision(candidate.version, fingerprint, verdict, verdict.passed)
 
 
@@ -114,15 +105,16 @@ def rollback(client: "MlflowClient", task: str, by: str, reason: str) -> "tuple[
     Errors: `BiaslineError` where no champion came before, or the registry has no version of it.
     """
     with _decisions(task):
-        restore_aliases(client, task)
+        settle(client, task)
         made = ledger.champions(TaskPlace(task).ledger)
         if len(made) < 2:
-            word = "no champion" if not made else f"{made[0][0]} is the first champion"
+            word = "no champion" if not made else f"{made[0]['fingerprint']} is the first champion"
             raise BiaslineError(
                 f"{model_name(task)}: {word}, there is none to go back to", f"`biasline history {task}` tells all"
             )
-        (left, _), (fingerprint, package) = made[-1], made[-2]
-        target = _version_of(client, task, fingerprint, package)
+        left, back = made[-1], made[-2]
+        fingerprint, package = back["fingerprint"], back.get("package")
+        target = judged_version(versions_of(client, task), fingerprint, package)
         if target is None:
             raise BiaslineError(
                 f"{model_name(task)}: the champion before, {fingerprint}, has no version in the registry",
@@ -137,11 +129,11 @@ def rollback(client: "MlflowClient", task: str, by: str, reason: str) -> "tuple[
             version=target.version,
             fingerprint=fingerprint,
             package=package,
-            previous=left,
+            previous=left["fingerprint"],
             delta_sha256=target.tags.get("biasline.delta_sha256"),
             decided_at_commit=lineage().get("git.commit"),
         )
-        restore_aliases(client, task)
+        settle(client, task)
         return target, was
 
 
@@ -167,54 +159,34 @@ def nominate(client: "MlflowClient", task: str, run: str, by: str, reason: str) 
         )
         point(client, task, CANDIDATE, chosen.version)
         note_candidate(task, fingerprint)
+        settle(client, task)
         return chosen
 
 
-def restore_aliases(client: "MlflowClient", task: str) -> list[str]:
-    """Point `champion` and `previous` where the ledger says, and `candidate` at the last nominee if it is gone.
+def _verdict(
+    client: "MlflowClient", task: str, params: Task, candidate: Shown, champion: "ModelVersion | None"
+) -> Verdict:
+    """The candidate beside the champion and, where that is another one, the best champion so far."""
+    rival = best = None
+    if champion is not None:
+        rival = on_rows_of(client, champion, candidate, params)
+        entry = _best(ledger.champions(TaskPlace(task).ledger), candidate, params.metric)
+        version = entry and judged_version(versions_of(client, task), entry["fingerprint"], entry.get("package"))
+        if version and version.version != champion.version:
+            best = on_rows_of(client, version, candidate, params)
+    return judge(params, candidate, rival, best, changed(*MAKING))
 
-    Returns: what could not be restored, in words; a champion whose version nobody has a record of stays missing.
+
+def _best(made: Sequence[dict[str, Any]], candidate: Shown, metric: str) -> dict[str, Any] | None:
+    """The decision that made the best of the champions before the present one; None where that is as good as any.
+
+    Margins would creep if each candidate were held against its predecessor alone. Values count where they are of the
+    candidate's test rows; where none is, all do.
     """
-    path, lost = TaskPlace(task).ledger, []
-    made = ledger.champions(path)
-    wanted = list(zip((CHAMPION, PREVIOUS), reversed(made[-2:]), strict=False))
-    named = noted_candidate(task) or ledger.nominee(path)
-    if named is not None and aliased(client, task, CANDIDATE) is None:
-        wanted.append((CANDIDATE, (named, None)))
-    for alias, (fingerprint, package) in wanted:
-        version = _version_of(client, task, fingerprint, package)
-        if version is None:
-            lost.append(f"{alias}: no version of fingerprint {fingerprint} in the registry, and no record of it here")
-        else:
-            point(client, task, alias, version.version)
-    if len(made) == 1 and aliased(client, task, PREVIOUS) is not None:
-        client.delete_registered_model_alias(model_name(task), PREVIOUS)  # the champion before was rolled back to
-    return lost
-
-
-def _version_of(client: "MlflowClient", task: str, fingerprint: str, package: str | None) -> "ModelVersion | None":
-    """The very package that was judged; where a rebuilt store has only the same delta packaged anew, that."""
-    return find_version(client, task, fingerprint, package) or find_version(client, task, fingerprint)
-
-
-def _evaluation(client: "MlflowClient", candidate: "ModelVersion") -> tuple[dict[str, Any], pl.DataFrame]:
-    place = TaskPlace("x")
-    with tempfile.TemporaryDirectory() as scratch:
-        found = {item.path for item in client.list_artifacts(candidate.run_id, place.evaluation.name)}
-        wanted = [f"{place.evaluation.name}/{path.name}" for path in (place.metrics, place.predictions)]
-        if not found.issuperset(wanted):
-            raise BiaslineError(
-                f"{candidate.name} version {candidate.version}: its run has no evaluation", "biasline sync"
-            )
-        metrics, predictions = (
-            Path(client.download_artifacts(candidate.run_id, name, dst_path=scratch)) for name in wanted
-        )
-        if metrics_sha256(metrics) != candidate.tags.get("biasline.metrics_sha256"):
-            raise BiaslineError(
-                f"{candidate.name} version {candidate.version}: its run was evaluated again after it was packaged",
-                "`biasline sync` brings this workspace's evaluation back; `dvc repro --force register@…` packages anew",
-            )
-        return load_json(metrics, "biasline sync"), pl.read_parquet(predictions)
+    known = [entry for entry in made if entry.get("value") is not None and entry.get("metric") == metric]
+    same = [entry for entry in known if entry.get("test_sha256") == candidate.metrics["test_sha256"]]
+    best = max(reversed(same or known), key=lambda entry: entry["value"], default=None)
+    return None if best is None or best["fingerprint"] == made[-1]["fingerprint"] else best
 
 
 def _decisions(task: str) -> FileLock:

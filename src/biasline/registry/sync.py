@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from biasline.errors import first_line
 from biasline.layout import TaskPlace
 from biasline.params import DELTA_METHODS
-from biasline.registry.promote import restore_aliases
-from biasline.registry.versions import CANDIDATE, aliased, find_version, point, register_version
+from biasline.registry.aliases import CANDIDATE, aliased, point, settle
+from biasline.registry.claims import Elsewhere
+from biasline.registry.versions import find_version, register_version
 from biasline.tracking.publish import end_orphans, publish
 from biasline.tracking.record import (
     Record,
@@ -80,7 +81,10 @@ def sync(client: "MlflowClient", task: str) -> list[str]:
         if wanted and record.file(place.delta).is_file() and record.read(place.metrics) is not None:
             register_version(client, record, run_id)
             rebuilt += 1
-    told += restore_aliases(client, task)
+    try:
+        told += settle(client, task)
+    except Elsewhere as error:
+        told.append(str(error))
     awaited = find_version(client, task, pending) if pending else None
     if awaited is not None:
         point(client, task, CANDIDATE, awaited.version)

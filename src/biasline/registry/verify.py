@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 from biasline.bases.pin import file_sha256
 from biasline.errors import BiaslineError, first_line
 from biasline.layout import TaskPlace
-from biasline.registry import ledger
-from biasline.registry.versions import CANDIDATE, CHAMPION, PREVIOUS, aliased, package_files
+from biasline.registry import claims, ledger
+from biasline.registry.aliases import CANDIDATE, CHAMPION, PREVIOUS, aliased
+from biasline.registry.package import downloaded_sha256, package_files
+from biasline.registry.versions import has_model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,24 +22,28 @@ def verify(client: "MlflowClient", task: str) -> tuple[list[str], list[str]]:
     Errors: `BiaslineError` where the ledger cannot be read.
     """
     right, wrong = [], []
-    made = ledger.champions(TaskPlace(task).ledger)
-    decided = dict(zip((CHAMPION, PREVIOUS), reversed(made[-2:]), strict=False))
-    deltas = {
-        entry["fingerprint"]: entry["delta_sha256"]
-        for entry in ledger.entries(TaskPlace(task).ledger)
-        if entry.get("delta_sha256")
+    path = TaskPlace(task).ledger
+    made = ledger.champions(path)
+    decided = {
+        alias: move["fingerprint"] for alias, move in zip((CHAMPION, PREVIOUS), reversed(made[-2:]), strict=False)
     }
+    deltas = {one["fingerprint"]: one["delta_sha256"] for one in ledger.entries(path) if one.get("delta_sha256")}
+    if has_model(client, task):
+        try:
+            claims.check(client, task, path)
+        except claims.Elsewhere as error:
+            wrong.append(str(error))
     for alias in (CHAMPION, PREVIOUS, CANDIDATE):
         version, due = aliased(client, task, alias), decided.get(alias)
         if version is None:
             if due is not None:
-                wrong.append(f"{alias}: missing; the ledger says {due[0]} → biasline sync {task}")
+                wrong.append(f"{alias}: missing; the ledger says {due} → biasline sync {task}")
             continue
         fingerprint = version.tags.get("biasline.fingerprint", "")
         if alias != CANDIDATE and due is None:
             wrong.append(f"{alias}: version {version.version} ({fingerprint}), of which the ledger knows nothing")
-        elif due is not None and due[0] != fingerprint:
-            wrong.append(f"{alias}: points at {fingerprint}; the ledger says {due[0]} → biasline sync {task}")
+        elif due is not None and due != fingerprint:
+            wrong.append(f"{alias}: points at {fingerprint}; the ledger says {due} → biasline sync {task}")
         elif found := _fault(version, deltas.get(fingerprint)):
             wrong.append(f"{alias}: version {version.version} ({fingerprint}): {found}")
         else:
@@ -62,6 +68,8 @@ def _fault(version: "ModelVersion", judged: str | None) -> str:
         return f"its delta has sha256 {delta[:12]}, registered was {version.tags.get('biasline.delta_sha256', '')[:12]}"
     if judged not in (None, delta):
         return f"its delta has sha256 {delta[:12]}, the ledger's decision was about {judged[:12]}"
+    if downloaded_sha256(version) != version.tags.get("biasline.package"):
+        return "its pin, its task or the code beside them is not what was registered"
 
     from biasline.evaluation.serving import Package
 

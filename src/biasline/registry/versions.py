@@ -1,36 +1,23 @@
-"""Versions and aliases: one version per fingerprint, found before it is made, since MLflow would double it."""
+"""Versions: one per fingerprint and package, found before it is made, since MLflow would double it."""
 
-import hashlib
-import json
-import shutil
-import tempfile
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from biasline.bases.match import check_base
-from biasline.bases.pin import file_sha256, read_pin
-from biasline.bitfit import BiasDelta
-from biasline.data.kinds import KINDS
+from biasline.bases.pin import file_sha256
 from biasline.errors import BiaslineError
-from biasline.layout import TaskPlace, home
-from biasline.params import DELTA_METHODS, Task
+from biasline.layout import TaskPlace
+from biasline.params import DELTA_METHODS
+from biasline.registry.package import log_package, metrics_sha256, package_sha256
+from biasline.registry.proof import prove
 from biasline.tracking.record import Record
 from biasline.tracking.store import store_lock, unless_made_meanwhile
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
-    from mlflow.models import ModelSignature
-    from mlflow.models.model import ModelInfo
 
-CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 _SHORTEST_NAME = 4
-
-# What the packaged model needs: libraries, and files and rooms of this package.
-_REQUIREMENTS = ("accelerate", "mlflow", "numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "transformers")
-_CODE = ("__init__.py", "errors.py", "custom.py", "glue.py", "layout.py", "params.py", "jsonfile.py")
-_CODE += ("bases", "bitfit", "data", "tokens", "training", "evaluation", "progress.py")
 
 
 def model_name(task: str) -> str:
@@ -38,30 +25,37 @@ def model_name(task: str) -> str:
     return f"biasline-{task}"
 
 
+def has_model(client: "MlflowClient", task: str) -> bool:
+    """Whether anything of a task was registered."""
+    return bool(client.search_registered_models(f"name = '{model_name(task)}'"))
+
+
+def versions_of(client: "MlflowClient", task: str) -> "Sequence[ModelVersion]":
+    """All registered versions of a task."""
+    return client.search_model_versions(f"name = '{model_name(task)}'")
+
+
 def find_version(
     client: "MlflowClient", task: str, fingerprint: str, package: str | None = None
 ) -> "ModelVersion | None":
     """The newest registered version of a fingerprint (and package, if given); None where there is none."""
+    return newest(versions_of(client, task), fingerprint, package)
+
+
+def newest(versions: "Sequence[ModelVersion]", fingerprint: str, package: str | None = None) -> "ModelVersion | None":
+    """As `find_version`, of versions at hand."""
     found = [
         version
-        for version in client.search_model_versions(f"name = '{model_name(task)}'")
+        for version in versions
         if version.tags.get("biasline.fingerprint") == fingerprint
         and package in (None, version.tags.get("biasline.package"))
     ]
     return max(found, key=lambda version: int(version.version), default=None)
 
 
-def aliased(client: "MlflowClient", task: str, alias: str) -> "ModelVersion | None":
-    """The version that an alias of a task's model points at; None where it points at nothing."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_model_version_by_alias(model_name(task), alias)
-    except MlflowException as error:
-        # No such model, or no such alias. A store that is away is no answer.
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        return None
+def judged_version(versions: "Sequence[ModelVersion]", fingerprint: str, package: str | None) -> "ModelVersion | None":
+    """The very package that was judged; where a rebuilt store has only the same delta packaged anew, that."""
+    return newest(versions, fingerprint, package) or newest(versions, fingerprint)
 
 
 def named_version(client: "MlflowClient", task: str, run: str) -> "ModelVersion":
@@ -74,7 +68,7 @@ def named_version(client: "MlflowClient", task: str, run: str) -> "ModelVersion"
     """
     if len(run) < _SHORTEST_NAME:
         raise BiaslineError(f"run {run!r}: name {_SHORTEST_NAME} characters at least", "`make ui` shows the names")
-    versions = client.search_model_versions(f"name = '{model_name(task)}'")
+    versions = versions_of(client, task)
     matching = [version for version in versions if _is_called(client, version, run)]
     if len({version.run_id for version in matching}) != 1:
         known = ", ".join(version.tags["biasline.fingerprint"] for version in versions) or "none"
@@ -90,14 +84,25 @@ def _is_called(client: "MlflowClient", version: "ModelVersion", run: str) -> boo
     return run in (found.info.run_name, found.data.tags.get("dvc.experiment"))
 
 
-def package_files(version: "ModelVersion") -> tuple[dict[str, Path], Path]:
-    """The files that a version holds, by name (`delta`, `pin`, `task`), and where its pin lay when it was packaged."""
-    import mlflow
+def run_file(client: "MlflowClient", version: "ModelVersion", path: Path, scratch: Path) -> Path:
+    """A file of the model's run: this machine's record of it, else the run's artifact.
 
-    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}"))
-    flavor = mlflow.models.Model.load(str(folder)).flavors["python_function"]
-    files = {name: folder / place["path"] for name, place in flavor["artifacts"].items()}
-    return files, Path((flavor.get("config") or {}).get("pin_path", ""))
+    Args:
+        path: a path of the task's place.
+        scratch: a folder for what has to be downloaded.
+
+    Errors: `BiaslineError` where the run has no such file.
+    """
+    name = version.name.removeprefix(model_name(""))
+    record = Record(name, version.tags["biasline.fingerprint"])
+    if record.file(path).is_file():
+        return record.file(path)
+    wanted = path.relative_to(TaskPlace(name).folder).as_posix()
+    folder = Path(wanted).parent.as_posix()
+    listed = {item.path for item in client.list_artifacts(version.run_id, None if folder == "." else folder)}
+    if wanted not in listed:
+        raise BiaslineError(f"{version.name} version {version.version}: its run has no {wanted}", "biasline sync")
+    return Path(client.download_artifacts(version.run_id, wanted, dst_path=str(scratch)))
 
 
 def register_version(client: "MlflowClient", record: Record, run_id: str) -> "ModelVersion":
@@ -106,7 +111,8 @@ def register_version(client: "MlflowClient", record: Record, run_id: str) -> "Mo
     A version is named by its fingerprint and by what is packaged with it: the same delta with other generation
     settings, other code or another evaluation is another version, so that what is judged is what is served.
 
-    Errors: `BiaslineError` where the record's delta was trained on another base than its pin names.
+    Errors: `BiaslineError` where the record's delta was trained on another base than its pin names, or the packaged
+    model does not give its evaluation's answers.
     """
     with store_lock():
         package = package_sha256(record)
@@ -114,9 +120,12 @@ def register_version(client: "MlflowClient", record: Record, run_id: str) -> "Mo
         if found is not None:
             return found
         place = TaskPlace(record.task)
-        model = _log_model(record, run_id)
+        model = log_package(record, run_id)
+        if not record.is_proved(package):
+            prove(record, model.model_uri)
+            record.note_proof(package)
         name = model_name(record.task)
-        if not client.search_registered_models(f"name = '{name}'"):
+        if not has_model(client, record.task):
             with unless_made_meanwhile():
                 client.create_registered_model(name, description=f"Bias-only models of the task `{record.task}`.")
         card = record.file(place.card)
@@ -149,99 +158,6 @@ def _described(client: "MlflowClient", record: Record, run_id: str, card: Path) 
         "",
     ]
     return "\n".join(lines) + (card.read_text(encoding="utf-8") if card.is_file() else "")
-
-
-def point(client: "MlflowClient", task: str, alias: str, version_number: str) -> None:
-    """Point an alias at a version, unless it does so already."""
-    now = aliased(client, task, alias)
-    if now is None or now.version != version_number:
-        client.set_registered_model_alias(model_name(task), alias, version_number)
-
-
-def _log_model(record: Record, run_id: str) -> "ModelInfo":
-    """Log the pyfunc to the run."""
-    import mlflow
-
-    place, task = TaskPlace(record.task), record.resolved()
-    delta, pin = BiasDelta.load(record.file(place.delta)), read_pin(record.pin)
-    check_base(delta.manifest.base, pin)
-    own_place = home() / task.base
-    with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id, log_system_metrics=False):
-        return mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(Path(__file__).with_name("model.py")),
-            artifacts={
-                "delta": str(record.file(place.delta)),
-                "pin": str(record.pin),
-                "task": str(record.file(place.resolved)),
-            },
-            model_config={"pin_path": str(own_place)},
-            code_paths=[str(_code(Path(scratch)))],
-            signature=_signature(task),
-            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS],
-            metadata={"biasline.fingerprint": record.fingerprint, "biasline.task": record.task},
-        )
-
-
-def package_sha256(record: Record) -> str:
-    """Hash of what a version holds: delta, pin, task, the code beside them, and the evaluation that it is judged by."""
-    place, package = TaskPlace(record.task), Path(__file__).parent.parent
-    task = record.resolved().model_dump(include={"kind", "load", "tokens", "evaluate"})
-    code = [package / name for name in _CODE] + [Path(__file__).with_name("model.py")]
-    files = [file for path in code for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
-    parts = {
-        "task": task,
-        "files": [file_sha256(path) for path in (record.file(place.delta), record.pin, *files)],
-        "metrics": metrics_sha256(record.file(place.metrics)),
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def metrics_sha256(path: Path) -> str:
-    """Hash of a metrics.json; empty where nothing was evaluated."""
-    return file_sha256(path) if path.is_file() else ""
-
-
-def _signature(task: Task) -> "ModelSignature":
-    """What the packaged model takes and gives; generation settings are its parameters.
-
-    What may be missing is of any type: a column of None and NaN, as optional fields come, would break a string column.
-    """
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import AnyType
-
-    first, second = KINDS[task.kind].prompt
-    further = (second, *KINDS[task.kind].context)
-    inputs = Schema([ColSpec("string", first), *(ColSpec(AnyType(), name, required=False) for name in further)])
-    if task.kind == "regression":
-        return ModelSignature(inputs, Schema([ColSpec("double", "score")]))
-    if task.kind == "classification":
-        return ModelSignature(inputs, Schema([ColSpec("string", "label"), ColSpec("double", "probability")]))
-    drawn = task.evaluate
-    params = ParamSchema(
-        [
-            ParamSpec("max_new_tokens", "long", drawn.max_new_tokens),
-            ParamSpec("temperature", "double", drawn.temperature),
-            ParamSpec("top_p", "double", drawn.top_p),
-            ParamSpec("seed", "long", drawn.seed),
-        ]
-    )
-    return ModelSignature(inputs, Schema([ColSpec("string")]), params)
-
-
-def _code(scratch: Path) -> Path:
-    """A copy of the part of this package that `model.py` imports."""
-    package = Path(__file__).parent.parent
-    target = scratch / package.name
-    target.mkdir()
-    for name in _CODE:
-        source = package / name
-        if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copyfile(source, target / name)
-    return target
 
 
 def registered_note(record: Record) -> dict[str, str | None]:

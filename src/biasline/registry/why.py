@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from biasline.bases.pin import file_sha256
 from biasline.data.validate import data_sha256
-from biasline.errors import BiaslineError
 from biasline.jsonfile import load_json
 from biasline.layout import TaskPlace, home
 from biasline.registry import ledger
-from biasline.registry.versions import CHAMPION, aliased, model_name, named_version, package_files
-from biasline.tracking.record import Record
+from biasline.registry.aliases import CHAMPION, aliased
+from biasline.registry.package import package_files
+from biasline.registry.versions import named_version, run_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
 
 _HARDWARE = ("platform", "cpu.model", "cpu.count", "gpu")
 
@@ -36,10 +35,10 @@ def why(client: "MlflowClient", task: str, which: str = CHAMPION) -> dict[str, A
     place = TaskPlace(task)
     with tempfile.TemporaryDirectory() as scratch:
         quality, report, metrics = (
-            load_json(_file(client, version, path, Path(scratch)), "biasline sync")
+            load_json(run_file(client, version, path, Path(scratch)), "biasline sync")
             for path in (place.quality, place.train_report, place.metrics)
         )
-        judged = file_sha256(_file(client, version, place.metrics, Path(scratch)))
+        judged = file_sha256(run_file(client, version, place.metrics, Path(scratch)))
     files, _ = package_files(version)
     resolved = load_json(files["task"], "biasline sync")
     pin = load_json(files["pin"], "biasline sync")
@@ -95,20 +94,6 @@ def why(client: "MlflowClient", task: str, which: str = CHAMPION) -> dict[str, A
         },
         "decisions": list(_decisions(place.ledger, fingerprint)),
     }
-
-
-def _file(client: "MlflowClient", version: "ModelVersion", path: Path, scratch: Path) -> Path:
-    """A file of the model's run: this machine's record of it, else the run's artifact."""
-    name = version.name.removeprefix(model_name(""))
-    record = Record(name, version.tags["biasline.fingerprint"])
-    if record.file(path).is_file():
-        return record.file(path)
-    wanted = path.relative_to(TaskPlace(name).folder).as_posix()
-    folder = Path(wanted).parent.as_posix()
-    listed = {item.path for item in client.list_artifacts(version.run_id, None if folder == "." else folder)}
-    if wanted not in listed:
-        raise BiaslineError(f"{version.name} version {version.version}: its run has no {wanted}", "biasline sync")
-    return Path(client.download_artifacts(version.run_id, wanted, dst_path=str(scratch)))
 
 
 def _decisions(path: Path, fingerprint: str) -> Iterator[dict[str, Any]]:

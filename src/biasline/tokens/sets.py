@@ -134,6 +134,11 @@ def dialogues_of(frame: pl.DataFrame, answered: bool) -> list[list[Turn]]:
     return [dialogue(*given, output=output if answered else None) for *given, output in rows]
 
 
+def answer_columns(encoder: Encoder, frame: pl.DataFrame) -> dict[str, list[Any]]:
+    """`row`, `input_ids` and `labels` of the rows of a clean split that a template and a length leave."""
+    return _of_answers(encoder)("", frame).table.to_pydict()
+
+
 def read_token_set(place: TaskPlace, split: str) -> Any:
     """A token set, memory-mapped: a `datasets.Dataset` with columns `row`, `input_ids`, `labels`, …"""
     import datasets

@@ -20,6 +20,7 @@ from biasline.tracking.lineage import lineage, made_again
 
 _LINEAGE, _OBSERVED, _LIVE = "lineage.json", "observed.json", "live.jsonl"
 _LIVE_NOW = "live.running.jsonl"
+_PROVED = "proved.txt"
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,15 @@ class Record:
             base = Path(task.base)
             tags = lineage(task.data, task.base, str(base.with_suffix("")), str(CUSTOM)) | made_again(self.task, task)
             write_text(self.folder / _LINEAGE, dump_json(tags))
+
+    def is_proved(self, package: str) -> bool:
+        """Whether a package of this run, named by its hash, was loaded and gave the evaluation's answers."""
+        path = self.folder / _PROVED
+        return path.is_file() and package in path.read_text(encoding="utf-8").split()
+
+    def note_proof(self, package: str) -> None:
+        with (self.folder / _PROVED).open("a", encoding="utf-8") as file:
+            file.write(package + "\n")
 
     def observe(self, **values: float) -> None:
         """Add measurements."""

@@ -1,0 +1,95 @@
+"""Aliases: candidate, champion and previous, pointed where the ledger says; decisions told on the versions."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from biasline.layout import TaskPlace
+from biasline.registry import claims, ledger
+from biasline.registry.versions import has_model, judged_version, model_name, versions_of
+from biasline.tracking.record import noted_candidate
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
+
+
+def aliased(client: "MlflowClient", task: str, alias: str) -> "ModelVersion | None":
+    """The version that an alias of a task's model points at; None where it points at nothing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(model_name(task), alias)
+    except MlflowException as error:
+        # No such model, or no such alias. A store that is away is no answer.
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return None
+
+
+def point(client: "MlflowClient", task: str, alias: str, version_number: str) -> None:
+    """Point an alias at a version, unless it does so already."""
+    now = aliased(client, task, alias)
+    if now is None or now.version != version_number:
+        client.set_registered_model_alias(model_name(task), alias, version_number)
+
+
+def settle(client: "MlflowClient", task: str) -> list[str]:
+    """Bring the store up to the ledger: finish a decision that was cut off, put aliases right, tell decisions as tags.
+
+    `candidate` is pointed at the last nominee if it is gone.
+
+    Returns: what could not be restored, in words; a champion whose version nobody has a record of stays missing.
+
+    Errors: `Elsewhere` where another checkout moved the champion and the ledger here does not tell of it.
+    """
+    path, lost = TaskPlace(task).ledger, []
+    made = ledger.champions(path)
+    if has_model(client, task):
+        claims.settle(client, task, path)
+        made = ledger.champions(path)
+    wanted = [
+        (alias, move["fingerprint"], move.get("package"))
+        for alias, move in zip((CHAMPION, PREVIOUS), reversed(made[-2:]), strict=False)
+    ]
+    named = noted_candidate(task) or ledger.nominee(path)
+    if named is not None and aliased(client, task, CANDIDATE) is None:
+        wanted.append((CANDIDATE, named, None))
+    versions = versions_of(client, task)
+    for alias, fingerprint, package in wanted:
+        version = judged_version(versions, fingerprint, package)
+        if version is None:
+            lost.append(f"{alias}: no version of fingerprint {fingerprint} in the registry, and no record of it here")
+        else:
+            point(client, task, alias, version.version)
+    if len(made) == 1 and aliased(client, task, PREVIOUS) is not None:
+        client.delete_registered_model_alias(model_name(task), PREVIOUS)  # the champion before was rolled back to
+    _tell(client, versions, ledger.entries(path))
+    return lost
+
+
+def decision_tags(entry: dict[str, Any]) -> dict[str, str]:
+    """The last decision about a version, as its tags."""
+    tags = {"decision": entry["decision"], "decision.time": entry["time"], "decision.by": entry.get("by", "")}
+    tags |= {"decision.reason": entry.get("reason", ""), "decision.id": entry["id"]}
+    tags["decision.standing"] = (entry.get("verdict") or {}).get("standing", "")
+    return {name: value for name, value in tags.items() if value}
+
+
+def _tell(client: "MlflowClient", versions: "Sequence[ModelVersion]", entries: Iterable[dict[str, Any]]) -> None:
+    """Write the last decision about each version on it, where it is not there."""
+    last = {}
+    for entry in entries:
+        version = judged_version(versions, entry["fingerprint"], entry.get("package"))
+        if version is not None:
+            last[version.version] = version, entry
+    for version, entry in last.values():
+        tags = decision_tags(entry)
+        if version.tags.get("decision.id") == entry["id"]:
+            continue
+        for name in [name for name in version.tags if name.split(".")[0] == "decision" and name not in tags]:
+            client.delete_model_version_tag(version.name, version.version, name)
+        # The id comes last: what was cut off before it is written again.
+        for name in sorted(tags, key="decision.id".__eq__):
+            client.set_model_version_tag(version.name, version.version, name, tags[name])

@@ -1,0 +1,75 @@
+"""Evidence: what a registered version showed, from its run; on other test rows, asked anew."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from biasline.errors import BiaslineError
+from biasline.jsonfile import load_json
+from biasline.layout import TaskPlace
+from biasline.params import Task
+from biasline.registry.gates import Shown
+from biasline.registry.package import metrics_sha256, package_files
+from biasline.registry.versions import model_name, run_file
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+_COSTS = ("model.bytes", "base.latency_ms", "tuned.latency_ms")
+
+
+def shown_by(client: "MlflowClient", version: "ModelVersion") -> Shown:
+    """What a version's run says of it.
+
+    Errors: `BiaslineError` where the run has no evaluation, or was evaluated again since the version was packaged.
+    """
+    place = TaskPlace(version.name.removeprefix(model_name("")))
+    fingerprint = version.tags["biasline.fingerprint"]
+    with tempfile.TemporaryDirectory() as scratch:
+        metrics, predictions, quality = (
+            run_file(client, version, path, Path(scratch)) for path in (place.metrics, place.predictions, place.quality)
+        )
+        if metrics_sha256(metrics) != version.tags.get("biasline.metrics_sha256"):
+            raise BiaslineError(
+                f"{version.name} version {version.version}: its run was evaluated again after it was packaged",
+                "`biasline sync` brings this workspace's evaluation back; `dvc repro --force register@…` packages anew",
+            )
+        found, rows = load_json(metrics, "biasline sync"), pl.read_parquet(predictions)
+        told = load_json(quality, "biasline sync")
+    run = client.get_run(version.run_id)
+    uncommitted = run.data.tags.get("git.changed", "")
+    if not uncommitted and run.data.tags.get("git.dirty") == "true":
+        uncommitted = "params.yaml"  # what `git.changed` leaves out, since the command that makes a run again tells it
+    if "git.commit" not in run.data.tags:
+        uncommitted = "all of it, in no git repository"
+    costs = {name: run.data.metrics[name] for name in _COSTS if name in run.data.metrics}
+    return Shown(f"version {version.version} ({fingerprint[:8]})", found, rows, told, costs, uncommitted)
+
+
+def on_rows_of(client: "MlflowClient", version: "ModelVersion", candidate: Shown, task: Task) -> Shown:
+    """What a version shows on a candidate's test rows: what its run says, or, where that was of others, asked now.
+
+    The metrics stay those of its own evaluation.
+
+    Errors: as `shown_by`; `BiaslineError` where it is of another kind.
+    """
+    own = shown_by(client, version)
+    same_rows = own.metrics["test_sha256"] == candidate.metrics["test_sha256"]
+    if same_rows and task.metric in own.metrics["tuned"]:
+        return own
+    from biasline.evaluation.rescore import scored_on
+    from biasline.evaluation.serving import Package
+
+    package = Package.read(*package_files(version))
+    if package.task.kind != task.kind:
+        raise BiaslineError(
+            f"{version.name} version {version.version} is a {package.task.kind}, the candidate a {task.kind}: they "
+            "cannot be compared",
+            "a task of another kind wants another name",
+        )
+    rows = scored_on(package, candidate.predictions, task.evaluate.metrics)
+    return replace(own, name=f"{own.name}, asked the candidate's test rows", predictions=rows)

@@ -1,0 +1,145 @@
+"""The packaged model: what a version holds, how it is logged, read and told apart."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from biasline.bases.match import check_base
+from biasline.bases.pin import file_sha256, read_pin
+from biasline.bitfit import BiasDelta
+from biasline.data.kinds import KINDS
+from biasline.layout import TaskPlace, home
+from biasline.params import Task, read_task
+from biasline.tracking.record import Record
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models import ModelSignature
+    from mlflow.models.model import ModelInfo
+
+# What the packaged model needs: libraries, and files and rooms of this package.
+_REQUIREMENTS = ("accelerate", "mlflow", "numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "transformers")
+_CODE = ("__init__.py", "errors.py", "custom.py", "glue.py", "layout.py", "params.py", "jsonfile.py")
+_CODE += ("bases", "bitfit", "data", "tokens", "training", "evaluation", "progress.py")
+
+
+def log_package(record: Record, run_id: str) -> "ModelInfo":
+    """Log the pyfunc to the run."""
+    import mlflow
+
+    place, task = TaskPlace(record.task), record.resolved()
+    delta, pin = BiasDelta.load(record.file(place.delta)), read_pin(record.pin)
+    check_base(delta.manifest.base, pin)
+    own_place = home() / task.base
+    with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id, log_system_metrics=False):
+        return mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).with_name("model.py")),
+            artifacts={
+                "delta": str(record.file(place.delta)),
+                "pin": str(record.pin),
+                "task": str(record.file(place.resolved)),
+            },
+            model_config={"pin_path": str(own_place)},
+            code_paths=[str(_code(Path(scratch)))],
+            signature=_signature(task),
+            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS],
+            metadata={"biasline.fingerprint": record.fingerprint, "biasline.task": record.task},
+        )
+
+
+def package_files(version: "ModelVersion") -> tuple[dict[str, Path], Path]:
+    """The files that a version holds, by name (`delta`, `pin`, `task`), and where its pin lay when it was packaged."""
+    import mlflow
+
+    folder = _downloaded(version)
+    flavor = mlflow.models.Model.load(str(folder)).flavors["python_function"]
+    files = {name: folder / place["path"] for name, place in flavor["artifacts"].items()}
+    return files, Path((flavor.get("config") or {}).get("pin_path", ""))
+
+
+def _downloaded(version: "ModelVersion") -> Path:
+    import mlflow
+
+    return Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}"))
+
+
+def package_sha256(record: Record) -> str:
+    """Hash of what a version holds: delta, pin, task, the code beside them, and the evaluation that it is judged by."""
+    place, source = TaskPlace(record.task), Path(__file__).parent
+    files = {"delta": record.file(place.delta), "pin": record.pin}
+    with tempfile.TemporaryDirectory() as scratch:
+        code = {f"code/{path.relative_to(scratch).as_posix()}": path for path in _code(Path(scratch)).rglob("*.py")}
+        files |= code | {"model.py": source / "model.py"}
+        return _sha256_of(record.resolved(), files, metrics_sha256(record.file(place.metrics)))
+
+
+def downloaded_sha256(version: "ModelVersion") -> str:
+    """`package_sha256` of the files that a version has now."""
+    folder = _downloaded(version)
+    files, _ = package_files(version)
+    code = {path.relative_to(folder).as_posix(): path for path in (folder / "code").rglob("*.py")}
+    task = read_task(files.pop("task"))
+    told = version.tags.get("biasline.metrics_sha256", "")
+    return _sha256_of(task, {**files, **code, "model.py": folder / "model.py"}, told)
+
+
+def _sha256_of(task: Task, files: Mapping[str, Path], metrics: str) -> str:
+    parts = {
+        "task": task.model_dump(include={"kind", "load", "tokens", "evaluate"}),
+        "files": {name: file_sha256(files[name]) for name in sorted(files)},
+        "metrics": metrics,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def metrics_sha256(path: Path) -> str:
+    """Hash of a metrics.json; empty where nothing was evaluated."""
+    return file_sha256(path) if path.is_file() else ""
+
+
+def _signature(task: Task) -> "ModelSignature":
+    """What the packaged model takes and gives; generation settings are its parameters.
+
+    What may be missing is of any type: a column of None and NaN, as optional fields come, would break a string column.
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    first, second = KINDS[task.kind].prompt
+    further = (second, *KINDS[task.kind].context)
+    inputs = Schema([ColSpec("string", first), *(ColSpec(AnyType(), name, required=False) for name in further)])
+    if task.kind == "regression":
+        return ModelSignature(inputs, Schema([ColSpec("double", "score")]))
+    if task.kind == "classification":
+        return ModelSignature(inputs, Schema([ColSpec("string", "label"), ColSpec("double", "probability")]))
+    drawn = task.evaluate
+    params = ParamSchema(
+        [
+            ParamSpec("max_new_tokens", "long", drawn.max_new_tokens),
+            ParamSpec("temperature", "double", drawn.temperature),
+            ParamSpec("top_p", "double", drawn.top_p),
+            ParamSpec("seed", "long", drawn.seed),
+        ]
+    )
+    return ModelSignature(inputs, Schema([ColSpec("string")]), params)
+
+
+def _code(scratch: Path) -> Path:
+    """A copy of the part of this package that `model.py` imports."""
+    package = Path(__file__).parent.parent
+    target = scratch / package.name
+    target.mkdir()
+    for name in _CODE:
+        source = package / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target / name)
+    return target

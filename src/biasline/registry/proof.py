@@ -1,0 +1,98 @@
+"""Proof of a packaged model: loaded in a process of its own, it gives the answers that it was evaluated by."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from biasline.data.kinds import asked_of
+from biasline.errors import BiaslineError
+from biasline.layout import TaskPlace, home
+from biasline.params import Task
+from biasline.tracking.record import Record
+from biasline.tracking.store import tracking_uri
+
+# So many rows are asked; enough to see a wrong template, a wrong base or a lost bias, few enough to be quick.
+_ASKED = 128
+# Another machine, or the same rows in other batches, may round a near-tie the other way.
+_MAY_DIFFER = 0.02
+_NEAR = 1e-3
+
+
+def prove(record: Record, uri: str) -> None:
+    """Ask a packaged model the first test rows, and hold its answers against those of its evaluation.
+
+    Args:
+        record: what the model was packaged from.
+        uri: where it lies, as MLflow names it.
+
+    Errors: `BiaslineError` where it does not load in a process that knows only MLflow and the base, or answers
+    otherwise.
+    """
+    task, path = record.resolved(), record.file(TaskPlace(record.task).predictions)
+    if not path.is_file():
+        raise BiaslineError(f"{path}: not there", f"dvc repro --force evaluate@{record.task}")
+    predictions = pl.read_parquet(path)
+    # Drawn answers are equal only where all rows are drawn together.
+    if task.kind != "instruction" or task.evaluate.temperature == 0:
+        predictions = predictions.head(_ASKED)
+    rows = asked_of(predictions, task.kind)
+    answers, evaluated = _asked_apart(uri, rows), _evaluated(task, predictions)
+    odd = [place for place, pair in enumerate(zip(answers, evaluated, strict=True)) if not _alike(*pair)]
+    if len(odd) > _MAY_DIFFER * len(evaluated):
+        first = odd[0]
+        raise BiaslineError(
+            f"biasline-{record.task}: the packaged model gives {len(odd)} of {len(evaluated)} test rows another answer "
+            f"than its evaluation; row {predictions['row'][first]}: {answers[first]!r}, evaluated {evaluated[first]!r}",
+            f"not registered; `dvc repro --force evaluate@{record.task}` evaluates it anew",
+        )
+
+
+def _asked_apart(uri: str, rows: Sequence[dict[str, Any]]) -> list[Any]:
+    with tempfile.TemporaryDirectory() as scratch:
+        target = Path(scratch) / "answers.json"
+        # -P: or this folder's modules would hide others of their names. What is imported is what was packaged.
+        command = [sys.executable, "-P", str(Path(__file__).with_name("loaded.py")), str(target)]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        environment |= {"MLFLOW_TRACKING_URI": tracking_uri(), "MLFLOW_REGISTRY_URI": tracking_uri()}
+        done = subprocess.run(
+            command,
+            input=json.dumps({"uri": uri, "rows": rows}),
+            env=environment,
+            cwd=home(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode or not target.is_file():
+            lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+            raise BiaslineError(f"{uri}: the packaged model does not load in a process of its own: {lines[-1][:300]}")
+        return json.loads(target.read_text(encoding="utf-8"))
+
+
+def _evaluated(task: Task, predictions: pl.DataFrame) -> list[Any]:
+    """What a packaged model should answer, as evaluation has it."""
+    if task.kind == "instruction":
+        return predictions["tuned"].to_list()
+    if task.kind == "regression":
+        return [{"score": score} for score in predictions["tuned"]]
+    pairs = predictions.select(label="tuned", probability="probability")
+    return pairs.to_dicts()
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two answers are the same, but for what a number's last digits are."""
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return one == other
+    return one.keys() == other.keys() and all(
+        abs(one[name] - other[name]) <= _NEAR * max(1.0, abs(other[name]))
+        if isinstance(other[name], float)
+        else one[name] == other[name]
+        for name in other
+    )
