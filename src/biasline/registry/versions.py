@@ -122,7 +122,11 @@ def register_version(client: "MlflowClient", record: Record, run_id: str) -> "Mo
         place = TaskPlace(record.task)
         model = log_package(record, run_id)
         if not record.is_proved(package):
-            prove(record, model.model_uri)
+            try:
+                prove(record, model.model_uri)
+            except BiaslineError:
+                client.delete_logged_model(model.model_id)
+                raise
             record.note_proof(package)
         name = model_name(record.task)
         if not has_model(client, record.task):
