@@ -30,11 +30,17 @@ class BiaslineModel(PythonModel):
         self.predictor = package.predictor()
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-        """Answers to rows given as a DataFrame, a list of dicts, or a dict of columns."""
+        """Answers to rows given as a DataFrame (which MLflow makes of whatever it is given) or a list of dicts.
+
+        Errors: `MlflowException` with INVALID_PARAMETER_VALUE, which a server answers with status 400, for rows and
+        params that are refused.
+        """
+        from biasline.errors import BiaslineError
+
         records = model_input.to_dict("records") if hasattr(model_input, "to_dict") else list(model_input)
         try:
             return self.predictor(records, params)
-        except ValueError as error:
+        except BiaslineError as error:
             raise mlflow.MlflowException.invalid_parameter_value(str(error)) from None
 
 

@@ -205,7 +205,9 @@ def metrics_sha256(path: Path) -> str:
 def _signature(task: Task) -> "ModelSignature":
     """What the packaged model takes and gives; generation settings are its parameters.
 
-    What may be missing is of any type: a column of None and NaN, as optional fields come, would break a string column.
+    Columns are of any type, though texts are wanted: of what `inputs` brings, MLflow would make texts for a string
+    column, so that a number or a null were answered, and a column of None and NaN, as optional fields come, would break
+    it. What is no text is refused by the model itself, which names row and column.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
@@ -213,7 +215,7 @@ def _signature(task: Task) -> "ModelSignature":
 
     first, second = KINDS[task.kind].prompt
     further = (second, *KINDS[task.kind].context)
-    inputs = Schema([ColSpec("string", first), *(ColSpec(AnyType(), name, required=False) for name in further)])
+    inputs = Schema([ColSpec(AnyType(), first), *(ColSpec(AnyType(), name, required=False) for name in further)])
     if task.kind == "regression":
         return ModelSignature(inputs, Schema([ColSpec("double", "score")]))
     if task.kind == "classification":
