@@ -21,13 +21,14 @@ class BiaslineModel(PythonModel):
     _skip_type_hint_validation = True
 
     def load_context(self, context: Any) -> None:
-        """Find the base, hold it against its pin, apply the delta."""
+        """Hold the packaged files against what was packaged, find the base, hold it against its pin, apply the delta.
+
+        Errors: `BiaslineError` naming the first file that differs.
+        """
         from biasline.evaluation.serving import Package
 
         artifacts = {name: Path(path) for name, path in context.artifacts.items()}
-        # The pin has left its folder: where that was on the machine that packaged it is a hint for that machine alone.
-        package = Package.read(artifacts, Path((context.model_config or {}).get("pin_path", "")))
-        self.predictor = package.predictor()
+        self.predictor = Package.read(artifacts, context.model_config or {}).predictor()
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Answers to rows given as a DataFrame (which MLflow makes of whatever it is given) or a list of dicts.

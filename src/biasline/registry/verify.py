@@ -54,7 +54,7 @@ def _fault(version: "ModelVersion", judged: str | None) -> str:
     from mlflow.exceptions import MlflowException
 
     try:
-        files, pin_path = package_files(version)
+        files, noted = package_files(version)
         delta = file_sha256(files["delta"])
     except (MlflowException, OSError, KeyError) as error:
         return f"its files cannot be had: {first_line(error)}"
@@ -66,7 +66,7 @@ def _fault(version: "ModelVersion", judged: str | None) -> str:
     from biasline.evaluation.serving import Package
 
     try:
-        Package.read(files, pin_path).predictor()
+        Package.read(files, noted).predictor()
     except BiaslineError as error:
         return str(error)
     return ""

@@ -4,9 +4,10 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from biasline.bases.match import check_base
 from biasline.bases.pin import file_sha256, read_pin
@@ -90,14 +91,17 @@ def _is_called(client: "MlflowClient", version: "ModelVersion", run: str) -> boo
     return run in (found.info.run_name, found.data.tags.get("dvc.experiment"))
 
 
-def package_files(version: "ModelVersion") -> tuple[dict[str, Path], Path]:
-    """The files that a version holds, by name (`delta`, `pin`, `task`), and where its pin lay when it was packaged."""
+def package_files(version: "ModelVersion") -> tuple[dict[str, Path], Mapping[str, Any]]:
+    """The files that a version holds, by name (`delta`, `pin`, `task`), and what was noted when it was packaged.
+
+    The note: `pin_path`, where the pin lay, and `sha256` of each file.
+    """
     import mlflow
 
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}"))
     flavor = mlflow.models.Model.load(str(folder)).flavors["python_function"]
     files = {name: folder / place["path"] for name, place in flavor["artifacts"].items()}
-    return files, Path((flavor.get("config") or {}).get("pin_path", ""))
+    return files, flavor.get("config") or {}
 
 
 def register_version(client: "MlflowClient", record: Record, run_id: str) -> "ModelVersion":
@@ -165,17 +169,14 @@ def _log_model(record: Record, run_id: str) -> "ModelInfo":
     place, task = TaskPlace(record.task), record.resolved()
     delta, pin = BiasDelta.load(record.file(place.delta)), read_pin(record.pin)
     check_base(delta.manifest.base, pin)
-    own_place = home() / task.base
+    files = {"delta": record.file(place.delta), "pin": record.pin, "task": record.file(place.resolved)}
+    noted = {"pin_path": str(home() / task.base), "sha256": {name: file_sha256(path) for name, path in files.items()}}
     with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id, log_system_metrics=False):
         return mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("model.py")),
-            artifacts={
-                "delta": str(record.file(place.delta)),
-                "pin": str(record.pin),
-                "task": str(record.file(place.resolved)),
-            },
-            model_config={"pin_path": str(own_place)},
+            artifacts={name: str(path) for name, path in files.items()},
+            model_config=noted,
             code_paths=[str(_code(Path(scratch)))],
             signature=_signature(task),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS],
