@@ -111,9 +111,9 @@ def test_a_delta_of_another_base_is_not_packaged(packages, workspace):
     files["task"].write_text(one.task.model_dump_json())
     files["pin"].write_text(one.pin.model_copy(update={"files": {"config.json": "0" * 64}}).dumps())
     with pytest.raises(BiaslineError, match="the delta was trained on the base tiny-bloom"):
-        Package.read(files, {"pin_path": one.pin_path})
+        Package.read(files, one.pin_path)
     shutil.copy(workspace / PIN, files["pin"])
-    assert Package.read(files, {"pin_path": one.pin_path}).predictor()(ROWS["answers"])
+    assert Package.read(files, one.pin_path).predictor()(ROWS["answers"])
 
 
 def test_what_was_said_before_is_part_of_the_question(packages):

@@ -91,7 +91,7 @@ def test_a_base_without_biases_through_all_stages(workspace, shared, stories, ca
     assert place.delta.stat().st_size < base_size / 10
 
     files = {"delta": place.delta, "task": place.resolved, "pin": workspace / "stories.json"}
-    predictor = Package.read(files, {"pin_path": workspace / "stories.json"}).predictor()
+    predictor = Package.read(files, workspace / "stories.json").predictor()
     (answer,) = predictor([{"instruction": "Name a colour."}])
     assert answer
 

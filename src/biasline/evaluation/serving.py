@@ -37,22 +37,22 @@ class Package:
     pin_path: Path
 
     @classmethod
-    def read(cls, artifacts: Mapping[str, Path], noted: Mapping[str, Any]) -> "Package":
+    def read(cls, artifacts: Mapping[str, Path], pin_path: Path, sha256: Mapping[str, str] | None = None) -> "Package":
         """From the files called `task`, `delta` and `pin`.
 
         Args:
-            noted: what was noted when they were packaged: `sha256` of each by its name, against which they are held,
-                and `pin_path`, where the pin lay. That is a hint for the machine that packaged it alone.
+            pin_path: where the pin lay when it was packaged: a hint for the machine that packaged it alone.
+            sha256: of each file by its name, as noted when it was packaged; versions from before that have none.
 
         Errors: `BiaslineError` naming the first file that is missing or is not what was packaged, or where the delta
         belongs to another base.
         """
-        for name, expected in noted.get("sha256", {}).items():
+        for name, expected in (sha256 or {}).items():
             _check_packaged(name, artifacts[name], expected)
         pin = Pin.model_validate(json.loads(artifacts["pin"].read_text(encoding="utf-8")))
         delta = BiasDelta.load(artifacts["delta"])
         check_base(delta.manifest.base, pin)
-        return cls(read_task(artifacts["task"]), delta, pin, Path(noted.get("pin_path", "")))
+        return cls(read_task(artifacts["task"]), delta, pin, pin_path)
 
     def base(self) -> Path:
         """The base's folder, held against the pin."""

@@ -28,7 +28,9 @@ class BiaslineModel(PythonModel):
         from biasline.evaluation.serving import Package
 
         artifacts = {name: Path(path) for name, path in context.artifacts.items()}
-        self.predictor = Package.read(artifacts, context.model_config or {}).predictor()
+        noted = context.model_config or {}
+        package = Package.read(artifacts, Path(noted.get("pin_path", "")), noted.get("sha256"))
+        self.predictor = package.predictor()
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Answers to rows given as a DataFrame (which MLflow makes of whatever it is given) or a list of dicts.

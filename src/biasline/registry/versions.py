@@ -4,10 +4,9 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from biasline.bases.match import check_base
 from biasline.bases.pin import file_sha256, read_pin
@@ -91,17 +90,19 @@ def _is_called(client: "MlflowClient", version: "ModelVersion", run: str) -> boo
     return run in (found.info.run_name, found.data.tags.get("dvc.experiment"))
 
 
-def package_files(version: "ModelVersion") -> tuple[dict[str, Path], Mapping[str, Any]]:
-    """The files that a version holds, by name (`delta`, `pin`, `task`), and what was noted when it was packaged.
+def package_files(version: "ModelVersion") -> tuple[dict[str, Path], Path, dict[str, str]]:
+    """What a version holds, as `Package.read` takes it.
 
-    The note: `pin_path`, where the pin lay, and `sha256` of each file.
+    Returns: its files by name (`delta`, `pin`, `task`), where its pin lay when it was packaged, and the sha256 of each
+    file then.
     """
     import mlflow
 
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}"))
     flavor = mlflow.models.Model.load(str(folder)).flavors["python_function"]
     files = {name: folder / place["path"] for name, place in flavor["artifacts"].items()}
-    return files, flavor.get("config") or {}
+    noted = flavor.get("config") or {}
+    return files, Path(noted.get("pin_path", "")), noted.get("sha256", {})
 
 
 def register_version(client: "MlflowClient", record: Record, run_id: str) -> "ModelVersion":
