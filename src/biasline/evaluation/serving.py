@@ -90,7 +90,7 @@ class Package:
 
 
 def _check_packaged(name: str, path: Path, expected: str) -> None:
-    """Every byte counts: what a delta checks of itself, tensors and manifest, is not all of its file."""
+    """Hold one file against what was noted of it: a delta checks itself, a task and a pin do not."""
     way_out = "restore the model's artifacts, or take another version"
     if not path.is_file():
         raise BiaslineError(f"{shown(path)}: the packaged {name} is missing", way_out)
