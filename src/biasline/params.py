@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from biasline.errors import BiaslineError, shown
 from biasline.glue import GLUE
@@ -251,14 +251,22 @@ class Evaluate(Group):
         0.0,
         ge=0.0,
         le=10.0,
-        description="0: the likeliest token each time (greedy); more: drawn, the wilder the higher",
+        description="0: the likeliest token each time (greedy); from 0.001: drawn, the wilder the higher",
     )
     top_p: float = Field(1.0, gt=0.0, le=1.0, description="drawn among the likeliest tokens that make up this share")
-    seed: int = Field(0, description="of drawing answers")
+    seed: int = Field(0, ge=0, lt=2**63, description="of drawing answers")
     batch_size: int = Field(64, ge=1, description="rows generated at once")
     metrics: str = Field("", description="a Python file in custom/ whose functions score answers (instruction tasks)")
     slices: tuple[str, ...] = Field((), description="columns whose values are scored apart")
     samples: int = Field(20, ge=0, description="test rows shown in samples.md")
+
+    @field_validator("temperature")
+    @classmethod
+    def _can_be_divided_by(cls, value: float) -> float:
+        """Scores divided by almost nothing are infinite, and nothing can be drawn by them."""
+        if 0 < value < 0.001:
+            raise ValueError("0, or from 0.001 to 10")
+        return value
 
 
 class Gates(Group):
@@ -393,6 +401,17 @@ def read_task(path: Path) -> Task:
     return _checked(Task, raw, shown(path))
 
 
+def changed(group: GroupT, values: Mapping[str, Any], where: str) -> GroupT:
+    """A group with other values, checked as those of params.yaml are.
+
+    Args:
+        where: what errors call their place.
+
+    Errors: `BiaslineError` listing every key that is unknown or whose value is out of its limits.
+    """
+    return _checked(type(group), {**group.model_dump(), **values}, where)
+
+
 def get_task(params: Params, name: str, where: str) -> Task:
     """The task called `name`; an unknown one is refused with the nearest known name."""
     if name not in params.tasks:
@@ -473,6 +492,8 @@ def _told(model: type[Group], item: Mapping[str, Any]) -> str:
         return f"{key}: missing; expected {_expected(model, item['loc'])}"
     told = item["msg"].removeprefix("Value error, ")
     # What is wrong with a whole group is told by itself; its values would bury it.
+    if not key:
+        return told
     return f"{key}: {told}" if isinstance(item["input"], Mapping) else f"{key}: {value} is refused: {told}"
 
 

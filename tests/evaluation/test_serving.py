@@ -147,8 +147,56 @@ def test_what_was_said_before_is_part_of_the_question(packages):
     ],
 )
 def test_a_history_that_is_none_is_told(packages, history, told):
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(BiaslineError, match=told):
         packages["answers"].predictor()([{"instruction": "so"}, {"instruction": "so", "history": history}])
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({}, "row 2: `instruction` must be a text, not missing"),
+        ({"instruction": 5}, "row 2: `instruction` must be a text, not a value of type int"),
+        ({"instruction": ["a"]}, "row 2: `instruction` .* type list → give one text per row"),
+        ({"instruction": " \n"}, "row 2: `instruction` must be a text, not an empty one"),
+        ({"instruction": "a \ud83d"}, "row 2: `instruction` has half a surrogate pair at character 2"),
+        ({"instruction": "a", "input": 5}, "row 2: `input` must be a text"),
+        ({"instruction": "a", "input": False}, "row 2: `input` must be a text"),
+        ({"instruction": "a", "history": 0.5}, "row 2: `history` must be a list"),
+        ({"instruction": "a", "history": "[" * 10_000}, "row 2: `history` must be a list"),
+        ({"instruction": "a", "history": [["user", "\ud83d"], ["assistant", "b"]]}, "row 2: `history` has half a"),
+    ],
+)
+def test_a_cell_that_is_no_text_is_told_by_row_and_column(packages, row, told):
+    with pytest.raises(BiaslineError, match=told):
+        packages["answers"].predictor()([{"instruction": "so", "input": None}, row])
+
+
+def test_settings_out_of_their_limits_are_refused(packages):
+    """Nothing longer than a row of training: one request must not keep a server busy for hours."""
+    ask, row = packages["answers"].predictor(), [{"instruction": "so"}]
+    limits = {"max_new_tokens": (0, 257, None, 1.5), "temperature": (-1, 1e-5, 11, float("nan"))}
+    limits |= {"top_p": (0, 1.1, "x"), "seed": (-1, 2**63, None)}
+    for name, values in limits.items():
+        for value in values:
+            with pytest.raises(BiaslineError, match=rf"^params: {name}: .* is refused"):
+                ask(row, {name: value})
+    with pytest.raises(BiaslineError, match="^params: seed: true is no number"):
+        ask(row, {"seed": True})
+    with pytest.raises(BiaslineError, match="params: batch_size: unknown; known are max_new_tokens, temperature"):
+        ask(row, {"batch_size": 1})
+    with pytest.raises(BiaslineError, match="no rows"):
+        ask([])
+    assert ask(row, {"max_new_tokens": 256, "temperature": 1, "top_p": 0.5, "seed": 2**63 - 1})
+
+
+def test_the_longest_answer_leaves_prompts_their_positions(packages):
+    from dataclasses import replace
+    from types import SimpleNamespace
+
+    ask = packages["answers"].predictor()
+    assert ask.longest_answer == 256  # ALiBi knows no positions
+    learned = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=300))
+    assert replace(ask, model=SimpleNamespace(config=learned)).longest_answer == 300 - 256
 
 
 @pytest.fixture

@@ -12,6 +12,10 @@ from functools import partial
 from pathlib import Path
 
 # Imported here once, and not by each of the processes.
+import mlflow.store.model_registry.sqlalchemy_store
+import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+import scipy.stats  # noqa: F401
+
 from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace
 from biasline.params import Task

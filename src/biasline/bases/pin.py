@@ -32,6 +32,8 @@ TOKENIZER_FILES = (
 # How a sentence encoder was trained to be read.
 POOLING_FILE = "1_Pooling/config.json"
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json", POOLING_FILE)
+# With PEFT installed, Transformers goes on from this file to whatever base it names.
+_ADAPTER = "adapter_config.json"
 BIN_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -157,7 +159,7 @@ def verify(pin: Pin, folder: Path) -> None:
 
     A file that Transformers would read and that was not there when the base was pinned is refused too.
     """
-    for name in (*TOKENIZER_FILES, *MODEL_FILES):
+    for name in (*TOKENIZER_FILES, *MODEL_FILES, _ADAPTER):
         if name not in pin.files and (folder / name).is_file():
             raise BiaslineError(
                 f"base {pin.name}: {shown(folder / name)} was not there when the base was pinned",

@@ -1,8 +1,9 @@
 """Answers of a model at hand to rows as a caller gives them."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ from typing import Any
 from biasline.bases.pin import Pin, load_tokenizer, wants_token_types
 from biasline.bitfit import Manifest
 from biasline.data.kinds import KINDS, turn_of
+from biasline.errors import BiaslineError
 from biasline.evaluation.classify import probabilities
 from biasline.evaluation.generate import Drawing, generate
 from biasline.evaluation.regress import scores
-from biasline.params import Task
+from biasline.params import Evaluate, Task, changed
 from biasline.tokens.mask import Encoder
 from biasline.tokens.template import Turn
 from biasline.tokens.texts import TextEncoder
+
+_DRAWN = tuple(field.name for field in fields(Drawing))
 
 
 @dataclass(frozen=True)
@@ -48,19 +52,45 @@ class Predictor:
         """One answer per row, in their order: a text, `{"label", "probability"}`, or `{"score"}`.
 
         Args:
-            records: rows with the columns of the task's kind; all but the first may be missing, None or NaN. `history`
-                is what was said before an instruction: a list of {role, content}, or that as JSON.
-            params: generation settings that take the place of the task's: `max_new_tokens`, `temperature`, `top_p`,
-                `seed`.
+            records: rows with the columns of the task's kind, one at least; all columns but the first may be missing,
+                None or NaN. `history` is what was said before an instruction: a list of {role, content}, or that as
+                JSON.
+            params: generation settings that take the place of the task's: `max_new_tokens` (up to `longest_answer`),
+                `temperature`, `top_p`, `seed`.
 
-        Errors: `ValueError` naming the first row without a text, or with a history that is none.
+        Errors: `BiaslineError` naming the first row and column that is no text or no history, or the setting that is
+        out of its limits.
         """
+        if not len(records):
+            raise BiaslineError("no rows", "ask one at least")
         rows = _columns(records, *KINDS[self.task.kind].prompt)
         if self.task.kind != "instruction":
             return self._judge(rows)
+        drawing = Drawing.of(self._settings(params or {}))
         said = [_history(number, record.get("history")) for number, record in enumerate(records, 1)]
         dialogues = [[*before, Turn("user", *row)] for before, row in zip(said, rows, strict=True)]
-        return self._answer(dialogues, params or {})
+        return self._answer(dialogues, drawing)
+
+    @property
+    def longest_answer(self) -> int:
+        """Most tokens that may be asked for: what a row of training could hold, and the task's own setting at least.
+
+        Nothing longer was ever trained, and without a limit one request could keep a server busy for hours. Where the
+        base has learned so many positions and no more, what a prompt may take of them is left out.
+        """
+        most = self.task.tokens.max_length
+        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if positions:
+            most = min(most, positions - self.task.tokens.max_length)
+        return max(most, self.task.evaluate.max_new_tokens)
+
+    def _settings(self, params: Mapping[str, Any]) -> Evaluate:
+        if unknown := sorted(params.keys() - _DRAWN):
+            raise BiaslineError(f"params: {unknown[0]}: unknown; known are {', '.join(_DRAWN)}")
+        settings = changed(self.task.evaluate, params, "params")
+        if settings.max_new_tokens > (most := self.longest_answer):
+            raise BiaslineError(f"params: max_new_tokens: {settings.max_new_tokens} is refused: at most {most}")
+        return settings
 
     @cached_property
     def _dialogues(self) -> Encoder:
@@ -70,11 +100,9 @@ class Predictor:
     def _texts(self) -> TextEncoder:
         return TextEncoder(self.tokenizer, self.task.tokens.max_length, self.token_types)
 
-    def _answer(self, dialogues: Sequence[Sequence[Turn]], params: dict[str, Any]) -> list[str]:
-        ids = self._dialogues.prompts(dialogues)
-        settings = self.task.evaluate
-        drawing = replace(Drawing.of(settings), **params)
-        answers = generate(self.model, self.tokenizer, ids, drawing, settings.batch_size, self._dialogues.stops())
+    def _answer(self, dialogues: Sequence[Sequence[Turn]], drawing: Drawing) -> list[str]:
+        ids, batch_size = self._dialogues.prompts(dialogues), self.task.evaluate.batch_size
+        answers = generate(self.model, self.tokenizer, ids, drawing, batch_size, self._dialogues.stops())
         return [answer.text for answer in answers]
 
     def _judge(self, rows: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -90,21 +118,49 @@ def _columns(records: Sequence[dict[str, Any]], first: str, second: str) -> list
     rows = []
     for number, record in enumerate(records, 1):
         text, further = record.get(first), record.get(second)
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"row {number}: `{first}` must be a text")
-        rows.append((text, further if isinstance(further, str) else ""))
+        further = "" if _is_absent(further) else further
+        for name, given in ((first, text), (second, further)):
+            if not isinstance(given, str):
+                # MLflow hands over a table by columns as one row of lists.
+                hint = (
+                    "give one text per row; columns of texts go as dataframe_split" if isinstance(given, list) else ""
+                )
+                raise BiaslineError(f"row {number}: `{name}` must be a text, not {_told(given)}", hint)
+            _check_characters(given, number, name)
+        if not text.strip():
+            raise BiaslineError(f"row {number}: `{first}` must be a text, not an empty one")
+        rows.append((text, further))
     return rows
 
 
 def _history(number: int, given: Any) -> list[Turn]:
-    """The turns before a row's instruction; none where it is missing, None or NaN."""
-    if given is None or given == "" or isinstance(given, float):
+    """The turns before a row's instruction; none where it is missing, None, NaN or empty."""
+    if _is_absent(given) or given == "":
         return []
     try:
         turns = [Turn(*turn_of(item)) for item in (json.loads(given) if isinstance(given, str) else given)]
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise ValueError(f"row {number}: `history` must be a list of {{role, content}}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise BiaslineError(f"row {number}: `history` must be a list of {{role, content}}") from None
+    for turn in turns:
+        _check_characters(turn.content, number, "history")
     spoken = turns[1:] if turns and turns[0].role == "system" else turns
     if [turn.role for turn in spoken] != ["user", "assistant"] * (len(spoken) // 2):
-        raise ValueError(f"row {number}: in `history` user and assistant must speak in turn, the assistant last")
+        raise BiaslineError(f"row {number}: in `history` user and assistant must speak in turn, the assistant last")
     return turns
+
+
+def _is_absent(given: Any) -> bool:
+    """None, or the NaN that a table has where a row lacks a column."""
+    return given is None or (isinstance(given, float) and math.isnan(given))
+
+
+def _told(given: Any) -> str:
+    return "missing" if _is_absent(given) else f"a value of type {type(given).__name__}"
+
+
+def _check_characters(text: str, number: int, name: str) -> None:
+    """Half a surrogate pair, as a cut emoji in JSON leaves behind, is no character: tokenizers refuse it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BiaslineError(f"row {number}: `{name}` has half a surrogate pair at character {error.start}") from None

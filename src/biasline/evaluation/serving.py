@@ -13,12 +13,14 @@ from torch import nn
 
 from biasline.bases.load import best_device, load_causal_lm, load_classifier
 from biasline.bases.match import check_base
-from biasline.bases.pin import Pin, locate, verify
+from biasline.bases.pin import Pin, file_sha256, locate, verify
 from biasline.bases.pooling import pools_by_mean
 from biasline.bitfit import BiasDelta
-from biasline.errors import BiaslineError
+from biasline.errors import BiaslineError, shown
 from biasline.evaluation.predict import Predictor
 from biasline.params import Task, read_task
+
+_DIGEST = 16
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,18 @@ class Package:
     pin_path: Path
 
     @classmethod
-    def read(cls, artifacts: Mapping[str, Path], pin_path: Path) -> "Package":
+    def read(cls, artifacts: Mapping[str, Path], pin_path: Path, sha256: Mapping[str, str] | None = None) -> "Package":
         """From the files called `task`, `delta` and `pin`.
 
-        Errors: `BiaslineError` where one is damaged, or the delta belongs to another base.
+        Args:
+            pin_path: where the pin lay when it was packaged: a hint for the machine that packaged it alone.
+            sha256: of each file by its name, as noted when it was packaged; versions from before that have none.
+
+        Errors: `BiaslineError` naming the first file that is missing or is not what was packaged, or where the delta
+        belongs to another base.
         """
+        for name, expected in (sha256 or {}).items():
+            _check_packaged(name, artifacts[name], expected)
         pin = Pin.model_validate(json.loads(artifacts["pin"].read_text(encoding="utf-8")))
         delta = BiasDelta.load(artifacts["delta"])
         check_base(delta.manifest.base, pin)
@@ -78,6 +87,18 @@ class Package:
         model = self.load(folder)
         self.delta.apply(model)
         return Predictor.of(self.task, self.delta.manifest, model, self.pin, folder)
+
+
+def _check_packaged(name: str, path: Path, expected: str) -> None:
+    """Hold one file against what was noted of it: a delta checks itself, a task and a pin do not."""
+    way_out = "restore the model's artifacts, or take another version"
+    if not path.is_file():
+        raise BiaslineError(f"{shown(path)}: the packaged {name} is missing", way_out)
+    if (found := file_sha256(path)) != expected:
+        raise BiaslineError(
+            f"{shown(path)}: the packaged {name} has sha256 {found[:_DIGEST]}, packaged was {expected[:_DIGEST]}",
+            way_out,
+        )
 
 
 class SharedBase:

@@ -21,20 +21,29 @@ class BiaslineModel(PythonModel):
     _skip_type_hint_validation = True
 
     def load_context(self, context: Any) -> None:
-        """Find the base, hold it against its pin, apply the delta."""
+        """Hold the packaged files against what was packaged, find the base, hold it against its pin, apply the delta.
+
+        Errors: `BiaslineError` naming the first file that differs.
+        """
         from biasline.evaluation.serving import Package
 
         artifacts = {name: Path(path) for name, path in context.artifacts.items()}
-        # The pin has left its folder: where that was on the machine that packaged it is a hint for that machine alone.
-        package = Package.read(artifacts, Path((context.model_config or {}).get("pin_path", "")))
+        noted = context.model_config or {}
+        package = Package.read(artifacts, Path(noted.get("pin_path", "")), noted.get("sha256"))
         self.predictor = package.predictor()
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-        """Answers to rows given as a DataFrame, a list of dicts, or a dict of columns."""
+        """Answers to rows given as a DataFrame (which MLflow makes of whatever it is given) or a list of dicts.
+
+        Errors: `MlflowException` with INVALID_PARAMETER_VALUE, which a server answers with status 400, for rows and
+        params that are refused.
+        """
+        from biasline.errors import BiaslineError
+
         records = model_input.to_dict("records") if hasattr(model_input, "to_dict") else list(model_input)
         try:
             return self.predictor(records, params)
-        except ValueError as error:
+        except BiaslineError as error:
             raise mlflow.MlflowException.invalid_parameter_value(str(error)) from None
 
 

@@ -35,17 +35,14 @@ def log_package(record: Record, run_id: str) -> "ModelInfo":
     place, task = TaskPlace(record.task), record.resolved()
     delta, pin = BiasDelta.load(record.file(place.delta)), read_pin(record.pin)
     check_base(delta.manifest.base, pin)
-    own_place = home() / task.base
+    files = {"delta": record.file(place.delta), "pin": record.pin, "task": record.file(place.resolved)}
+    noted = {"pin_path": str(home() / task.base), "sha256": {name: file_sha256(path) for name, path in files.items()}}
     with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id, log_system_metrics=False):
         return mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("model.py")),
-            artifacts={
-                "delta": str(record.file(place.delta)),
-                "pin": str(record.pin),
-                "task": str(record.file(place.resolved)),
-            },
-            model_config={"pin_path": str(own_place)},
+            artifacts={name: str(path) for name, path in files.items()},
+            model_config=noted,
             code_paths=[str(_code(Path(scratch)))],
             signature=_signature(task),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS],
@@ -53,14 +50,19 @@ def log_package(record: Record, run_id: str) -> "ModelInfo":
         )
 
 
-def package_files(version: "ModelVersion") -> tuple[dict[str, Path], Path]:
-    """The files that a version holds, by name (`delta`, `pin`, `task`), and where its pin lay when it was packaged."""
+def package_files(version: "ModelVersion") -> tuple[dict[str, Path], Path, dict[str, str]]:
+    """What a version holds, as `Package.read` takes it.
+
+    Returns: its files by name (`delta`, `pin`, `task`), where its pin lay when it was packaged, and the sha256 of each
+    file then.
+    """
     import mlflow
 
     folder = _downloaded(version)
     flavor = mlflow.models.Model.load(str(folder)).flavors["python_function"]
     files = {name: folder / place["path"] for name, place in flavor["artifacts"].items()}
-    return files, Path((flavor.get("config") or {}).get("pin_path", ""))
+    noted = flavor.get("config") or {}
+    return files, Path(noted.get("pin_path", "")), noted.get("sha256", {})
 
 
 def _downloaded(version: "ModelVersion") -> Path:
@@ -82,7 +84,7 @@ def package_sha256(record: Record) -> str:
 def downloaded_sha256(version: "ModelVersion") -> str:
     """`package_sha256` of the files that a version has now."""
     folder = _downloaded(version)
-    files, _ = package_files(version)
+    files, *_ = package_files(version)
     code = {path.relative_to(folder).as_posix(): path for path in (folder / "code").rglob("*.py")}
     task = read_task(files.pop("task"))
     told = version.tags.get("biasline.metrics_sha256", "")
@@ -106,7 +108,9 @@ def metrics_sha256(path: Path) -> str:
 def _signature(task: Task) -> "ModelSignature":
     """What the packaged model takes and gives; generation settings are its parameters.
 
-    What may be missing is of any type: a column of None and NaN, as optional fields come, would break a string column.
+    Columns are of any type, though texts are wanted: of what `inputs` brings, MLflow would make texts for a string
+    column, so that a number or a null were answered, and a column of None and NaN, as optional fields come, would break
+    it. What is no text is refused by the model itself, which names row and column.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
@@ -114,7 +118,7 @@ def _signature(task: Task) -> "ModelSignature":
 
     first, second = KINDS[task.kind].prompt
     further = (second, *KINDS[task.kind].context)
-    inputs = Schema([ColSpec("string", first), *(ColSpec(AnyType(), name, required=False) for name in further)])
+    inputs = Schema([ColSpec(AnyType(), first), *(ColSpec(AnyType(), name, required=False) for name in further)])
     if task.kind == "regression":
         return ModelSignature(inputs, Schema([ColSpec("double", "score")]))
     if task.kind == "classification":

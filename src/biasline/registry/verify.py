@@ -60,8 +60,8 @@ def _fault(version: "ModelVersion", judged: str | None) -> str:
     from mlflow.exceptions import MlflowException
 
     try:
-        files, pin_path = package_files(version)
-        delta = file_sha256(files["delta"])
+        packaged = package_files(version)
+        delta = file_sha256(packaged[0]["delta"])
     except (MlflowException, OSError, KeyError) as error:
         return f"its files cannot be had: {first_line(error)}"
     if delta != version.tags.get("biasline.delta_sha256"):
@@ -74,7 +74,7 @@ def _fault(version: "ModelVersion", judged: str | None) -> str:
     from biasline.evaluation.serving import Package
 
     try:
-        Package.read(files, pin_path).predictor()
+        Package.read(*packaged).predictor()
     except BiaslineError as error:
         return str(error)
     return ""

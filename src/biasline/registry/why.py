@@ -39,7 +39,7 @@ def why(client: "MlflowClient", task: str, which: str = CHAMPION) -> dict[str, A
             for path in (place.quality, place.train_report, place.metrics)
         )
         judged = file_sha256(run_file(client, version, place.metrics, Path(scratch)))
-    files, _ = package_files(version)
+    files, *_ = package_files(version)
     resolved = load_json(files["task"], "biasline sync")
     pin = load_json(files["pin"], "biasline sync")
     model = client.get_registered_model(version.name)
