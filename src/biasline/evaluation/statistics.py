@@ -11,6 +11,8 @@ from scipy.stats import t as student
 
 CONFIDENCE = 0.95
 _RESAMPLES = 10_000
+# Row numbers of resamples that are in memory together.
+_DRAWN_AT_ONCE = 2_000_000
 
 
 def wilson_interval(successes: int, rows: int) -> tuple[float, float]:
@@ -122,7 +124,13 @@ def paired_proportions(gained: int, lost: int, rows: int, confidence: float = CO
 
 def bootstrap_mean(values: np.ndarray, seed: int = 0, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
     """Mean of values, (rows,), with its percentile bootstrap interval: mean, low, high."""
-    return bootstrap_interval(lambda rows: values[rows].mean(), len(values), seed, confidence)
+    generator, rows = np.random.default_rng(seed), len(values)
+    block = max(1, _DRAWN_AT_ONCE // rows)
+    means = [
+        values[generator.integers(0, rows, (min(block, _RESAMPLES - start), rows))].mean(1)
+        for start in range(0, _RESAMPLES, block)
+    ]
+    return float(values.mean()), *_middle(np.concatenate(means), confidence)
 
 
 def bootstrap_interval(
@@ -139,8 +147,13 @@ def bootstrap_interval(
     """
     generator = np.random.default_rng(seed)
     values = [statistic(generator.integers(0, rows, rows)) for _ in range(_RESAMPLES)]
+    return float(statistic(np.arange(rows))), *_middle(np.array(values), confidence)
+
+
+def _middle(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    """The range of the middle share of values."""
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(statistic(np.arange(rows))), float(low), float(high)
+    return float(low), float(high)
 
 
 def metric_of(predictions: pl.DataFrame, who: str, name: str, positive: str = "") -> Callable[[np.ndarray], float]:
