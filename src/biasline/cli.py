@@ -229,6 +229,7 @@ def promote(
     by: By = "",
     reason: Annotated[str, typer.Option(help="Why.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the verdict; decide and record nothing.")] = False,
+    run: Annotated[str, typer.Option(help="A run's model instead of the candidate: fingerprint, id or name.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Hold the candidate against the gates and make it champion; exit code 1 where a gate refuses."""
@@ -236,7 +237,7 @@ def promote(
     from biasline.tracking.lineage import someone
     from biasline.tracking.store import connect
 
-    decision = promote_candidate(connect(), task, _task(task), by or someone(), reason, dry_run)
+    decision = promote_candidate(connect(), task, _task(task), by or someone(), reason, dry_run, run)
     verdict = decision.verdict
     if as_json:
         told = {"version": decision.version, "fingerprint": decision.fingerprint, "promoted": decision.promoted}
@@ -244,13 +245,16 @@ def promote(
     elif verdict is None:
         print(f"biasline-{task} version {decision.version} is champion already; nothing changed")
     else:
+        end = "would be " * dry_run + ("promoted" if verdict.passed else "refused")
+        beside = f", {verdict.standing} than the champion" if verdict.standing else ""
+        print(f"**biasline-{task} version {decision.version} ({decision.fingerprint}): {end}{beside}**\n")
         print(verdict.as_markdown())
         if dry_run:
-            word = f"would be {'champion' if verdict.passed else 'refused'}; nothing changed"
+            told = "nothing changed"
         else:
-            word = "is champion now" if decision.promoted else "is refused; the champion stays"
-            word += f"; `biasline history {task}` tells"
-        print(f"\nbiasline-{task} version {decision.version} ({decision.fingerprint}) {word}")
+            told = "it is champion now" if decision.promoted else "the champion stays"
+            told += f"; `biasline history {task}` tells"
+        print(f"\n{told}")
     if verdict is not None and not verdict.passed:
         raise SystemExit(1)
 

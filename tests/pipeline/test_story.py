@@ -11,7 +11,7 @@ def test_a_champion_a_refusal_a_better_one_and_back(workspace):
     assert first.code == 0 and "is champion now" in first.printed
     assert first.aliases == {"candidate": made["A"], "champion": made["A"]}
 
-    assert worse.code == 1 and "is refused; the champion stays" in worse.printed
+    assert worse.code == 1 and ": refused, worse than the champion**" in worse.printed
     assert "| not worse than the champion | FAILED | worse than version 1" in worse.printed
     assert worse.aliases == {"candidate": made["B"], "champion": made["A"]}
 

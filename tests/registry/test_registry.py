@@ -352,14 +352,14 @@ def test_the_command_line_tells_dry_runs_and_rollbacks(registered, workspace):
         assert done.exit_code == code, done.output
         return done.output
 
-    assert f"biasline-small version {version} ({record.fingerprint}) would be champion; nothing" in told(
+    assert f"biasline-small version {version} ({record.fingerprint}): would be promoted**" in told(
         "promote", "small", "--dry-run"
     )
-    assert "is champion now; `biasline history small` tells" in told("promote", "small")
+    assert "it is champion now; `biasline history small` tells" in told("promote", "small")
     register(client, another(record, "b" * 16))
     told("promote", "small")
     assert f"({record.fingerprint}) is champion again, version" in told("rollback", "small", "--reason", "wrong")
     assert "rolled back to  " + record.fingerprint in told("history", "small")
     params["tasks"]["small"]["gates"] = {"floor": 1.0}
     (workspace / "params.yaml").write_text(json.dumps(params))
-    assert "would be refused; nothing changed" in told("promote", "small", "--dry-run", code=1)
+    assert "would be refused" in told("promote", "small", "--dry-run", code=1)

@@ -39,7 +39,9 @@ class Decision:
     promoted: bool
 
 
-def promote(client: "MlflowClient", task: str, params: Task, by: str, reason: str, dry_run: bool = False) -> Decision:
+def promote(
+    client: "MlflowClient", task: str, params: Task, by: str, reason: str, dry_run: bool = False, run: str = ""
+) -> Decision:
     """Judge the candidate of a task and, where every gate passes, make it champion. Either way the ledger tells.
 
     The ledger's line comes first and the aliases after it: a crash in between leaves a decision that the next command
@@ -47,24 +49,15 @@ def promote(client: "MlflowClient", task: str, params: Task, by: str, reason: st
 
     Args:
         dry_run: judge only; neither ledger nor aliases change.
+        run: judge this run's version instead of the candidate, see `named_version`.
 
     Errors: `BiaslineError` where there is no candidate, or its run has no evaluation; `Elsewhere` where another
     checkout moved the champion first.
     """
     with _decisions(task):
-        if pending_candidate(task):
-            raise BiaslineError(
-                f"{model_name(task)}: a model that was made while the store was away waits to be the candidate",
-                f"biasline sync {task}",
-            )
         if not dry_run:
             settle(client, task)
-        candidate = aliased(client, task, CANDIDATE)
-        if candidate is None:
-            raise BiaslineError(
-                f"{model_name(task)}: no candidate to promote",
-                f"make one: `dvc repro register@{task}`, or name a run's: `biasline nominate {task} FINGERPRINT`",
-            )
+        candidate = named_version(client, task, run) if run else _candidate(client, task)
         fingerprint = candidate.tags["biasline.fingerprint"]
         champion = aliased(client, task, CHAMPION)
         if champion is not None and champion.version == candidate.version:
@@ -73,7 +66,7 @@ def promote(client: "MlflowClient", task: str, params: Task, by: str, reason: st
         verdict = _verdict(client, task, params, shown, champion)
         if dry_run:
             return Decision(candidate.version, fingerprint, verdict, False)
-        run = client.get_run(candidate.run_id)
+        tags = client.get_run(candidate.run_id).data.tags
         ledger.append(
             TaskPlace(task).ledger,
             ledger.PROMOTED if verdict.passed else ledger.REFUSED,
@@ -87,10 +80,10 @@ def promote(client: "MlflowClient", task: str, params: Task, by: str, reason: st
             metric=params.metric,
             value=shown.metrics["tuned"][params.metric],
             test_sha256=shown.metrics["test_sha256"],
-            data_sha256=run.data.tags.get("data.sha256"),
-            base_digest=run.data.tags.get("base.digest"),
+            data_sha256=tags.get("data.sha256"),
+            base_digest=tags.get("base.digest"),
             delta_sha256=candidate.tags.get("biasline.delta_sha256"),
-            git={key: run.data.tags[key] for key in ("git.commit", "git.dirty") if key in run.data.tags},
+            git={key: tags[key] for key in ("git.commit", "git.dirty") if key in tags},
             decided_at_commit=lineage().get("git.commit"),
         )
         settle(client, task)
@@ -161,6 +154,21 @@ def nominate(client: "MlflowClient", task: str, run: str, by: str, reason: str) 
         note_candidate(task, fingerprint)
         settle(client, task)
         return chosen
+
+
+def _candidate(client: "MlflowClient", task: str) -> "ModelVersion":
+    if pending_candidate(task):
+        raise BiaslineError(
+            f"{model_name(task)}: a model that was made while the store was away waits to be the candidate",
+            f"biasline sync {task}",
+        )
+    found = aliased(client, task, CANDIDATE)
+    if found is None:
+        raise BiaslineError(
+            f"{model_name(task)}: no candidate to promote",
+            f"make one: `dvc repro register@{task}`, or name a run's: `biasline nominate {task} FINGERPRINT`",
+        )
+    return found
 
 
 def _verdict(
