@@ -365,6 +365,29 @@ def why(
     print(json.dumps(told, indent=2, ensure_ascii=False) if as_json else as_markdown(told))
 
 
+@app.command()
+def merge(
+    model: Annotated[
+        str, typer.Argument(metavar="TASK[@WHICH]", help="Which: an alias or a fingerprint; champion if left out.")
+    ],
+    out: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
+) -> None:
+    """Write a model as a stock Transformers folder that needs no delta, once its outputs are shown to be the same."""
+    from biasline.registry.aliases import CHAMPION
+    from biasline.registry.merge import merge as merged
+    from biasline.tracking.store import connect
+
+    task, _, which = model.partition("@")
+    _task(task)
+    told = merged(connect(), task, which or CHAMPION, out)
+    print(
+        f"{shown(out)}: biasline-{task} version {told.version}, {told.bytes / 1e6:.1f} MB; reloaded, it gives the same "
+        f"outputs on {told.compared} test rows; README.md there says how to ask it"
+    )
+    if told.worded_otherwise:
+        print(f"note: {told.worded_otherwise} of these rows are worded otherwise by stock tokenization; see README.md")
+
+
 def _told_entry(entry: dict[str, Any]) -> str:
     reason = f": {entry['reason']}" if entry.get("reason") else ""
     return f"{entry['time']}  {entry['decision']:<14}  {entry['fingerprint']}  by {entry['by']}{reason}"

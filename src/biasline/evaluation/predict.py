@@ -61,15 +61,29 @@ class Predictor:
         Errors: `BiaslineError` naming the first row and column that is no text or no history, or the setting that is
         out of its limits.
         """
+        inputs = self.inputs(records)
+        if self.task.kind == "instruction":
+            return self._answer([one["input_ids"] for one in inputs], Drawing.of(self._settings(params or {})))
+        return self._judge(inputs)
+
+    def inputs(self, records: Sequence[dict[str, Any]]) -> list[dict[str, list[int]]]:
+        """What the model is given for each row: `input_ids` and, where the base wants them, `token_type_ids`.
+
+        Args, errors: as for answers.
+        """
         if not len(records):
             raise BiaslineError("no rows", "ask one at least")
         rows = _columns(records, *KINDS[self.task.kind].prompt)
         if self.task.kind != "instruction":
-            return self._judge(rows)
-        drawing = Drawing.of(self._settings(params or {}))
+            return self._texts.texts([text for text, _ in rows], [pair for _, pair in rows])
         said = [_history(number, record.get("history")) for number, record in enumerate(records, 1)]
         dialogues = [[*before, Turn("user", *row)] for before, row in zip(said, rows, strict=True)]
-        return self._answer(dialogues, drawing)
+        return [{"input_ids": ids} for ids in self._dialogues.prompts(dialogues)]
+
+    @property
+    def stops(self) -> list[int]:
+        """Tokens that end an answer."""
+        return self._dialogues.stops()
 
     @property
     def longest_answer(self) -> int:
@@ -100,13 +114,11 @@ class Predictor:
     def _texts(self) -> TextEncoder:
         return TextEncoder(self.tokenizer, self.task.tokens.max_length, self.token_types)
 
-    def _answer(self, dialogues: Sequence[Sequence[Turn]], drawing: Drawing) -> list[str]:
-        ids, batch_size = self._dialogues.prompts(dialogues), self.task.evaluate.batch_size
-        answers = generate(self.model, self.tokenizer, ids, drawing, batch_size, self._dialogues.stops())
+    def _answer(self, ids: list[list[int]], drawing: Drawing) -> list[str]:
+        answers = generate(self.model, self.tokenizer, ids, drawing, self.task.evaluate.batch_size, self.stops)
         return [answer.text for answer in answers]
 
-    def _judge(self, rows: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-        inputs = self._texts.texts([text for text, _ in rows], [pair for _, pair in rows])
+    def _judge(self, inputs: Sequence[dict[str, list[int]]]) -> list[dict[str, Any]]:
         batches = self.model.config.pad_token_id, self.task.evaluate.batch_size
         if self.task.kind == "regression":
             return [{"score": float(score)} for score in scores(self.model, inputs, *batches, self.score)]

@@ -1,0 +1,281 @@
+"""Merge for deployment: base and delta as one folder that stock Transformers loads, checked before it is handed out."""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import torch
+
+from biasline.bases.load import best_device
+from biasline.bases.pin import TOKENIZER_FILES
+from biasline.data.kinds import asked_of
+from biasline.errors import BiaslineError, shown
+from biasline.evaluation.generate import Drawing
+from biasline.evaluation.predict import Predictor
+from biasline.evaluation.serving import Package
+from biasline.layout import TaskPlace, replacing
+from biasline.registry.aliases import aliased
+from biasline.registry.package import package_files
+from biasline.registry.versions import model_name, named_version, run_file
+from biasline.tokens.template import BUILT_IN, CHAT
+from biasline.training.loss import padded
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+_COMPARED = 32
+# Of the largest logit.
+_ROUNDING = 1e-5
+_SERVE = "serve it as it is packaged: `mlflow models serve` (docs/promotion.md)"
+
+_Inputs = Sequence[dict[str, list[int]]]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What was written.
+
+    Attributes:
+        version: of the registered model.
+        bytes: of the folder.
+        compared: test rows on which the reloaded model's outputs are those of the packaged one.
+        worded_otherwise: of these, rows whose tokens are others when stock Transformers words them as the card says.
+    """
+
+    version: str
+    bytes: int
+    compared: int
+    worded_otherwise: int
+
+
+def merge(client: "MlflowClient", task: str, which: str, out: Path) -> Merged:
+    """Write a registered version as a stock Transformers folder: weights, tokenizer, generation config, card.
+
+    Args:
+        which: an alias, or a fingerprint or its beginning.
+        out: a folder that is not there, or empty.
+
+    Errors: `BiaslineError` where `out` holds something, where no stock model computes the same, or where the reloaded
+    model's outputs differ; nothing is left behind then.
+    """
+    version = aliased(client, task, which) or named_version(client, task, which)
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise BiaslineError(f"{shown(out)}: not empty", "name a folder that is not there yet")
+    package = Package.read(*package_files(version))
+    _check_stock(package)
+    rows, card = _asked(client, version, package)
+    torch.set_num_threads(package.task.train.threads)
+    predictor = package.predictor()
+    inputs = predictor.inputs(rows)
+    wanted = _outputs(predictor.model, inputs)
+    # A delta that is on keeps the originals; merging starts from the plain base.
+    package.delta.revert(predictor.model)
+    try:
+        model = package.delta.merge(predictor.model)
+    except BiaslineError as error:
+        raise BiaslineError(str(error).partition(" → ")[0], _SERVE) from None
+    with replacing(out) as draft:
+        tensors = _digests(model)
+        _save(model, predictor, package, draft)
+        reloaded, tokenizer = _reloaded(draft, package)
+        if odd := sorted(dict(set(_digests(reloaded).items()) ^ set(tensors.items()))):
+            raise BiaslineError(f"tensor {odd[0]}: reloaded, the merged model has another", _SERVE)
+        _compare(wanted, _outputs(reloaded, inputs), rows)
+        otherwise = sum(
+            _stock_ids(tokenizer, row, predictor) != given["input_ids"] for row, given in zip(rows, inputs, strict=True)
+        )
+        page = _page(version, package, _use(package, predictor, tokenizer, rows[0]), otherwise, card)
+        (draft / "README.md").write_text(page, encoding="utf-8", newline="\n")
+        if out.is_dir():
+            out.rmdir()
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    return Merged(version.version, size, len(rows), otherwise)
+
+
+def _check_stock(package: Package) -> None:
+    if package.headed and package.by_mean:
+        raise BiaslineError(
+            "its head reads the mean over the tokens, where stock Transformers puts a pooler of the architecture's own",
+            f"{_SERVE}, or train it with train.pooling: model",
+        )
+    if package.task.load.trust_remote_code:
+        raise BiaslineError("its base runs code of its own (load.trust_remote_code), which is not stock", _SERVE)
+
+
+def _asked(client: "MlflowClient", version: "ModelVersion", package: Package) -> tuple[list[dict[str, Any]], str]:
+    """Some test rows of a version's run, and its card."""
+    place = TaskPlace(version.name.removeprefix(model_name("")))
+    with tempfile.TemporaryDirectory() as scratch:
+        predictions = pl.read_parquet(run_file(client, version, place.predictions, Path(scratch)))
+        card = run_file(client, version, place.card, Path(scratch)).read_text(encoding="utf-8")
+    return asked_of(predictions.head(_COMPARED), package.task.kind), card
+
+
+def _outputs(model: Any, inputs: _Inputs) -> list[torch.Tensor]:
+    """For each row the logits of the last position, (classes or vocabulary,), fp32."""
+    found = []
+    for row in inputs:
+        batch = {name: tensor.to(model.device) for name, tensor in padded([row], model.config.pad_token_id).items()}
+        with torch.inference_mode():
+            logits = model(**batch).logits.float().cpu()
+        found.append(logits.reshape(-1, logits.shape[-1])[-1])
+    return found
+
+
+def _digests(model: Any) -> dict[str, str]:
+    """sha256 of each tensor's bytes."""
+    found = {}
+    for name, tensor in model.state_dict().items():
+        content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        found[name] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+def _compare(wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor], rows: Sequence[dict[str, Any]]) -> None:
+    """Outputs may differ in their last bits: where a tensor lies in memory changes the order of sums."""
+    for number, (one, other) in enumerate(zip(wanted, found, strict=True)):
+        far = float((one - other).abs().max())
+        if not far <= _ROUNDING * max(1.0, float(one.abs().max())):
+            text = next(iter(rows[number].values()))[:60]
+            raise BiaslineError(
+                f"the merged model, reloaded, gives other outputs: by {far:.3g} on test row {number + 1} ({text!r})",
+                _SERVE,
+            )
+
+
+def _save(model: Any, predictor: Predictor, package: Package, folder: Path) -> None:
+    """Weights, config, tokenizer and generation config; nothing that tells of this machine."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    base = package.base()
+    folder.mkdir()
+    model.config._name_or_path = ""
+    if not package.headed:
+        model.generation_config = _generation(predictor)
+    model.save_pretrained(folder)
+    for name in package.pin.files:
+        if name in TOKENIZER_FILES:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(base / name, folder / name)
+    if not package.headed and package.task.tokens.template != CHAT:
+        # Transformers takes this file before one that the tokenizer's config holds.
+        (folder / "chat_template.jinja").write_text(_template(predictor), encoding="utf-8", newline="\n")
+
+
+def _template(predictor: Predictor) -> str:
+    name = predictor.task.tokens.template
+    # The beginning of a sequence, which the encoder puts in front and `apply_chat_template` does not.
+    start = predictor.tokenizer("").input_ids[:1] == [predictor.tokenizer.bos_token_id]
+    return ("{{- bos_token -}}" if start else "") + BUILT_IN.get(name, name)
+
+
+def _generation(predictor: Predictor) -> Any:
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        **Drawing.of(predictor.task.evaluate).arguments(),
+        eos_token_id=predictor.stops,
+        pad_token_id=predictor.model.config.pad_token_id,
+    )
+
+
+def _reloaded(folder: Path, package: Package) -> tuple[Any, Any]:
+    """Model and tokenizer, as a user loads them."""
+    import transformers
+
+    loader = getattr(transformers, _loader(package))
+    model = loader.from_pretrained(str(folder), dtype=getattr(torch, package.task.load.dtype), local_files_only=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    return model.to(best_device()).eval(), tokenizer
+
+
+def _loader(package: Package) -> str:
+    return "AutoModelForSequenceClassification" if package.headed else "AutoModelForCausalLM"
+
+
+def _messages(row: dict[str, Any]) -> list[dict[str, str]]:
+    instruction, given = row["instruction"], row.get("input") or ""
+    content = f"{instruction}\n{given}".rstrip()
+    return [{"role": "user", "content": content, "instruction": instruction, "input": given}]
+
+
+def _stock_ids(tokenizer: Any, row: dict[str, Any], predictor: Predictor) -> list[int]:
+    """Tokens of a row as the card says that it is worded."""
+    if predictor.task.kind == "instruction":
+        text = tokenizer.apply_chat_template(_messages(row), add_generation_prompt=True, tokenize=False)
+        return tokenizer(text, add_special_tokens=False).input_ids
+    text, pair = row["text"], row.get("text_pair") or None
+    length = predictor.task.tokens.max_length
+    if tokenizer("").input_ids:
+        return tokenizer(text, pair, truncation=True, max_length=length).input_ids
+    return tokenizer("\n".join(filter(None, (text, pair))) + tokenizer.eos_token).input_ids
+
+
+def _use(package: Package, predictor: Predictor, tokenizer: Any, row: dict[str, Any]) -> list[str]:
+    """How to ask the folder with plain Transformers, on a test row."""
+    lines = [
+        "```python",
+        f"from transformers import {_loader(package)}, AutoTokenizer",
+        "",
+        'folder = "."',
+        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        f'model = {_loader(package)}.from_pretrained(folder, dtype="{package.task.load.dtype}")',
+    ]
+    if not package.headed:
+        prompt = tokenizer.apply_chat_template(_messages(row), add_generation_prompt=True, tokenize=False)
+        return [
+            *lines,
+            f"messages = {_messages(row)!r}",
+            "prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)",
+            'inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")',
+            'answer = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]',
+            "print(tokenizer.decode(answer, skip_special_tokens=True).strip())",
+            "```",
+            "",
+            "There the prompt is:",
+            "",
+            "```",
+            prompt,
+            "```",
+        ]
+    asked = "text, text_pair or None"
+    if not tokenizer("").input_ids:  # then nothing tells two texts apart, or where one ends
+        asked = '"\\n".join(filter(None, (text, text_pair))) + tokenizer.eos_token'
+    lines += [
+        f"text, text_pair = {row['text']!r}, {row.get('text_pair', '')!r}",
+        f"cut = {{'truncation': True, 'max_length': {package.task.tokens.max_length}}}",
+        f'inputs = tokenizer({asked}, return_tensors="pt", **cut)',
+    ]
+    if package.task.kind == "regression":
+        scale = predictor.score
+        return [*lines, f"print({scale['mean']!r} + {scale['std']!r} * model(**inputs).logits.item())", "```"]
+    return [*lines, "print(model.config.id2label[model(**inputs).logits.argmax().item()])", "```"]
+
+
+def _page(version: "ModelVersion", package: Package, use: Sequence[str], otherwise: int, card: str) -> str:
+    """The folder's README: what it is, how it is asked, and the card of the model."""
+    lines = [
+        f"# {version.name}, merged",
+        "",
+        f"`{package.pin.name}` with the delta of `{version.name}` (fingerprint "
+        f"`{version.tags['biasline.fingerprint']}`) put in for good: a stock Transformers model that needs nothing "
+        "else. Reloaded, its tensors were those of base and delta bit by bit, and its outputs the packaged model's.",
+        "",
+        "## Use",
+        "",
+        *use,
+    ]
+    if otherwise:
+        lines += [
+            "",
+            f"Of {_COMPARED} test rows at most, {otherwise} come out in other tokens this way than in training: there a "
+            "prompt that is too long is cut from the left, and special tokens that stand in a text are read as text.",
+        ]
+    return "\n".join([*lines, "", "---", "", card])

@@ -1,0 +1,182 @@
+"""Merged folders: loaded by plain Transformers in a process that has never heard of this package."""
+
+import json
+import re
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from biasline.bitfit import BiasDelta
+from biasline.cli import app
+from biasline.errors import BiaslineError
+from biasline.layout import TaskPlace
+from biasline.params import Task
+from biasline.registry import merge as room
+from biasline.registry.merge import merge
+from biasline.registry.sync import register
+from biasline.tracking.record import record_of_workspace
+from biasline.tracking.store import connect
+from tests.conftest import run_stages
+
+
+@pytest.fixture
+def registered(trained):
+    client = connect()
+    register(client, record_of_workspace("small"))
+    return client
+
+
+def fresh(script, folder):
+    """Standard output of a script in a process that finds no biasline; `folder` is where it runs."""
+    hidden = "import sys\nsys.modules['biasline'] = None\n"
+    command = [sys.executable, "-c", hidden + script]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def shown_code(folder):
+    """The Python that the folder's README shows."""
+    return re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S).group(1)
+
+
+def test_the_card_shows_code_that_gives_the_evaluations_answer(registered, workspace, trained):
+    out = workspace / "out"
+    merged = merge(registered, "small", "candidate", out)
+    assert merged.compared > 10 and merged.worded_otherwise == 0
+    assert {path.name for path in out.iterdir()} >= {
+        "model.safetensors",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+        "README.md",
+    }
+    predictions = pl.read_parquet(trained[1].predictions)
+    assert fresh(shown_code(out), out).strip() == predictions["tuned"][0]
+    assert "Human: " in (out / "README.md").read_text() and "## Limits" in (out / "README.md").read_text()
+    settings = json.loads((out / "generation_config.json").read_text())
+    assert settings["max_new_tokens"] == 4 and settings["do_sample"] is False
+    assert str(workspace) not in "".join(path.read_text(errors="replace") for path in out.iterdir())
+
+
+ANSWERS = """
+import json
+from transformers import AutoModelForCausalLM, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained("out")
+model = AutoModelForCausalLM.from_pretrained("out")
+for row in json.load(open("asked.json")):
+    content = f"{row['instruction']}\\n{row['input']}".rstrip()
+    messages = [{"role": "user", "content": content}]
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
+    answer = model.generate(**inputs)[0, inputs["input_ids"].shape[1]:]
+    print(json.dumps(tokenizer.decode(answer, skip_special_tokens=True).strip()))
+"""
+
+
+def test_every_test_row_is_answered_as_evaluated(registered, workspace, trained):
+    merge(registered, "small", "candidate", workspace / "out")
+    predictions = pl.read_parquet(trained[1].predictions)
+    (workspace / "asked.json").write_text(json.dumps(predictions.select("instruction", "input").to_dicts()))
+    answers = [json.loads(line) for line in fresh(ANSWERS, workspace).splitlines()]
+    assert answers == predictions["tuned"].to_list()
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_labels_and_scores_come_out_of_the_shown_code(workspace, kind):
+    answer = {"classification": ("label", ["low", "high"]), "regression": ("score", [1.5, 4.0])}[kind]
+    rows = [{"text": f"sample {number} is {number % 2}", answer[0]: answer[1][number % 2]} for number in range(80)]
+    (workspace / "other.json").write_text(json.dumps(rows))
+    task = Task(
+        kind=kind,
+        base="data/bases/tiny-bloom.json",
+        data="other.json",
+        quality={"near_duplicate": 1.0, "off": ["leak"]},
+        train={"min_steps": 10, "epochs": 0.1, "batch_size": 8},
+    )
+    place = TaskPlace("other")
+    run_stages(task, place)
+    client = connect()
+    register(client, record_of_workspace("other"))
+    merged = merge(client, "other", "candidate", workspace / "out")
+    assert merged.worded_otherwise == 0
+    said = fresh(shown_code(workspace / "out"), workspace / "out").strip()
+    expected = pl.read_parquet(place.predictions)["tuned"][0]
+    assert said == expected if kind == "classification" else float(said) == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_same_bytes_each_time(registered, workspace):
+    for name in ("one", "two"):
+        merge(registered, "small", "candidate", workspace / name)
+    for path in (workspace / "one").rglob("*"):
+        assert path.read_bytes() == (workspace / "two" / path.name).read_bytes(), path.name
+
+
+def test_what_is_there_is_not_overwritten(registered, workspace):
+    (workspace / "out").mkdir()
+    (workspace / "out" / "mine.txt").write_text("keep")
+    done = CliRunner().invoke(app, ["merge", "small@candidate", "out"])
+    assert done.exit_code == 1 and isinstance(done.exception, BiaslineError)
+    assert "out: not empty → name a folder that is not there yet" in str(done.exception)
+    (workspace / "out" / "mine.txt").unlink()
+    done = CliRunner().invoke(app, ["merge", "small@candidate", "out"])
+    assert done.exit_code == 0 and "the same outputs on 15 test rows" in done.output
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_another_model_after_reloading_is_refused(registered, workspace, monkeypatch, hashed):
+    def lossy(model, predictor, package, folder, save=room._save):
+        model.get_parameter("transformer.ln_f.bias").data[0] += 0.25
+        save(model, predictor, package, folder)
+
+    monkeypatch.setattr(room, "_save", lossy)
+    if not hashed:
+        monkeypatch.setattr(room, "_digests", lambda model: {})
+    told = (
+        r"tensor transformer\.ln_f\.bias: reloaded, the merged model has another"
+        if hashed
+        else r"gives other outputs: by [0-9.e-]+ on test row 1 \('.*'\) → serve it"
+    )
+    with pytest.raises(BiaslineError, match=told):
+        merge(registered, "small", "candidate", workspace / "out")
+    assert not (workspace / "out").exists()
+
+
+def test_a_bias_that_no_stock_model_has_a_place_for_is_refused(registered, workspace, monkeypatch):
+    def homeless(self, model):
+        raise BiaslineError(
+            "tensor norm.bias: stock LlamaForCausalLM has no place for this bias", "keep the delta form"
+        )
+
+    monkeypatch.setattr(BiasDelta, "merge", homeless)
+    with pytest.raises(
+        BiaslineError, match="no place for this bias → serve it as it is packaged: `mlflow models serve`"
+    ):
+        merge(registered, "small", "candidate", workspace / "out")
+    assert not (workspace / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"kind": "classification", "pooling": "mean"}, "its head reads the mean over the tokens"),
+        ({"remote": True}, "its base runs code of its own"),
+    ],
+)
+def test_what_stock_transformers_would_compute_otherwise_is_refused(registered, workspace, monkeypatch, change, told):
+    read = room.Package.read
+
+    def other(*packaged):
+        package = read(*packaged)
+        package.delta.manifest.about["pooling"] = change.get("pooling", "")
+        load = package.task.load.model_copy(update={"trust_remote_code": change.get("remote", False)})
+        task = package.task.model_copy(update={"kind": change.get("kind", package.task.kind), "load": load})
+        return room.Package(task, package.delta, package.pin, package.pin_path)
+
+    monkeypatch.setattr(room.Package, "read", other)
+    with pytest.raises(BiaslineError, match=f"{told}.* → serve it as it is packaged"):
+        merge(registered, "small", "candidate", workspace / "out")
