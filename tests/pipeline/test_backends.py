@@ -7,19 +7,25 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
+from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace
 from biasline.params import Task
+from biasline.registry import ledger
 from biasline.registry.aliases import CANDIDATE, CHAMPION, aliased
 from biasline.registry.promote import promote
 from biasline.registry.sync import register, sync
+from biasline.registry.verify import verify
 from biasline.tracking.publish import find_run
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect
+from tests.conftest import ROOT
+from tests.registry.test_registry import another
 from tests.servers import free_port, running, tracking_server
 
 LENIENT = Task(base="b", data="d", gates={"floor": 0.0, "better_than_base": False, "margin": 1.0, "max_latency": 99.0})
@@ -214,3 +220,48 @@ def test_trainings_that_log_at_once_lose_and_double_nothing(store, workspace, re
         assert run.info.status == "FINISHED"
         points = client.get_metric_history(run.info.run_id, "train.loss")
         assert sorted((point.step, point.value) for point in points) == [(n, 1 / n) for n in range(1, STEPS + 1)]
+
+
+def test_two_checkouts_that_decide_at_once_make_one_history(server, trained, workspace, monkeypatch):
+    """Fifty processes, half of them in another checkout, on one server: neither knows the other's ledger."""
+    address, _ = server
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    client, record = connect(), record_of_workspace("small")
+    with suppress(MlflowException):
+        client.delete_registered_model("biasline-small")  # of the test before
+    monkeypatch.setattr("biasline.registry.versions.prove", lambda record, uri: None)
+    for one in (record, another(record, "b" * 16)):
+        register(client, one)
+    homes = {name: workspace / name for name in ("ours", "theirs")}
+    crowds = []
+    for home in homes.values():
+        home.mkdir()
+        command = [sys.executable, ROOT / "tests/registry/decisions.py", "crowd", "25", record.fingerprint, "b" * 16]
+        environment = {**os.environ, "DVC_ROOT": str(home)}
+        crowds.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
+    for crowd in crowds:
+        told, _ = crowd.communicate(timeout=300)
+        codes = json.loads(told.splitlines()[-1])
+        assert crowd.returncode == 0 and len(codes) == 25 and set(codes) <= {0, 1}, told
+    ledgers = {name: home / "data/small/promotions.jsonl" for name, home in homes.items()}
+    moves = {name: [move["id"] for move in ledger.moves(path)] for name, path in ledgers.items()}
+    [winner] = [name for name, made in moves.items() if made]
+    settled = {
+        key.split(".")[-1]
+        for key, value in client.get_registered_model("biasline-small").tags.items()
+        if key.startswith("champion.") and value.startswith("settled")
+    }
+    assert settled == set(moves[winner])
+    champion = ledger.champions(ledgers[winner])[-1]["fingerprint"]
+    assert aliased(client, "small", CHAMPION).tags["biasline.fingerprint"] == champion
+    monkeypatch.setenv("DVC_ROOT", str(homes[winner]))
+    assert verify(client, "small")[1] == []
+    [loser] = set(homes) - {winner}
+    monkeypatch.setenv("DVC_ROOT", str(homes[loser]))
+    with pytest.raises(BiaslineError, match="another checkout moved the champion .* → `git pull`"):
+        promote(client, "small", LENIENT, "ann", "")
+    ledgers[loser].write_bytes(ledgers[winner].read_bytes())
+    decision = promote(client, "small", LENIENT, "ann", "after the pull")
+    assert decision.promoted

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect, tracking_uri
 from biasline.tracking.views import chart_path, table_path
 from tests.conftest import enter, lay_workspace, run_stages
+from tests.pipeline.story import tell
 from tests.servers import tracking_server
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: pip install selenium")
@@ -149,7 +151,14 @@ def page(tmp_path_factory):
         enter(folder, patch)
         experiment, runs = five_runs(folder)
         store = tracking_uri()
-    pictures = Path(os.environ.get("BIASLINE_PICTURES") or tmp_path_factory.mktemp("pictures"))
+    with looking_at(folder, store) as seen:
+        yield Page(*seen, experiment, runs)
+
+
+@contextmanager
+def looking_at(folder, store):
+    """A browser on a server: the browser, the server's address, and where pictures go."""
+    pictures = Path(os.environ.get("BIASLINE_PICTURES") or folder / "pictures")
     pictures.mkdir(parents=True, exist_ok=True)
     with tracking_server(folder, store) as (address, _):
         browser = start_browser(folder / "profile")
@@ -157,7 +166,7 @@ def page(tmp_path_factory):
             # The panel of MLflow's assistant opens on a first visit and covers a quarter of every picture.
             browser.get(f"{address}/health")
             browser.execute_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
-            yield Page(browser, address, pictures, experiment, runs)
+            yield browser, address, pictures
         finally:
             browser.quit()
 
@@ -251,3 +260,18 @@ def test_a_run_shows_its_samples(page):
     page.seen("the table of samples", lambda: page.browser.execute_script(headers)[: len(wanted)] == wanted)
     page.picture("samples")
     assert "✓" in page.says("Samples")
+
+
+def test_the_registry_tells_who_let_which_model_out(workspace):
+    made, _ = tell(workspace)
+    with looking_at(workspace, tracking_uri()) as seen:
+        page = Page(*seen, "", [])
+        page.open("/#/models/biasline-sentiment?workflowType=machine_learning")
+        shown = page.says(
+            "@ champion", "@ candidate", "decision: rolled back to", "decision: refused", "decision: promoted"
+        )
+        page.picture("registry")
+        assert "@ previous" not in shown
+        page.open("/#/models/biasline-sentiment/versions/2?workflowType=machine_learning")
+        page.says("half the training time", "worse", made["B"])
+        page.picture("refused")

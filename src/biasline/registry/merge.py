@@ -21,6 +21,7 @@ from biasline.evaluation.serving import Package
 from biasline.layout import TaskPlace, replacing
 from biasline.registry.aliases import aliased
 from biasline.registry.package import package_files
+from biasline.registry.stock_card import loader, page, stock_ids, usage
 from biasline.registry.versions import model_name, named_version, run_file
 from biasline.tokens.template import BUILT_IN, CHAT
 from biasline.training.loss import padded
@@ -88,10 +89,10 @@ def merge(client: "MlflowClient", task: str, which: str, out: Path) -> Merged:
             raise BiaslineError(f"tensor {odd[0]}: reloaded, the merged model has another", _SERVE)
         _compare(wanted, _outputs(reloaded, inputs), rows)
         otherwise = sum(
-            _stock_ids(tokenizer, row, predictor) != given["input_ids"] for row, given in zip(rows, inputs, strict=True)
+            stock_ids(tokenizer, row, predictor) != given["input_ids"] for row, given in zip(rows, inputs, strict=True)
         )
-        page = _page(version, package, _use(package, predictor, tokenizer, rows[0]), otherwise, card)
-        (draft / "README.md").write_text(page, encoding="utf-8", newline="\n")
+        told = page(version, package, usage(package, predictor, tokenizer, rows[0]), otherwise, card)
+        (draft / "README.md").write_text(told, encoding="utf-8", newline="\n")
         if out.is_dir():
             out.rmdir()
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
@@ -190,92 +191,7 @@ def _reloaded(folder: Path, package: Package) -> tuple[Any, Any]:
     """Model and tokenizer, as a user loads them."""
     import transformers
 
-    loader = getattr(transformers, _loader(package))
-    model = loader.from_pretrained(str(folder), dtype=getattr(torch, package.task.load.dtype), local_files_only=True)
+    auto = getattr(transformers, loader(package))
+    model = auto.from_pretrained(str(folder), dtype=getattr(torch, package.task.load.dtype), local_files_only=True)
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     return model.to(best_device()).eval(), tokenizer
-
-
-def _loader(package: Package) -> str:
-    return "AutoModelForSequenceClassification" if package.headed else "AutoModelForCausalLM"
-
-
-def _messages(row: dict[str, Any]) -> list[dict[str, str]]:
-    instruction, given = row["instruction"], row.get("input") or ""
-    content = f"{instruction}\n{given}".rstrip()
-    return [{"role": "user", "content": content, "instruction": instruction, "input": given}]
-
-
-def _stock_ids(tokenizer: Any, row: dict[str, Any], predictor: Predictor) -> list[int]:
-    """Tokens of a row as the card says that it is worded."""
-    if predictor.task.kind == "instruction":
-        text = tokenizer.apply_chat_template(_messages(row), add_generation_prompt=True, tokenize=False)
-        return tokenizer(text, add_special_tokens=False).input_ids
-    text, pair = row["text"], row.get("text_pair") or None
-    length = predictor.task.tokens.max_length
-    if tokenizer("").input_ids:
-        return tokenizer(text, pair, truncation=True, max_length=length).input_ids
-    return tokenizer("\n".join(filter(None, (text, pair))) + tokenizer.eos_token).input_ids
-
-
-def _use(package: Package, predictor: Predictor, tokenizer: Any, row: dict[str, Any]) -> list[str]:
-    """How to ask the folder with plain Transformers, on a test row."""
-    lines = [
-        "```python",
-        f"from transformers import {_loader(package)}, AutoTokenizer",
-        "",
-        'folder = "."',
-        "tokenizer = AutoTokenizer.from_pretrained(folder)",
-        f'model = {_loader(package)}.from_pretrained(folder, dtype="{package.task.load.dtype}")',
-    ]
-    if not package.headed:
-        prompt = tokenizer.apply_chat_template(_messages(row), add_generation_prompt=True, tokenize=False)
-        return [
-            *lines,
-            f"messages = {_messages(row)!r}",
-            "prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)",
-            'inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")',
-            'answer = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]',
-            "print(tokenizer.decode(answer, skip_special_tokens=True).strip())",
-            "```",
-            "",
-            "There the prompt is:",
-            "",
-            "```",
-            prompt,
-            "```",
-        ]
-    asked = "text, text_pair or None"
-    if not tokenizer("").input_ids:  # then nothing tells two texts apart, or where one ends
-        asked = '"\\n".join(filter(None, (text, text_pair))) + tokenizer.eos_token'
-    lines += [
-        f"text, text_pair = {row['text']!r}, {row.get('text_pair', '')!r}",
-        f"cut = {{'truncation': True, 'max_length': {package.task.tokens.max_length}}}",
-        f'inputs = tokenizer({asked}, return_tensors="pt", **cut)',
-    ]
-    if package.task.kind == "regression":
-        scale = predictor.score
-        return [*lines, f"print({scale['mean']!r} + {scale['std']!r} * model(**inputs).logits.item())", "```"]
-    return [*lines, "print(model.config.id2label[model(**inputs).logits.argmax().item()])", "```"]
-
-
-def _page(version: "ModelVersion", package: Package, use: Sequence[str], otherwise: int, card: str) -> str:
-    """The folder's README: what it is, how it is asked, and the card of the model."""
-    lines = [
-        f"# {version.name}, merged",
-        "",
-        f"`{package.pin.name}` with the delta of `{version.name}` (fingerprint "
-        f"`{version.tags['biasline.fingerprint']}`) put in for good: a stock Transformers model that needs nothing "
-        "else. Reloaded, its tensors were those of base and delta bit by bit, and its outputs the packaged model's.",
-        "",
-        "## Use",
-        "",
-        *use,
-    ]
-    if otherwise:
-        lines += [
-            "",
-            f"Of {_COMPARED} test rows at most, {otherwise} come out in other tokens this way than in training: there a "
-            "prompt that is too long is cut from the left, and special tokens that stand in a text are read as text.",
-        ]
-    return "\n".join([*lines, "", "---", "", card])
