@@ -266,10 +266,9 @@ def test_the_registry_tells_who_let_which_model_out(workspace):
     made, _ = tell(workspace)
     with looking_at(workspace, tracking_uri()) as seen:
         page = Page(*seen, "", [])
+        page.browser.set_window_size(1500, 1900)
         page.open("/#/models/biasline-sentiment?workflowType=machine_learning")
-        shown = page.says(
-            "@ champion", "@ candidate", "decision: rolled back to", "decision: refused", "decision: promoted"
-        )
+        shown = page.says("@ champion", "@ candidate", "settled: rolled back to", "customers complain", "refused")
         page.picture("registry")
         assert "@ previous" not in shown
         page.open("/#/models/biasline-sentiment/versions/2?workflowType=machine_learning")
