@@ -107,10 +107,10 @@ class Page:
         return found
 
     def says(self, *texts):
-        """The page's text, once it holds all of these."""
+        """The page's text, each stretch of white space as one blank, once it holds all of these."""
 
         def look():
-            shown = self.browser.execute_script("return document.body.innerText")
+            shown = " ".join(self.browser.execute_script("return document.body.innerText").split())
             return shown if all(text in shown for text in texts) else None
 
         return self.seen(f"texts {texts}", look)
