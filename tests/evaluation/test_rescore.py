@@ -9,8 +9,7 @@ from biasline.bases.pin import read_pin
 from biasline.bitfit import BiasDelta
 from biasline.evaluation.rescore import scored_on
 from biasline.evaluation.serving import Package
-from biasline.params import Task
-from tests.conftest import run_stages
+from tests.conftest import run_other
 
 OWN = "def words(row):\n    return len(row['answer'].split())\n"
 
@@ -34,22 +33,7 @@ def test_answers_and_all_their_scores_are_the_evaluations(trained, workspace):
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])
 def test_labels_and_scores_are_the_evaluations(workspace, kind):
-    import json
-
-    from biasline.layout import TaskPlace
-
-    answer = {"classification": ("label", ["low", "high"]), "regression": ("score", [1.5, 4.0])}[kind]
-    rows = [{"text": f"sample {number} is {number % 2}", answer[0]: answer[1][number % 2]} for number in range(80)]
-    (workspace / "rows.json").write_text(json.dumps(rows))
-    task = Task(
-        kind=kind,
-        base="data/bases/tiny-bloom.json",
-        data="rows.json",
-        quality={"near_duplicate": 1.0, "off": ["leak"]},
-        train={"min_steps": 4, "epochs": 0.1, "batch_size": 8},
-    )
-    place = TaskPlace("other")
-    run_stages(task, place)
+    task, place = run_other(workspace, kind)
     evaluated = pl.read_parquet(place.predictions)
     found = scored_on(package(task, place), evaluated)
     given = [name for name in evaluated.columns if name.startswith("tuned") and name in found.columns]

@@ -24,11 +24,11 @@ from biasline.registry.verify import verify
 from biasline.tracking.publish import find_run
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect
-from tests.conftest import ROOT
+from tests.conftest import LENIENT_GATES, ROOT
 from tests.registry.test_registry import another
 from tests.servers import free_port, running, tracking_server
 
-LENIENT = Task(base="b", data="d", gates={"floor": 0.0, "better_than_base": False, "margin": 1.0, "max_latency": 99.0})
+LENIENT = Task(base="b", data="d", gates=LENIENT_GATES)
 CROWD, STEPS = 6, 200
 OWNER = "mlflow"
 

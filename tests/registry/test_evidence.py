@@ -15,13 +15,12 @@ from biasline.registry.promote import promote
 from biasline.registry.sync import register
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect
-from tests.conftest import ROOT, run_stages
+from tests.conftest import LENIENT_GATES, ROOT, run_stages
 from tests.registry.test_registry import another
 
 
 def gates(**more):
-    told = {"floor": 0.0, "better_than_base": False, "margin": 1.0, "max_latency": 99.0} | more
-    return Task(base="b", data="d", gates=told)
+    return Task(base="b", data="d", gates=LENIENT_GATES | more)
 
 
 @pytest.fixture

@@ -12,14 +12,12 @@ from typer.testing import CliRunner
 from biasline.bitfit import BiasDelta
 from biasline.cli import app
 from biasline.errors import BiaslineError
-from biasline.layout import TaskPlace
-from biasline.params import Task
 from biasline.registry import merge as room
 from biasline.registry.merge import merge
 from biasline.registry.sync import register
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect
-from tests.conftest import run_stages
+from tests.conftest import run_other
 
 
 @pytest.fixture
@@ -88,18 +86,7 @@ def test_every_test_row_is_answered_as_evaluated(registered, workspace, trained)
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])
 def test_labels_and_scores_come_out_of_the_shown_code(workspace, kind):
-    answer = {"classification": ("label", ["low", "high"]), "regression": ("score", [1.5, 4.0])}[kind]
-    rows = [{"text": f"sample {number} is {number % 2}", answer[0]: answer[1][number % 2]} for number in range(80)]
-    (workspace / "other.json").write_text(json.dumps(rows))
-    task = Task(
-        kind=kind,
-        base="data/bases/tiny-bloom.json",
-        data="other.json",
-        quality={"near_duplicate": 1.0, "off": ["leak"]},
-        train={"min_steps": 10, "epochs": 0.1, "batch_size": 8},
-    )
-    place = TaskPlace("other")
-    run_stages(task, place)
+    _, place = run_other(workspace, kind)
     client = connect()
     register(client, record_of_workspace("other"))
     merged = merge(client, "other", "candidate", workspace / "out")

@@ -19,8 +19,9 @@ from biasline.registry.versions import find_version
 from biasline.tracking.publish import publish
 from biasline.tracking.record import Record, record_of_workspace
 from biasline.tracking.store import connect
+from tests.conftest import LENIENT_GATES
 
-LENIENT = Task(base="b", data="d", gates={"floor": 0.0, "better_than_base": False, "margin": 1.0, "max_latency": 99.0})
+LENIENT = Task(base="b", data="d", gates=LENIENT_GATES)
 
 
 @pytest.fixture
@@ -343,7 +344,7 @@ def test_the_command_line_tells_dry_runs_and_rollbacks(registered, workspace):
     client, record = registered
     text = (workspace / "params.yaml").read_text()
     params = json.loads(text)
-    params["tasks"]["small"]["gates"] = {"floor": 0.0, "better_than_base": False, "margin": 1.0, "max_latency": 99.0}
+    params["tasks"]["small"]["gates"] = LENIENT_GATES
     (workspace / "params.yaml").write_text(json.dumps(params))
     version = aliased(client, "small", CANDIDATE).version
 

@@ -11,8 +11,9 @@ from biasline.registry.sync import register
 from biasline.registry.verify import verify
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect
+from tests.conftest import LENIENT_GATES
 
-LENIENT = Task(base="b", data="d", gates={"floor": 0.0, "better_than_base": False, "margin": 1.0, "max_latency": 99.0})
+LENIENT = Task(base="b", data="d", gates=LENIENT_GATES)
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from biasline.registry.sync import register
 from biasline.registry.why import as_markdown, why
 from biasline.tracking.record import Record, record_of_workspace
 from biasline.tracking.store import connect
+from tests.conftest import LENIENT_GATES
 
-LENIENT = Task(base="b", data="d", gates={"floor": 0.0, "better_than_base": False, "margin": 1.0, "max_latency": 99.0})
+LENIENT = Task(base="b", data="d", gates=LENIENT_GATES)
 STRICT = Task(base="b", data="d", gates={"floor": 1.0})
 
 
