@@ -241,6 +241,21 @@ print(json.dumps([model.predict(rows), model.predict(bare), model.predict(none),
     assert bare == none == [answer for row, answer in zip(rows, answers, strict=True) if not row["input"]]
 
 
+def test_the_package_tells_what_it_takes_by_an_example(registered, trained):
+    import mlflow
+    import polars as pl
+
+    first = pl.read_parquet(trained[1].predictions).row(0, named=True)
+    model = mlflow.pyfunc.load_model("models:/biasline-small@candidate")
+    example = model.input_example
+    assert example[0]["instruction"] == first["instruction"]
+    assert list(model.predict(example)) == [first["tuned"]]
+    assert {name: model.metadata.signature.inputs.input_dict()[name].required for name in ("instruction", "input")} == {
+        "instruction": True,
+        "input": False,
+    }
+
+
 def test_the_package_carries_no_base_and_no_pickle(registered, workspace):
     files = [path for path in (workspace / "mlartifacts").rglob("*") if path.is_file() and "/models/" in str(path)]
     assert sum(path.stat().st_size for path in files) < 500_000

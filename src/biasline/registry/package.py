@@ -9,10 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from biasline.bases.match import check_base
 from biasline.bases.pin import file_sha256, read_pin
 from biasline.bitfit import BiasDelta
-from biasline.data.kinds import KINDS
+from biasline.data.kinds import KINDS, asked_of
 from biasline.layout import TaskPlace, home
 from biasline.params import Task, read_task
 from biasline.tracking.record import Record
@@ -45,6 +47,7 @@ def log_package(record: Record, run_id: str) -> "ModelInfo":
             model_config=noted,
             code_paths=[str(_code(Path(scratch)))],
             signature=_signature(task),
+            input_example=asked_of(pl.read_parquet(record.file(place.predictions)).head(1), task.kind),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS],
             metadata={"biasline.fingerprint": record.fingerprint, "biasline.task": record.task},
         )

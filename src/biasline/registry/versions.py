@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from biasline.bases.pin import file_sha256
-from biasline.errors import BiaslineError
+from biasline.errors import BiaslineError, shown
 from biasline.layout import TaskPlace
 from biasline.params import DELTA_METHODS
 from biasline.registry.package import log_package, metrics_sha256, package_sha256
@@ -120,6 +120,10 @@ def register_version(client: "MlflowClient", record: Record, run_id: str) -> "Mo
         if found is not None:
             return found
         place = TaskPlace(record.task)
+        if not record.file(place.predictions).is_file():
+            raise BiaslineError(
+                f"{shown(record.file(place.predictions))}: not there", f"dvc repro --force evaluate@{record.task}"
+            )
         model = log_package(record, run_id)
         if not record.is_proved(package):
             try:
