@@ -222,6 +222,7 @@ def test_trainings_that_log_at_once_lose_and_double_nothing(store, workspace, re
         assert sorted((point.step, point.value) for point in points) == [(n, 1 / n) for n in range(1, STEPS + 1)]
 
 
+@pytest.mark.slow
 def test_two_checkouts_that_decide_at_once_make_one_history(server, trained, workspace, monkeypatch):
     """Fifty processes, half of them in another checkout, on one server: neither knows the other's ledger."""
     address, _ = server

@@ -59,6 +59,7 @@ def test_a_decision_killed_at_any_step_leaves_a_champion_and_the_next_command_me
         assert len(done) >= 8
 
 
+@pytest.mark.slow
 def test_fifty_decisions_at_once_make_one_history(fingerprints, workspace, trained):
     codes = run([DECISIONS], "crowd", "50", *fingerprints)
     assert set(codes) <= {0, 1}  # 1: a rollback when there was no champion to go back to
