@@ -230,6 +230,9 @@ def promote(
     reason: Annotated[str, typer.Option(help="Why.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the verdict; decide and record nothing.")] = False,
     run: Annotated[str, typer.Option(help="A run's model instead of the candidate: fingerprint, id or name.")] = "",
+    champion_is_lost: Annotated[
+        bool, typer.Option("--champion-is-lost", help="Judge without the champion, which has no version any more.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Hold the candidate against the gates and make it champion; exit code 1 where a gate refuses."""
@@ -237,7 +240,8 @@ def promote(
     from biasline.tracking.lineage import someone
     from biasline.tracking.store import connect
 
-    decision = promote_candidate(connect(), task, _task(task), by or someone(), reason, dry_run, run)
+    told = {"dry_run": dry_run, "run": run, "champion_is_lost": champion_is_lost}
+    decision = promote_candidate(connect(), task, _task(task), by or someone(), reason, **told)
     verdict = decision.verdict
     if as_json:
         told = {"version": decision.version, "fingerprint": decision.fingerprint, "promoted": decision.promoted}

@@ -53,6 +53,33 @@ def test_the_champion_is_asked_the_candidates_test_rows(champion, workspace):
     assert {"model.bytes"} <= set(shown.costs) and shown.quality["rows"] == 250
 
 
+def test_a_champion_whose_run_was_evaluated_again_is_asked_anew(champion, workspace, trained):
+    """The same delta with other generation settings is another version of the same run."""
+    from biasline.evaluation.evaluate import evaluate
+    from biasline.layout import write_text
+
+    client, record = champion
+    task, place = trained
+    longer = task.model_copy(update={"evaluate": task.evaluate.model_copy(update={"max_new_tokens": 9})})
+    write_text(place.resolved, longer.model_dump_json())
+    evaluate(longer, place)
+    register(client, record_of_workspace("small"))
+    decision = promote(client, "small", gates(), "ann", "longer answers")
+    assert decision.promoted and decision.version != "1"
+    assert "version 1 (" in gate(decision, "not worse than the champion").told
+    assert "asked the candidate's test rows" in gate(decision, "not worse than the champion").told
+
+
+def test_a_lost_champion_is_no_free_pass(champion, workspace):
+    client, record = champion
+    register(client, another(record, "b" * 16))
+    client.delete_model_version("biasline-small", "1")
+    for dry_run in (True, False):
+        with pytest.raises(BiaslineError, match="has no version in the registry to compare with.*--champion-is-lost"):
+            promote(client, "small", gates(), "ann", "", dry_run=dry_run)
+    assert promote(client, "small", gates(), "ann", "", champion_is_lost=True).promoted
+
+
 def answers(record, right):
     """A further run whose answers are right in the first so many test rows."""
     import polars as pl

@@ -27,39 +27,25 @@ def shown_by(client: "MlflowClient", version: "ModelVersion") -> Shown:
 
     Errors: `BiaslineError` where the run has no evaluation, or was evaluated again since the version was packaged.
     """
-    place = TaskPlace(version.name.removeprefix(model_name("")))
-    fingerprint = version.tags["biasline.fingerprint"]
-    with tempfile.TemporaryDirectory() as scratch:
-        metrics, predictions, quality = (
-            run_file(client, version, path, Path(scratch)) for path in (place.metrics, place.predictions, place.quality)
+    shown, is_its_own = _latest(client, version)
+    if not is_its_own:
+        raise BiaslineError(
+            f"{version.name} version {version.version}: its run was evaluated again after it was packaged",
+            "`biasline sync` brings this workspace's evaluation back; `dvc repro --force register@…` packages anew",
         )
-        if metrics_sha256(metrics) != version.tags.get("biasline.metrics_sha256"):
-            raise BiaslineError(
-                f"{version.name} version {version.version}: its run was evaluated again after it was packaged",
-                "`biasline sync` brings this workspace's evaluation back; `dvc repro --force register@…` packages anew",
-            )
-        found, rows = load_json(metrics, "biasline sync"), pl.read_parquet(predictions)
-        told = load_json(quality, "biasline sync")
-    run = client.get_run(version.run_id)
-    uncommitted = run.data.tags.get("git.changed", "")
-    if not uncommitted and run.data.tags.get("git.dirty") == "true":
-        uncommitted = "params.yaml"  # what `git.changed` leaves out, since the command that makes a run again tells it
-    if "git.commit" not in run.data.tags:
-        uncommitted = "all of it, in no git repository"
-    costs = {name: run.data.metrics[name] for name in _COSTS if name in run.data.metrics}
-    return Shown(f"version {version.version} ({fingerprint[:8]})", found, rows, told, costs, uncommitted)
+    return shown
 
 
 def on_rows_of(client: "MlflowClient", version: "ModelVersion", candidate: Shown, task: Task) -> Shown:
     """What a version shows on a candidate's test rows: what its run says, or, where that was of others, asked now.
 
-    The metrics stay those of its own evaluation.
+    Asked now, its metrics stay those of its run.
 
-    Errors: as `shown_by`; `BiaslineError` where it is of another kind.
+    Errors: `BiaslineError` where its run has no evaluation, or it is of another kind.
     """
-    own = shown_by(client, version)
+    own, is_its_own = _latest(client, version)
     same_rows = own.metrics["test_sha256"] == candidate.metrics["test_sha256"]
-    if same_rows and task.metric in own.metrics["tuned"]:
+    if is_its_own and same_rows and task.metric in own.metrics["tuned"]:
         return own
     from biasline.evaluation.rescore import scored_on
     from biasline.evaluation.serving import Package
@@ -73,3 +59,25 @@ def on_rows_of(client: "MlflowClient", version: "ModelVersion", candidate: Shown
         )
     rows = scored_on(package, candidate.predictions, task.evaluate.metrics)
     return replace(own, name=f"{own.name}, asked the candidate's test rows", predictions=rows)
+
+
+def _latest(client: "MlflowClient", version: "ModelVersion") -> tuple[Shown, bool]:
+    """What a version's run says, and whether that is of the evaluation that the version was packaged with."""
+    place = TaskPlace(version.name.removeprefix(model_name("")))
+    fingerprint = version.tags["biasline.fingerprint"]
+    with tempfile.TemporaryDirectory() as scratch:
+        metrics, predictions, quality = (
+            run_file(client, version, path, Path(scratch)) for path in (place.metrics, place.predictions, place.quality)
+        )
+        is_its_own = metrics_sha256(metrics) == version.tags.get("biasline.metrics_sha256")
+        found, rows = load_json(metrics, "biasline sync"), pl.read_parquet(predictions)
+        told = load_json(quality, "biasline sync")
+    run = client.get_run(version.run_id)
+    uncommitted = run.data.tags.get("git.changed", "")
+    if not uncommitted and run.data.tags.get("git.dirty") == "true":
+        uncommitted = "params.yaml"  # what `git.changed` leaves out, since the command that makes a run again tells it
+    if "git.commit" not in run.data.tags:
+        uncommitted = "all of it, in no git repository"
+    costs = {name: run.data.metrics[name] for name in _COSTS if name in run.data.metrics}
+    shown = Shown(f"version {version.version} ({fingerprint[:8]})", found, rows, told, costs, uncommitted)
+    return shown, is_its_own

@@ -40,7 +40,15 @@ class Decision:
 
 
 def promote(
-    client: "MlflowClient", task: str, params: Task, by: str, reason: str, dry_run: bool = False, run: str = ""
+    client: "MlflowClient",
+    task: str,
+    params: Task,
+    by: str,
+    reason: str,
+    *,
+    dry_run: bool = False,
+    run: str = "",
+    champion_is_lost: bool = False,
 ) -> Decision:
     """Judge the candidate of a task and, where every gate passes, make it champion. Either way the ledger tells.
 
@@ -50,6 +58,7 @@ def promote(
     Args:
         dry_run: judge only; neither ledger nor aliases change.
         run: judge this run's version instead of the candidate, see `named_version`.
+        champion_is_lost: judge although the champion that the ledger names has no version any more.
 
     Errors: `BiaslineError` where there is no candidate, or its run has no evaluation; `Elsewhere` where another
     checkout moved the champion first.
@@ -60,6 +69,8 @@ def promote(
         candidate = named_version(client, task, run) if run else _candidate(client, task)
         fingerprint = candidate.tags["biasline.fingerprint"]
         champion = aliased(client, task, CHAMPION)
+        if champion is None and not champion_is_lost:
+            _check_never_had_one(task)
         if champion is not None and champion.version == candidate.version:
             return Decision(candidate.version, fingerprint, None, True)
         shown = shown_by(client, candidate)
@@ -139,7 +150,7 @@ def nominate(client: "MlflowClient", task: str, run: str, by: str, reason: str) 
     Errors: `BiaslineError` where nothing or more than one thing matches, or the run has no registered version.
     """
     with _decisions(task):
-        list(ledger.entries(TaskPlace(task).ledger))  # a broken ledger is told before it grows
+        settle(client, task)  # a broken ledger is told before it grows
         chosen = named_version(client, task, run)
         fingerprint = chosen.tags["biasline.fingerprint"]
         ledger.append(
@@ -154,6 +165,15 @@ def nominate(client: "MlflowClient", task: str, run: str, by: str, reason: str) 
         note_candidate(task, fingerprint)
         settle(client, task)
         return chosen
+
+
+def _check_never_had_one(task: str) -> None:
+    """Without its version a champion cannot be compared with, and a worse model would take its place unseen."""
+    if made := ledger.champions(TaskPlace(task).ledger):
+        raise BiaslineError(
+            f"{model_name(task)}: its champion {made[-1]['fingerprint']} has no version in the registry to compare with",
+            f"`biasline sync {task}` where its record lies; if it is lost for good, --champion-is-lost",
+        )
 
 
 def _candidate(client: "MlflowClient", task: str) -> "ModelVersion":
