@@ -171,7 +171,7 @@ def _check_never_had_one(task: str) -> None:
     """Without its version a champion cannot be compared with, and a worse model would take its place unseen."""
     if made := ledger.champions(TaskPlace(task).ledger):
         raise BiaslineError(
-            f"{model_name(task)}: its champion {made[-1]['fingerprint']} has no version in the registry to compare with",
+            f"{model_name(task)}: champion {made[-1]['fingerprint']} has no version in the registry to compare with",
             f"`biasline sync {task}` where its record lies; if it is lost for good, --champion-is-lost",
         )
 
