@@ -133,6 +133,15 @@ def test_chance_in_many_small_slices_is_no_fall():
     assert refused <= 2
 
 
+@pytest.mark.parametrize("values", [[None, "a"], [1, 2], [0.5, None], [True, False], [["a"], ["a", "b"]]])
+def test_slices_may_be_of_any_type(values):
+    column = [values[0]] * 60 + [values[1]] * 40
+    better = np.arange(100) >= 60
+    verdict = judge(task(slices=["s"], margin=1), shown(better, s=column), shown(~better, s=column))
+    gate = named(verdict, "no slice fell")
+    assert not gate.passed and f"s = {column[0]}: -1.0000 [" in gate.told and "over 60 rows" in gate.told
+
+
 def test_a_slice_that_the_candidate_has_not_is_told():
     with pytest.raises(BiaslineError, match="no column 'skill' → mend evaluate.slices"):
         judge(task(slices=["skill"]), shown(right(90)), shown(right(90)))

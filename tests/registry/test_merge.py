@@ -12,12 +12,14 @@ from typer.testing import CliRunner
 from biasline.bitfit import BiasDelta
 from biasline.cli import app
 from biasline.errors import BiaslineError
+from biasline.layout import TaskPlace
+from biasline.params import Task
 from biasline.registry import merge as room
 from biasline.registry.merge import merge
 from biasline.registry.sync import register
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect
-from tests.conftest import run_other
+from tests.conftest import run_other, run_stages
 
 
 @pytest.fixture
@@ -82,6 +84,39 @@ def test_every_test_row_is_answered_as_evaluated(registered, workspace, trained)
     (workspace / "asked.json").write_text(json.dumps(predictions.select("instruction", "input").to_dicts()))
     answers = [json.loads(line) for line in fresh(ANSWERS, workspace).splitlines()]
     assert answers == predictions["tuned"].to_list()
+
+
+DIALOGUES = [
+    {
+        "messages": [
+            {"role": "user", "content": f"Say {number}."},
+            {"role": "assistant", "content": str(number)},
+            {"role": "user", "content": f"And {number + 1}?"},
+            {"role": "assistant", "content": str(number + 1)},
+        ]
+    }
+    for number in range(40)
+]
+
+
+@pytest.mark.parametrize("template", ["alpaca", "human-assistant"])
+def test_dialogues_are_worded_by_the_tasks_template(workspace, template):
+    (workspace / "talk.json").write_text(json.dumps(DIALOGUES))
+    task = Task(
+        base="data/bases/tiny-bloom.json",
+        data="talk.json",
+        quality={"near_duplicate": 1.0, "off": ["leak"]},
+        tokens={"template": template},
+        train={"min_steps": 2, "epochs": 0.1, "batch_size": 4},
+        evaluate={"max_new_tokens": 3},
+    )
+    place = TaskPlace("talk")
+    run_stages(task, place)
+    client = connect()
+    register(client, record_of_workspace("talk"))
+    assert merge(client, "talk", "candidate", workspace / "out").worded_otherwise == 0
+    answer = pl.read_parquet(place.predictions)["tuned"][0]
+    assert fresh(shown_code(workspace / "out"), workspace / "out").strip() == answer
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])

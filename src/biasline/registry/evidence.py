@@ -45,7 +45,10 @@ def on_rows_of(client: "MlflowClient", version: "ModelVersion", candidate: Shown
     """
     own, is_its_own = _latest(client, version)
     same_rows = own.metrics["test_sha256"] == candidate.metrics["test_sha256"]
-    if is_its_own and same_rows and task.metric in own.metrics["tuned"]:
+    scored = {name for name in candidate.predictions.columns if name.startswith("tuned")} <= set(
+        own.predictions.columns
+    )
+    if is_its_own and same_rows and scored and task.metric in own.metrics["tuned"]:
         return own
     from biasline.evaluation.rescore import scored_on
     from biasline.evaluation.serving import Package

@@ -22,6 +22,8 @@ from biasline.evaluation.statistics import (
 )
 from biasline.params import Task
 
+# A column beside those of the data, whatever they are called.
+_PLACE = "place among the rows"
 BETTER, NOT_WORSE, WORSE = "better", "not worse", "worse"
 
 
@@ -204,16 +206,16 @@ def _slices(task: Task, candidate: Shown, champion: Shown) -> Gate:
             "mend evaluate.slices, or run the pipeline again",
         )
     tuned, other = _row_values(task, frame)
-    parts = [(name, value, frame[name] == value) for name in names for value in frame[name].unique().sort()]
+    parts = {
+        f"{name} = {value}": part[_PLACE].to_numpy()
+        for name in names
+        for (value,), part in frame.with_row_index(_PLACE).group_by(name, maintain_order=True)
+    }
     confidence = 1 - (1 - CONFIDENCE) / len(parts)
     falls = []
-    for name, value, chosen in parts:
-        rows = chosen.fill_null(False).to_numpy()
-        if rows.any():
-            mean, low, high = paired_interval(tuned[rows], other[rows], confidence=confidence)
-            falls.append(
-                (mean, high, f"{name} = {value}: {mean:+.4f} [{low:+.4f}, {high:+.4f}] over {rows.sum()} rows")
-            )
+    for name, rows in parts.items():
+        mean, low, high = paired_interval(tuned[rows], other[rows], confidence=confidence)
+        falls.append((mean, high, f"{name}: {mean:+.4f} [{low:+.4f}, {high:+.4f}] over {len(rows)} rows"))
     fallen = sorted(fall for fall in falls if fall[1] < 0 and fall[0] < -allowed)
     worst = min(falls)
     told = "; ".join(fall[2] for fall in fallen) if fallen else f"lowest of {len(falls)}: {worst[2]}"
@@ -277,6 +279,7 @@ def _beside(candidate: Shown, other: Shown) -> pl.DataFrame:
     """The candidate's predictions with the other model's in the place of the base's; both are of the same rows."""
     mine, theirs = _with_token_accuracy(candidate.predictions), _with_token_accuracy(other.predictions)
     given = {name: "base" + name.removeprefix("tuned") for name in theirs.columns if name.split("_")[0] == "tuned"}
+    mine = mine.drop(name for name in mine.columns if name.split("_")[0] == "base")
     return mine.with_columns(theirs[name].alias(alias) for name, alias in given.items())
 
 

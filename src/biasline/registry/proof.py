@@ -13,7 +13,7 @@ import polars as pl
 
 from biasline.data.kinds import asked_of
 from biasline.errors import BiaslineError
-from biasline.layout import TaskPlace, home
+from biasline.layout import TaskPlace
 from biasline.params import Task
 from biasline.tracking.record import Record
 from biasline.tracking.store import tracking_uri
@@ -63,7 +63,6 @@ def _asked_apart(uri: str, rows: Sequence[dict[str, Any]]) -> list[Any]:
             command,
             input=json.dumps({"uri": uri, "rows": rows}),
             env=environment,
-            cwd=home(),
             capture_output=True,
             text=True,
             check=False,

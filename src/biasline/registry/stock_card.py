@@ -1,5 +1,6 @@
 """How a merged folder is asked by stock Transformers: the same as code, for a check, and as its README."""
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,10 @@ def loader(package: Package) -> str:
 def _messages(row: dict[str, Any]) -> list[dict[str, str]]:
     instruction, given = row["instruction"], row.get("input") or ""
     content = f"{instruction}\n{given}".rstrip()
-    return [{"role": "user", "content": content, "instruction": instruction, "input": given}]
+    before = [
+        {"role": role, "content": said, "instruction": said} for role, said in json.loads(row.get("history") or "[]")
+    ]
+    return [*before, {"role": "user", "content": content, "instruction": instruction, "input": given}]
 
 
 def stock_ids(tokenizer: Any, row: dict[str, Any], predictor: Predictor) -> list[int]:
