@@ -125,6 +125,7 @@ def answers_elsewhere(uri: str, folder: Path) -> list[str]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_a_server_on_postgres_gets_all_that_a_local_store_gets(server, new_database, trained, tmp_path, monkeypatch):
     """Publish, register, promote, load; then the server starts anew with an empty database."""
     address, kept = server
@@ -178,6 +179,7 @@ with ended_honestly(live):
 
 
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
+@pytest.mark.slow
 def test_trainings_that_log_at_once_lose_and_double_nothing(store, workspace, request, monkeypatch):
     """On one machine to a fresh SQLite; to the server from as many machines, which have no file lock in common."""
     place = TaskPlace("crowd")

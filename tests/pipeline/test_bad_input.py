@@ -74,6 +74,7 @@ def test_a_promotion_without_a_candidate(small):
     assert "biasline-small: no candidate to promote" in refused(small, "biasline promote small")
 
 
+@pytest.mark.slow
 def test_a_row_without_output_goes_to_quarantine_and_the_run_goes_on(small):
     rows = small.folder / "rows.jsonl"
     rows.write_text(rows.read_text(encoding="utf-8") + json.dumps({"instruction": "x"}) + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ import sys
 from contextlib import contextmanager
 
 import psutil
+import pytest
 
 from biasline.layout import TaskPlace
 from biasline.params import Task
@@ -127,6 +128,7 @@ def test_a_served_classification_answers_refuses_and_lives_on(workspace):
         hold(client, "text", "text_pair", [], {"dataframe_records": records})
 
 
+@pytest.mark.slow
 def test_a_served_instruction_task_answers_refuses_and_lives_on(trained, workspace):
     register(connect(), record_of_workspace("small"))
     before = [{"role": "user", "content": "Count to two."}, {"role": "assistant", "content": "one, two"}]

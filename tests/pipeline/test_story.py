@@ -1,9 +1,12 @@
 """Promotion as a team lives it, by the commands that it types."""
 
+import pytest
+
 from biasline.tracking.store import connect
 from tests.pipeline.story import tell
 
 
+@pytest.mark.slow
 def test_a_champion_a_refusal_a_better_one_and_back(workspace):
     made, (first, worse, better, back, history, verified) = tell(workspace)
     for step in (first, worse, better, back, history, verified):
