@@ -45,10 +45,9 @@ def settle(client: "MlflowClient", task: str) -> list[str]:
     Errors: `Elsewhere` where another checkout moved the champion and the ledger here does not tell of it.
     """
     path, lost = TaskPlace(task).ledger, []
-    made = ledger.champions(path)
     if has_model(client, task):
         claims.settle(client, task, path)
-        made = ledger.champions(path)
+    made = ledger.champions(path)
     wanted = [
         (alias, move["fingerprint"], move.get("package"))
         for alias, move in zip((CHAMPION, PREVIOUS), reversed(made[-2:]), strict=False)
@@ -69,7 +68,7 @@ def settle(client: "MlflowClient", task: str) -> list[str]:
     return lost
 
 
-def decision_tags(entry: dict[str, Any]) -> dict[str, str]:
+def _decision_tags(entry: dict[str, Any]) -> dict[str, str]:
     """The last decision about a version, as its tags."""
     tags = {"decision": entry["decision"], "decision.time": entry["time"], "decision.by": entry.get("by", "")}
     tags |= {"decision.reason": entry.get("reason", ""), "decision.id": entry["id"]}
@@ -85,7 +84,7 @@ def _tell(client: "MlflowClient", versions: "Sequence[ModelVersion]", entries: I
         if version is not None:
             last[version.version] = version, entry
     for version, entry in last.values():
-        tags = decision_tags(entry)
+        tags = _decision_tags(entry)
         if version.tags.get("decision.id") == entry["id"]:
             continue
         for name in [name for name in version.tags if name.split(".")[0] == "decision" and name not in tags]:
