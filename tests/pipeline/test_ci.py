@@ -27,10 +27,9 @@ def test_the_job_judges_a_pull_request_and_promotes_on_the_main_branch(project, 
     quick(project)
     project.edit("params.yaml", "max_new_tokens: 2\n", "max_new_tokens: 2\n    gates: {floor: 0.9, margin: 1}\n")
     project.commit()
-    project.run(
-        "git branch -f main && git init --quiet --bare ../remote.git && git remote set-url origin ../remote.git"
-    )
-    project.run("git push --quiet origin main && git checkout --quiet main && git branch --set-upstream-to=origin/main")
+    # The clone may be on main, on another branch or on none, as the repository that it was cloned from.
+    project.run("git checkout --quiet -B main && git init --quiet --bare ../remote.git")
+    project.run("git remote set-url origin ../remote.git && git push --quiet --set-upstream origin main")
     tools = project.folder.parent / "tools"
     tools.mkdir()
     (tools / "gh").write_text(GH)
