@@ -47,7 +47,7 @@ DATA = {"sst2": "sst2", "cola": "glue/CoLA", "rte": "glue/RTE"}
 WHOLE_VALID = 1_000
 # Every row counts, as in what was published.
 _OFF = ["duplicate", "near_duplicate", "leak", "conflicting_duplicate", "control_characters", "mojibake"]
-_COMMON = {"pooling": "mean", "batch_size": 32, "micro_batch_size": 8, "threads": 1}
+_COMMON = {"pooling": "mean", "batch_size": 32, "threads": 1}
 # Rates that are left out are the product's own: 5e-3 for biases, 1e-3 for LoRA, 1e-4 for full tuning, 1e-3 for heads
 # beside them and 5e-3 for a head alone.
 _BITFIT = {"epochs": 8, "min_steps": 400}
@@ -157,6 +157,8 @@ def done(cell: Cell) -> bool:
         return False
     settings = json.loads(cell.path.read_text(encoding="utf-8"))["settings"]
     digest, kept = settings.pop("base"), cell.settings()
+    # How a step was cut into forward passes, which changed nothing but rounding.
+    settings["train"].pop("micro_batch_size", None)
     # A parameter that there was none of has its default, which is what the code did before.
     known = Task.model_validate({**cell.task().model_dump(), **settings}).model_dump(mode="json", include=set(settings))
     return {"base": digest, **known} == kept
@@ -226,7 +228,7 @@ def through_the_stages(task: Task, place: TaskPlace) -> dict[str, Any]:
     from biasline.evaluation.evaluate import evaluate
     from biasline.training.train import train
 
-    train(task, place, lambda start: lambda step, values: None)
+    train(task, place, lambda start: lambda *_: None)
     evaluate(task, place)
     report = json.loads(place.train_report.read_text(encoding="utf-8"))
     metrics = json.loads(place.metrics.read_text(encoding="utf-8"))

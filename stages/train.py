@@ -6,7 +6,7 @@ from stages import run_stage
 def train(name: str) -> str:
     from contextlib import ExitStack
 
-    from biasline.layout import TaskPlace
+    from biasline.layout import TaskPlace, checkpoints
     from biasline.params import read_task
     from biasline.progress import progress
     from biasline.tracking.live import LiveRun, ended_honestly, publish_or_warn
@@ -27,7 +27,12 @@ def train(name: str) -> str:
             shown, meter = stack.enter_context(progress("step", start.steps)), Meter()
             begun.append((record, meter))
 
-            def report(step: int, values: dict[str, float]) -> None:
+            def report(step: int, values: dict[str, float], earlier: bool) -> None:
+                if earlier:
+                    meter.skip(values["tokens"])
+                    shown.skip(step)
+                    live.log(step, values)
+                    return
                 measured = meter.read(values["tokens"])
                 live.log(step, values | measured)
                 names = [name for name in ("loss", "valid_loss", "valid_accuracy") if name in values]
@@ -36,7 +41,7 @@ def train(name: str) -> str:
 
             return report
 
-        told = stage.train(task, place, started)
+        told = stage.train(task, place, started, checkpoints())
     record, meter = begun[0]
     record.take(place)
     record.observe(**meter.observed())

@@ -53,6 +53,11 @@ def record_folder(task: str, fingerprint: str) -> Path:
     return local_state() / "records" / task / fingerprint
 
 
+def checkpoints() -> Path:
+    """Holds each training's checkpoints in a folder named by its fingerprint; they outlive an experiment's checkout."""
+    return local_state() / "checkpoints"
+
+
 @dataclass(frozen=True)
 class TaskPlace:
     """The files of one task, relative to the workspace unless said otherwise."""

@@ -220,7 +220,12 @@ class Train(Group):
     epochs: float = Field(3.0, gt=0, description="passes over the training rows")
     min_steps: int = Field(400, ge=1, description="at least so many steps: a few epochs of few rows under-train biases")
     batch_size: int = Field(32, ge=1, description="rows per optimizer step, over all ranks and accumulation")
-    micro_batch_size: int = Field(32, ge=1, description="rows per forward pass; lower it when memory runs out")
+    micro_batch_tokens: int = Field(
+        0,
+        ge=0,
+        description="tokens per forward pass, padding included; lower it when memory runs out; 0: 512 on a CPU, 16,384 "
+        "on an accelerator",
+    )
     warmup: Share = Field(0.06, description="share of the steps in which the rate climbs to its peak")
     head_learning_rate: float | None = Field(
         None,
@@ -243,6 +248,12 @@ class Train(Group):
     )
     seed: int = Field(0, description="order of the rows")
     threads: int = Field(2, ge=1, description="CPU threads; part of the result, since sums round differently")
+
+
+class Run(Group):
+    """How a training is run; no part of what comes out, so that nothing is trained again when it changes."""
+
+    checkpoint_every: float = Field(30.0, ge=0, description="seconds between checkpoints, from which a crash resumes")
 
 
 class Evaluate(Group):
@@ -330,6 +341,7 @@ class Task(Group):
     load: Load = Load()
     tokens: Tokens = Tokens()
     train: Train = Train()
+    run: Run = Run()
     evaluate: Evaluate = Evaluate()
     gates: Gates = Gates()
 

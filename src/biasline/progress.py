@@ -14,6 +14,7 @@ class Progress:
     def __init__(self, what: str, total: int) -> None:
         self.what, self.total = what, total
         self.started = self.last_line = time.monotonic()
+        self._before = 0
         self.bar = None
         if sys.stderr.isatty():
             from rich.console import Console
@@ -25,6 +26,12 @@ class Progress:
             self.bar.start()
             self.task = self.bar.add_task(what, total=total, note="")
 
+    def skip(self, done: int) -> None:
+        """So many were done by an earlier process: they say nothing about the time that is left."""
+        self._before, self.started = done, time.monotonic()
+        if self.bar is not None:
+            self.bar.reset(self.task, total=self.total, completed=done)
+
     def at(self, done: int, note: str = "") -> None:
         """`done` of the total are done; `note` says what is worth knowing, such as the loss."""
         if self.bar is not None:
@@ -33,7 +40,7 @@ class Progress:
         now = time.monotonic()
         if now - self.last_line >= _LINE_EVERY_S or done == self.total:
             self.last_line = now
-            left = (now - self.started) / max(done, 1) * (self.total - done)
+            left = (now - self.started) / max(done - self._before, 1) * (self.total - done)
             print(f"{self.what} {done}/{self.total}, {left:.0f} s left{', ' + note if note else ''}", flush=True)
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ def unlabelled(loss):
 
 
 def kept(looks, always=False):
-    keeper = Keeper(Accelerator(), always)
+    keeper = Keeper(always)
     return [keeper.keeps(look) for look in looks], keeper.waited
 
 

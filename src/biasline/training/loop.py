@@ -5,8 +5,9 @@ of the whole step, logits exist at supervised positions only, and the optimizer 
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,34 +16,19 @@ from torch import nn
 
 from biasline.errors import BiaslineError
 from biasline.params import Train
-from biasline.training.batches import Plan, learning_rate_factor
-from biasline.training.loss import Batch, Objective
+from biasline.training.batches import Plan, Rows, learning_rate_factor
+from biasline.training.checkpoint import Checkpoints
+from biasline.training.feed import Feed, Work
+from biasline.training.loss import Objective
 from biasline.training.methods import Tuning
+from biasline.training.ranks import of_all, summed
+from biasline.training.state import History, State
 from biasline.training.validation import Keeper, look_at
 
 LOG_EVERY = 10
 
-Report = Callable[[int, dict[str, float]], None]
-
-
-@dataclass
-class History:
-    """What training went through.
-
-    Attributes:
-        rows: one dict per logged step: step, epoch, tokens and targets so far, loss, learning_rate, grad_norm (and per
-            role, as of that step), valid_loss and, of labels, valid_accuracy (or None).
-        best_step: the step whose values were kept.
-        best_loss: their validation loss; None without a validation set.
-        tokens: of all rows that a step was made of, without padding.
-        targets: what the loss was taken over, in all: supervised tokens, or labelled rows.
-    """
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    best_step: int = 0
-    best_loss: float | None = None
-    tokens: int = 0
-    targets: int = 0
+# Called with a step, its metrics, and whether an earlier process made it, before this one went on.
+Report = Callable[[int, dict[str, float], bool], None]
 
 
 @dataclass(frozen=True)
@@ -61,19 +47,32 @@ class Sets:
     pad: int
 
 
-def fit(model: nn.Module, tuning: Tuning, plan: Plan, sets: Sets, params: Train, report: Report) -> History:
+def fit(
+    model: nn.Module,
+    tuning: Tuning,
+    plan: Plan,
+    sets: Sets,
+    params: Train,
+    report: Report,
+    *,
+    accelerator: Accelerator | None = None,
+    checkpoints: Checkpoints | None = None,
+    stopping: Callable[[], int] = int,
+) -> History:
     """Train what `tuning` holds; it ends with the kept values, written into the model.
 
     Args:
         model: the base, frozen but for what `tuning` trains.
         plan: which rows make which step.
         sets: training and validation rows.
-        report: called with (step, metrics) whenever a row of history is written.
+        report: called whenever a row of history is written, and for those that a checkpoint brings.
+        accelerator: devices and processes; each takes a share of a step's rows.
+        checkpoints: written now and then, and gone on from.
+        stopping: the number of the signal that asks to end after this step, or 0.
 
-    Errors: `BiaslineError` where the loss is not finite, naming the rows of the batch.
+    Errors: `BiaslineError` where a loss or a gradient is not finite, naming the rows; `SystemExit` when asked to end.
     """
-    accelerator = Accelerator()
-    torch.manual_seed(params.seed)
+    accelerator = accelerator or Accelerator()
     model = model.to(accelerator.device)
     tuning.to(accelerator.device)
     masters = [master for group in tuning.groups for master in group]
@@ -81,99 +80,115 @@ def fit(model: nn.Module, tuning: Tuning, plan: Plan, sets: Sets, params: Train,
     peaks = [params.learning_rate, params.head_learning_rate]
     groups = [{"params": group, "peak": peak} for group, peak in zip(tuning.groups, peaks, strict=True) if group]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-    history, best, window = History(), _copies(masters), _Window()
-    keeper, size = Keeper(accelerator, params.keep == "last"), params.micro_batch_size
+    train, valid = (
+        Feed(Rows(rows), sets.objective, sets.pad, params, accelerator) for rows in (sets.train, sets.valid)
+    )
+    state = State(masters, optimizer, Keeper(params.keep == "last"))
+    with accelerator.main_process_first():  # which sets damaged ones aside
+        found = checkpoints.newest(state.values()) if checkpoints else None
+    if found:
+        state.restore(found)
+        tuning.write()
+        for row in state.history.rows:
+            report(row["step"], _known(row), True)
+        if accelerator.is_main_process:
+            print(f"resumed from step {state.step}", flush=True)
+    history, keeper, first = state.history, state.keeper, state.step
     model.train()
 
-    for step in range(plan.total_steps):
+    for step, work in train.steps(plan, range(first, first if state.finished else plan.total_steps)):
+        # What dropout draws depends on the step alone, not on the steps before it.
+        torch.manual_seed(((params.seed * 1_000_003 + step) * 1_009 + accelerator.process_index) % 2**63)
         optimizer.zero_grad()
-        examples = sets.train[plan.indices(step)]
-        batches = _micro_batches(examples, sets, size, accelerator)
-        step_targets = sets.objective.targets(examples)
-        if step == 0 and batches:
-            sets.objective.check(model, batches[0])
-        for batch in batches:
-            loss = sets.objective.losses(model, batch).sum() / step_targets
-            if not torch.isfinite(loss):
-                raise BiaslineError(
-                    f"step {step + 1}: the loss is {loss.item()} on the rows {', '.join(map(str, batch.rows))}",
-                    "lower train.learning_rate, or look at those rows",
-                )
-            accelerator.backward(loss)
-            window.loss += loss.item()
+        if step == first and work.batches:
+            history.note = sets.objective.check(model, work.batches[0])
+        loss = torch.zeros((), device=accelerator.device)
+        for batch in work.batches:
+            part = sets.objective.losses(model, batch).sum() / work.targets
+            part.backward()
+            loss += part.detach()
         tuning.collect()
-        for master in masters:
-            master.grad = accelerator.reduce(master.grad, "sum")
+        told = summed(accelerator, masters, loss, torch.tensor(float(stopping() > 0)).to(loss))
         norm = nn.utils.clip_grad_norm_(masters, params.max_grad_norm)
+        seen_loss, asked, seen_norm = torch.stack([*told, norm.to(loss)]).tolist()  # the step's one wait for a device
+        if not math.isfinite(seen_loss + seen_norm):
+            raise _not_finite(step, seen_loss, _culprits(model, tuning, masters, sets.objective, work), accelerator)
         factor = learning_rate_factor(step, plan.total_steps, params.warmup, params.schedule)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         optimizer.step()
         tuning.write()
-        history.targets += step_targets
-        history.tokens += sum(map(len, examples["input_ids"]))
-        window.steps += 1
+        history.targets += work.targets
+        history.tokens += work.tokens
+        history.losses.append(seen_loss)
 
-        done = step + 1
-        last = done == plan.total_steps
-        look = len(sets.valid) > 0 and (last or done % params.evaluate_every == 0)
+        done = state.step = step + 1
+        state.finished = done == plan.total_steps
+        look = len(valid) > 0 and (state.finished or done % params.evaluate_every == 0)
         if look:
-            seen = look_at(model, sets.objective, _micro_batches(sets.valid[:], sets, size, accelerator), accelerator)
+            seen = look_at(model, sets.objective, valid.whole(), accelerator)
             if not math.isfinite(seen.loss):
                 raise BiaslineError(f"step {done}: the validation loss is {seen.loss}", "lower train.learning_rate")
             if keeper.keeps(seen):
-                history.best_step, history.best_loss, best = done, seen.loss, _copies(masters)
-            last |= 0 < params.patience <= keeper.waited and done >= params.min_steps
-        if last or look or done % LOG_EVERY == 0:
+                history.best_step, history.best_loss = done, seen.loss
+                state.keep()
+            state.finished |= 0 < params.patience <= keeper.waited and done >= params.min_steps
+        if state.finished or look or done % LOG_EVERY == 0:
             row = {
                 "step": done,
                 "epoch": plan.epoch(done),
                 "tokens": history.tokens,
                 "targets": history.targets,
-                "loss": float(accelerator.reduce(torch.tensor(window.loss, device=accelerator.device))) / window.steps,
+                "loss": sum(history.losses) / len(history.losses),
                 "learning_rate": params.learning_rate * factor,
-                "grad_norm": float(norm),
+                "grad_norm": seen_norm,
                 "valid_loss": seen.loss if look else None,
             }
             if sets.objective.labelled:
                 row["valid_accuracy"] = seen.accuracy if look else None
             row |= {f"grad_norm.{role}": value for role, value in tuning.gradient_norms().items()}
             history.rows.append(row)
-            report(done, {key: value for key, value in row.items() if value is not None and key != "step"})
-            window = _Window()
-        if last:
+            history.losses.clear()
+            report(done, _known(row), False)
+        ends = state.finished or asked > 0
+        if checkpoints and accelerator.is_main_process and (ends or checkpoints.due):
+            checkpoints.save(state.snapshot())
+        if state.finished:
             break
+        if ends:
+            raise SystemExit(128 + (stopping() or signal.SIGTERM))
 
     if history.best_loss is None:
-        history.best_step, best = done, _copies(masters)
-    for master, values in zip(masters, best, strict=True):
-        master.data.copy_(values)
+        history.best_step = state.step
+        state.keep()
+    state.put_back()
     tuning.write()
     model.eval()
     return history
 
 
-def _copies(masters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    return [master.detach().clone() for master in masters]
+def _known(row: dict[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in row.items() if value is not None and key != "step"}
 
 
-@dataclass
-class _Window:
-    """Losses since the last row of history."""
+def _culprits(
+    model: nn.Module, tuning: Tuning, masters: list[nn.Parameter], objective: Objective, work: Work
+) -> list[int]:
+    """Numbers of the rows, of this process, in whose forward passes loss or gradients are not finite."""
+    found: list[int] = []
+    for batch in work.batches:
+        for part in (*model.parameters(), *masters):
+            part.grad = None
+        loss = objective.losses(model, batch).sum() / work.targets
+        loss.backward()
+        tuning.collect()
+        if not all(torch.isfinite(part).all() for part in (loss, *(master.grad for master in masters))):
+            found += batch.rows
+    return found
 
-    loss: float = 0.0
-    steps: int = 0
 
-
-def _micro_batches(columns: dict[str, list[Any]], sets: Sets, size: int, accelerator: Accelerator) -> list[Batch]:
-    """This rank's share of some rows as batches of rows of like length, on the device.
-
-    Every rank gets every n-th row of the length order: like work, and the sum over ranks is the whole step.
-    """
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    rows.sort(key=lambda row: (len(row["input_ids"]), row["row"]))
-    rows = rows[accelerator.process_index :: accelerator.num_processes]
-    return [
-        sets.objective.collate(rows[start : start + size], sets.pad).to(accelerator.device)
-        for start in range(0, len(rows), size)
-    ]
+def _not_finite(step: int, loss: float, found: list[int], accelerator: Accelerator) -> BiaslineError:
+    rows = of_all(accelerator, found)
+    what = "the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
+    where = f"on the rows {', '.join(map(str, rows))}" if rows else "over all of its rows together"
+    return BiaslineError(f"step {step + 1}: {what} {where}", "lower train.learning_rate, or look at those rows")

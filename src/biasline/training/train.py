@@ -18,10 +18,14 @@ from biasline.layout import TaskPlace, replacing, write_text
 from biasline.params import Task, Train
 from biasline.tokens.sets import read_summary, read_token_set
 from biasline.training.batches import Plan
+from biasline.training.checkpoint import Checkpoints
 from biasline.training.fingerprint import fingerprint, folder_sha256
-from biasline.training.loop import History, Report, Sets, fit
+from biasline.training.kernels import fuse_activations
+from biasline.training.loop import Report, Sets, fit
 from biasline.training.loss import ClassLabels, Objective, ResponseTokens, Scores
 from biasline.training.methods import Origin, Trainee, make_ready, odd_rates, with_rates
+from biasline.training.signals import noted_signals
+from biasline.training.state import History
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,14 @@ class Start:
     steps: int
 
 
-def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> str:
+def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], checkpoints: Path | None = None) -> str:
     """Run the stage; nothing is written unless all of it succeeds.
 
     Args:
         task: the resolved task.
         place: where its files lie.
         started: told what begins, once the base is loaded; gives the function that live metrics go to.
+        checkpoints: the folder below which they are written, by fingerprint; without one there are none.
 
     Returns: one line that tells what happened.
     """
@@ -73,7 +78,10 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
     sets = Sets(rows, read_token_set(place, "valid"), objective, model.config.pad_token_id)
     plan = Plan.of(len(sets.train), task.train)
     report = started(Start(name, pin, trainable, plan.total_steps))
-    history = fit(trainee.model, trainee.tuning, plan, sets, settings, report)
+    kept = Checkpoints(checkpoints / name, name, task.run.checkpoint_every) if checkpoints else None
+    fuse_activations(trainee.model)
+    with noted_signals() as stopping:
+        history = fit(trainee.model, trainee.tuning, plan, sets, settings, report, checkpoints=kept, stopping=stopping)
 
     about = {
         "task": place.task,
@@ -90,6 +98,8 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report]) -> s
         told = _told(name, pin, settings, trainee, history, len(sets.train)) | {"bytes": size}
         (draft / place.train_report.name).write_text(dump_json(told), encoding="utf-8")
     write_text(place.history, _history_csv(history))
+    if kept:
+        kept.clear()  # not before: where the disk is full by now, the training is not lost
     loss = f"{history.best_loss:.4f}" if history.best_loss is not None else "not measured"
     made = place.delta if place.delta.is_file() else place.model
     return f"kept step {history.best_step} of {told['steps']} (validation loss {loss}); {made}: {size:,} bytes"
@@ -134,7 +144,7 @@ def _told(name: str, pin: Pin, settings: Train, trainee: Trainee, history: Histo
         "trainable": trainee.trainable,
         "roles": trainee.roles,
         "injected": trainee.injected,
-        "notes": list(trainee.notes),
+        "notes": [*trainee.notes, *([history.note] if history.note else [])],
         "rows": rows,
         "steps": history.rows[-1]["step"],
         "epochs": history.rows[-1]["epoch"],

@@ -1,11 +1,13 @@
 """Looks at the validation rows while training, and which step is kept."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
 
 _SPARED, _ROUNDING = 2, 1e-9
@@ -18,7 +20,7 @@ class Look:
     Attributes:
         loss: mean per target.
         accuracy: of labels, the share that is right, each counted by its weight; else None.
-        credit: this rank's part of the accuracy, target by target; the same targets at every look.
+        credit: what each target adds to the accuracy, float64 on the CPU; the same targets at every look.
     """
 
     loss: float
@@ -26,7 +28,7 @@ class Look:
     credit: torch.Tensor
 
 
-def look_at(model: nn.Module, objective: Any, batches: list[Any], accelerator: Accelerator) -> Look:
+def look_at(model: nn.Module, objective: Any, batches: Iterable[Any], accelerator: Accelerator) -> Look:
     """Mean loss per target of the validation rows and, of labels, the share that is right."""
     training = model.training
     model.eval()
@@ -39,9 +41,10 @@ def look_at(model: nn.Module, objective: Any, batches: list[Any], accelerator: A
     model.train(training)
     empty = torch.zeros(0, dtype=torch.float64, device=accelerator.device)
     every, hit, weight = (torch.cat([empty, *found]) for found in (losses, hits, weights))
-    sums = torch.stack([every.sum(), torch.tensor(float(len(every))).to(every), weight.sum(), (hit * weight).sum()])
-    total, targets, whole, right = accelerator.reduce(sums, "sum").tolist()
-    return Look(total / targets, right / whole if objective.labelled else None, hit * weight / whole)
+    if accelerator.num_processes > 1:
+        every, hit, weight = (torch.tensor(gather_object(part.tolist())).double() for part in (every, hit, weight))
+    credit = (hit * weight / weight.sum()).cpu()
+    return Look(float(every.mean()), float(credit.sum()) if objective.labelled else None, credit)
 
 
 @dataclass
@@ -58,25 +61,25 @@ class Keeper:
 
     Attributes:
         waited: looks since the best one.
+        highest: the best one.
     """
 
-    accelerator: Accelerator
     always: bool
     waited: int = 0
-    _highest: Look | None = field(default=None, init=False)
+    highest: Look | None = None
 
     def keeps(self, look: Look) -> bool:
         """Whether the step of this look is to be kept."""
-        before = self._highest
+        before = self.highest
         if before is None:
-            self._highest = look
+            self.highest = look
             return True
         gain = before.loss - look.loss if look.accuracy is None else look.accuracy - (before.accuracy or 0.0)
         if gain > 0:
-            self._highest, self.waited = look, 0
+            self.highest, self.waited = look, 0
         else:
             self.waited += 1
         if self.always or look.accuracy is None:
             return self.always or gain > 0
         squares = (look.credit - before.credit).square().sum()
-        return gain >= -_SPARED * math.sqrt(float(self.accelerator.reduce(squares, "sum"))) - _ROUNDING
+        return gain >= -_SPARED * math.sqrt(float(squares)) - _ROUNDING

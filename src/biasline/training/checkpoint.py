@@ -1,0 +1,133 @@
+"""Checkpoints: what a training needs to go on after a crash, and nothing of the frozen base.
+
+A checkpoint is one safetensors file, so kilobytes for biases: the trained values, the optimizer's state, the values to
+keep so far, and in its header the step, the history and a hash of it all. What rows come next and what dropout draws
+follows from the seed and the step. A run that goes on from one ends with the same bytes as one that was never stopped.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from biasline.errors import first_line, shown
+
+_FORMAT = 1
+# The newest may be damaged: then the one before it is gone on from.
+_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A training between two steps.
+
+    Attributes:
+        step: optimizer steps done.
+        state: what JSON holds exactly: numbers, texts, lists.
+        tensors: name → values.
+    """
+
+    step: int
+    state: dict[str, Any]
+    tensors: dict[str, torch.Tensor]
+
+
+class Checkpoints:
+    """The checkpoints of one training.
+
+    Args:
+        folder: where they lie; made when the first is written.
+        fingerprint: of the training; a checkpoint of another is set aside.
+        every: seconds between two of them.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str, every: float) -> None:
+        self.folder, self.fingerprint, self.every = folder, fingerprint, every
+        self._last, self._told = time.monotonic(), False
+
+    @property
+    def due(self) -> bool:
+        return time.monotonic() - self._last >= self.every
+
+    def newest(self, like: Mapping[str, torch.Tensor]) -> Snapshot | None:
+        """The newest whole checkpoint; none if there is none. What cannot be gone on from is set aside and told.
+
+        Args:
+            like: tensors that it must have, in these shapes and types.
+        """
+        for path in sorted(self.folder.glob("step-*.safetensors"), reverse=True):
+            try:
+                return self._read(path, like)
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+                aside = path.with_suffix(".set-aside")
+                print(
+                    f"warning: {shown(path)}: not gone on from ({first_line(error)}); set aside as {aside.name}",
+                    file=sys.stderr,
+                )
+                path.replace(aside)
+        return None
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Write a checkpoint, whole or not at all. A disk that is full is told once, and training goes on."""
+        tensors = {name: values.detach().to("cpu").contiguous() for name, values in snapshot.tensors.items()}
+        state = json.dumps(
+            {"format": _FORMAT, "fingerprint": self.fingerprint, "step": snapshot.step, **snapshot.state}
+        )
+        draft = self.folder / ".draft"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with draft.open("wb") as file:
+                file.write(save(tensors, {"state": state, "sha256": _sha256(state, tensors)}))
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self.folder / f"step-{snapshot.step:08}.safetensors")
+            for old in sorted(self.folder.glob("step-*.safetensors"))[:-_KEPT]:
+                old.unlink()
+        except OSError as error:
+            if not self._told:
+                print(f"warning: {shown(self.folder)}: no checkpoint written ({error.strerror})", file=sys.stderr)
+            self._told = True
+            draft.unlink(missing_ok=True)
+        self._last = time.monotonic()
+
+    def clear(self) -> None:
+        """The training is over and its outs are written: nothing of it is needed any more."""
+        for path in self.folder.glob("*"):
+            path.unlink()
+        if self.folder.is_dir():
+            self.folder.rmdir()
+
+    def _read(self, path: Path, like: Mapping[str, torch.Tensor]) -> Snapshot:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        state = header["state"]
+        if _sha256(state, tensors) != header["sha256"]:
+            raise ValueError("it is damaged")
+        found = json.loads(state)
+        if found.pop("format") != _FORMAT:
+            raise ValueError("another version of Biasline wrote it")
+        if (whose := found.pop("fingerprint")) != self.fingerprint:
+            raise ValueError(f"it is of the training {whose}")
+        for name, values in like.items():
+            if tensors[name].shape != values.shape or tensors[name].dtype != values.dtype:
+                raise ValueError(f"{name} has the shape {list(tensors[name].shape)}, not {list(values.shape)}")
+        return Snapshot(found.pop("step"), found, tensors)
+
+
+def _sha256(state: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(state.encode())
+    for name in sorted(tensors):
+        values = tensors[name]
+        digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

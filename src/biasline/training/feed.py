@@ -1,0 +1,82 @@
+"""The batches of each step, made ahead of their time: a thread collates the next step while this one computes."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from accelerate import Accelerator
+
+from biasline.params import Train
+from biasline.training.batches import Plan, Rows, cut, pass_tokens
+from biasline.training.loss import Batch, Objective
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one step computes.
+
+    Attributes:
+        batches: this process's share of the rows, one batch per forward pass.
+        targets: of the whole step, over all processes: what its loss is divided by.
+        tokens: of the whole step, without padding.
+        padded: of this process's batches, with padding.
+    """
+
+    batches: list[Batch]
+    targets: int
+    tokens: int
+    padded: int
+
+
+class Feed:
+    """Rows as batches on the device.
+
+    Args:
+        rows: of a token set.
+        objective: collates them and counts their targets.
+        pad: token id to pad with.
+    """
+
+    def __init__(self, rows: Rows, objective: Objective, pad: int, params: Train, accelerator: Accelerator) -> None:
+        self._rows, self._objective, self._pad = rows, objective, pad
+        self._accelerator = accelerator
+        self._most = pass_tokens(params, accelerator.device)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def steps(self, plan: Plan, numbers: range) -> Iterator[tuple[int, Work]]:
+        """Each of these steps with its work."""
+        with ThreadPoolExecutor(1, "biasline-feed") as ahead:
+            coming = [ahead.submit(self._work, plan.indices(number)) for number in numbers[:1]]
+            for number in numbers:
+                made = coming.pop().result()
+                if number + 1 in numbers:
+                    coming.append(ahead.submit(self._work, plan.indices(number + 1)))
+                batches = [batch.to(self._accelerator.device) for batch in made.batches]
+                yield number, Work(batches, made.targets, made.tokens, made.padded)
+
+    def whole(self) -> Iterator[Batch]:
+        """This process's share of all rows."""
+        for chosen in self._passes(range(len(self._rows))):
+            yield self._batch(chosen).to(self._accelerator.device)
+
+    def _work(self, indices: Sequence[int]) -> Work:
+        examples = [self._rows[index] for index in indices]
+        batches = [self._batch(chosen) for chosen in self._passes(indices)]
+        padded = sum(batch.inputs["input_ids"].numel() for batch in batches)
+        return Work(batches, self._objective.targets(examples), int(self._rows.lengths[list(indices)].sum()), padded)
+
+    def _passes(self, indices: Sequence[int]) -> list[list[int]]:
+        """This process's rows by forward pass.
+
+        Every process gets every n-th row of the length order: like work, and the sum over processes is the whole.
+        """
+        accelerator = self._accelerator
+        chosen = self._rows.by_length(indices)[accelerator.process_index :: accelerator.num_processes]
+        lengths = [int(self._rows.lengths[index]) for index in chosen]
+        return [chosen[piece] for piece in cut(lengths, self._most, accelerator.device)]
+
+    def _batch(self, indices: Sequence[int]) -> Batch:
+        batch = self._objective.collate([self._rows[index] for index in indices], self._pad)
+        return batch.pinned() if self._accelerator.device.type == "cuda" else batch

@@ -1,0 +1,99 @@
+"""What a training is made of between two steps: history, optimizer, the values to keep."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from biasline.training.checkpoint import Snapshot
+from biasline.training.validation import Keeper, Look
+
+
+@dataclass
+class History:
+    """What training went through.
+
+    Attributes:
+        rows: one dict per logged step: step, epoch, tokens and targets so far, loss, learning_rate, grad_norm (and per
+            role, as of that step), valid_loss and, of labels, valid_accuracy (or None).
+        best_step: the step whose values were kept.
+        best_loss: their validation loss; None without a validation set.
+        tokens: of all rows that a step was made of, without padding.
+        targets: what the loss was taken over, in all: supervised tokens, or labelled rows.
+        losses: of the steps since the last row.
+        note: what should be said about how it went.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best_step: int = 0
+    best_loss: float | None = None
+    tokens: int = 0
+    targets: int = 0
+    losses: list[float] = field(default_factory=list)
+    note: str = ""
+
+
+class State:
+    """All that changes while a training goes on.
+
+    Args:
+        masters: what the optimizer works on.
+        optimizer: one whose state is tensors by parameter, as AdamW's.
+        keeper: decides which step is kept.
+
+    Attributes:
+        step: optimizer steps done.
+        finished: no step follows.
+        best: the values to keep so far.
+    """
+
+    def __init__(self, masters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, keeper: Keeper) -> None:
+        self.masters, self.optimizer, self.keeper = list(masters), optimizer, keeper
+        self.history = History()
+        self.step, self.finished = 0, False
+        self.best: list[torch.Tensor] = []
+        self.keep()
+
+    def keep(self) -> None:
+        """These values are the ones to keep."""
+        self.best = [master.detach().clone() for master in self.masters]
+
+    def put_back(self) -> None:
+        """The kept values are the values."""
+        with torch.no_grad():
+            for master, values in zip(self.masters, self.best, strict=True):
+                master.copy_(values)
+
+    def values(self) -> dict[str, torch.Tensor]:
+        """What every checkpoint holds, whatever step it is of."""
+        named = {"master": [master.detach() for master in self.masters], "best": self.best}
+        return {f"{name}.{number}": part for name, parts in named.items() for number, part in enumerate(parts)}
+
+    def snapshot(self) -> Snapshot:
+        moments = self.optimizer.state_dict()["state"]
+        kept = {f"adam.{number}.{name}": part for number, found in moments.items() for name, part in found.items()}
+        state: dict[str, Any] = {"finished": self.finished, "history": asdict(self.history)}
+        state["waited"] = self.keeper.waited
+        if (highest := self.keeper.highest) is not None:
+            state["highest"] = {"loss": highest.loss, "accuracy": highest.accuracy}
+            kept["highest.credit"] = highest.credit
+        return Snapshot(self.step, state, self.values() | kept)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        state, tensors = snapshot.state, snapshot.tensors
+        self.step, self.finished, self.history = snapshot.step, state["finished"], History(**state["history"])
+        self.keeper.waited = state["waited"]
+        if "highest" in state:
+            self.keeper.highest = Look(**state["highest"], credit=tensors["highest.credit"])
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, part in tensors.items():
+            kind, number, *rest = name.split(".")
+            if kind == "adam":
+                moments.setdefault(int(number), {})[rest[0]] = part
+        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        with torch.no_grad():
+            for number, (master, best) in enumerate(zip(self.masters, self.best, strict=True)):
+                master.copy_(tensors[f"master.{number}"])
+                best.copy_(tensors[f"best.{number}"])
