@@ -19,12 +19,13 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
 def run_stage(stage: Callable[[str], str]) -> None:
-    """Run a stage for the task named on the command line and print the line that it returns."""
+    """Run a stage for the task named on the command line and print the line that it returns, if any."""
     from biasline.errors import BiaslineError, exit_on_error
 
     def run() -> None:
         if len(sys.argv) != 2:
             raise BiaslineError(f"{Path(sys.argv[0]).stem}: expected one argument, the task's name")
-        print(stage(sys.argv[1]), flush=True)
+        if told := stage(sys.argv[1]):
+            print(told, flush=True)
 
     exit_on_error(run)

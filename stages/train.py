@@ -12,10 +12,16 @@ def train(name: str) -> str:
     from biasline.tracking.live import LiveRun, ended_honestly, publish_or_warn
     from biasline.tracking.meter import Meter
     from biasline.tracking.record import Record
-    from biasline.training import train as stage
 
     place = TaskPlace(name)
     task = read_task(place.resolved)
+    if task.run.processes > 1 or task.run.launch:
+        from biasline.training.ranks import started_elsewhere
+
+        if started_elsewhere(task.run, __spec__.name, name):
+            return ""
+    from biasline.training import train as stage
+
     begun: list[tuple[Record, Meter]] = []
     with ExitStack() as stack:
 
@@ -42,6 +48,8 @@ def train(name: str) -> str:
             return report
 
         told = stage.train(task, place, started, checkpoints())
+    if not begun:  # not the first of several processes
+        return told
     record, meter = begun[0]
     record.take(place)
     record.observe(**meter.observed())

@@ -251,8 +251,19 @@ class Train(Group):
 
 
 class Run(Group):
-    """How a training is run; no part of what comes out, so that nothing is trained again when it changes."""
+    """How a training is run: what comes out differs by rounding at most, so nothing is trained again for it."""
 
+    processes: int = Field(1, ge=1, description="processes that share each step's rows, over all machines")
+    launch: str = Field(
+        "",
+        description="what starts them, up to the script: accelerate launch --config_file …; empty: they are started on "
+        "this machine",
+    )
+    shard: bool = Field(False, description="spread the frozen base over the processes (FSDP): one larger than a card")
+    compile: bool = Field(False, description="torch.compile for the base's layers: slower to begin, faster on a GPU")
+    recompute: bool = Field(
+        False, description="keep no activations inside of layers and compute them again: less memory, a third more time"
+    )
     checkpoint_every: float = Field(30.0, ge=0, description="seconds between checkpoints, from which a crash resumes")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from accelerate import Accelerator
 
@@ -35,11 +35,15 @@ class Feed:
         rows: of a token set.
         objective: collates them and counts their targets.
         pad: token id to pad with.
+        even: whether every process must make as many passes as the others, as where each holds a part of the base.
+            The passes that it would not have are of a row that does not count.
     """
 
-    def __init__(self, rows: Rows, objective: Objective, pad: int, params: Train, accelerator: Accelerator) -> None:
+    def __init__(
+        self, rows: Rows, objective: Objective, pad: int, params: Train, accelerator: Accelerator, even: bool = False
+    ) -> None:
         self._rows, self._objective, self._pad = rows, objective, pad
-        self._accelerator = accelerator
+        self._accelerator, self._even = accelerator, even
         self._most = pass_tokens(params, accelerator.device)
 
     def __len__(self) -> int:
@@ -58,24 +62,33 @@ class Feed:
 
     def whole(self) -> Iterator[Batch]:
         """This process's share of all rows."""
-        for chosen in self._passes(range(len(self._rows))):
-            yield self._batch(chosen).to(self._accelerator.device)
+        for batch in self._batches(range(len(self._rows))):
+            yield batch.to(self._accelerator.device)
 
     def _work(self, indices: Sequence[int]) -> Work:
-        examples = [self._rows[index] for index in indices]
-        batches = [self._batch(chosen) for chosen in self._passes(indices)]
+        batches = list(self._batches(indices))
         padded = sum(batch.inputs["input_ids"].numel() for batch in batches)
-        return Work(batches, self._objective.targets(examples), int(self._rows.lengths[list(indices)].sum()), padded)
+        targets = self._objective.targets([self._rows[index] for index in indices])
+        return Work(batches, targets, int(self._rows.lengths[list(indices)].sum()), padded)
 
-    def _passes(self, indices: Sequence[int]) -> list[list[int]]:
-        """This process's rows by forward pass.
+    def _batches(self, indices: Sequence[int]) -> Iterator[Batch]:
+        accelerator, ordered = self._accelerator, self._rows.by_length(indices)
+        passes = self._passes(ordered, accelerator.process_index)
+        for chosen in passes:
+            yield self._batch(chosen)
+        if self._even:
+            most = max(len(self._passes(ordered, rank)) for rank in range(accelerator.num_processes))
+            for _ in range(most - len(passes)):
+                yield replace(self._batch(ordered[:1]), counts=False)
 
-        Every process gets every n-th row of the length order: like work, and the sum over processes is the whole.
+    def _passes(self, ordered: Sequence[int], rank: int) -> list[list[int]]:
+        """A process's rows by forward pass.
+
+        Each gets every n-th row of the length order: like work, and the sum over processes is the whole.
         """
-        accelerator = self._accelerator
-        chosen = self._rows.by_length(indices)[accelerator.process_index :: accelerator.num_processes]
+        chosen = ordered[rank :: self._accelerator.num_processes]
         lengths = [int(self._rows.lengths[index]) for index in chosen]
-        return [chosen[piece] for piece in cut(lengths, self._most, accelerator.device)]
+        return [list(chosen[piece]) for piece in cut(lengths, self._most, self._accelerator.device)]
 
     def _batch(self, indices: Sequence[int]) -> Batch:
         batch = self._objective.collate([self._rows[index] for index in indices], self._pad)

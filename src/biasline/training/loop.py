@@ -56,6 +56,7 @@ def fit(
     report: Report,
     *,
     accelerator: Accelerator | None = None,
+    sharded: bool = False,
     checkpoints: Checkpoints | None = None,
     stopping: Callable[[], int] = int,
 ) -> History:
@@ -67,13 +68,15 @@ def fit(
         sets: training and validation rows.
         report: called whenever a row of history is written, and for those that a checkpoint brings.
         accelerator: devices and processes; each takes a share of a step's rows.
+        sharded: the base is spread over them already, and must stay where it is.
         checkpoints: written now and then, and gone on from.
         stopping: the number of the signal that asks to end after this step, or 0.
 
     Errors: `BiaslineError` where a loss or a gradient is not finite, naming the rows; `SystemExit` when asked to end.
     """
     accelerator = accelerator or Accelerator()
-    model = model.to(accelerator.device)
+    if not sharded:
+        model = model.to(accelerator.device)
     tuning.to(accelerator.device)
     masters = [master for group in tuning.groups for master in group]
     # No weight decay: biases are trained in absolute values, and decay would pull them to zero.
@@ -81,7 +84,7 @@ def fit(
     groups = [{"params": group, "peak": peak} for group, peak in zip(tuning.groups, peaks, strict=True) if group]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
     train, valid = (
-        Feed(Rows(rows), sets.objective, sets.pad, params, accelerator) for rows in (sets.train, sets.valid)
+        Feed(Rows(rows), sets.objective, sets.pad, params, accelerator, sharded) for rows in (sets.train, sets.valid)
     )
     state = State(masters, optimizer, Keeper(params.keep == "last"))
     with accelerator.main_process_first():  # which sets damaged ones aside
@@ -104,7 +107,7 @@ def fit(
             history.note = sets.objective.check(model, work.batches[0])
         loss = torch.zeros((), device=accelerator.device)
         for batch in work.batches:
-            part = sets.objective.losses(model, batch).sum() / work.targets
+            part = sets.objective.losses(model, batch).sum() / work.targets * batch.counts
             part.backward()
             loss += part.detach()
         tuning.collect()

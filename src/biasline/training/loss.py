@@ -7,7 +7,7 @@ keeps only the hidden states that predict a supervised token, whatever the archi
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,20 +29,22 @@ class Batch:
         labels: int64, (rows, length) with `IGNORED` where nothing is supervised; or (rows,) class numbers, int64, or
             scores, fp32.
         rows: the rows' numbers in the raw file.
+        counts: whether its losses are part of anything; else it is there to keep other processes company.
     """
 
     inputs: dict[str, torch.Tensor]
     labels: torch.Tensor
     rows: tuple[int, ...]
+    counts: bool = True
 
     def to(self, device: torch.device) -> "Batch":
         inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
-        return Batch(inputs, self.labels.to(device, non_blocking=True), self.rows)
+        return replace(self, inputs=inputs, labels=self.labels.to(device, non_blocking=True))
 
     def pinned(self) -> "Batch":
         """In memory from which an accelerator copies while it computes."""
         inputs = {name: tensor.pin_memory() for name, tensor in self.inputs.items()}
-        return Batch(inputs, self.labels.pin_memory(), self.rows)
+        return replace(self, inputs=inputs, labels=self.labels.pin_memory())
 
 
 class Objective(Protocol):

@@ -1,9 +1,13 @@
-"""What the processes of one training tell each other: a step's gradients, and whether something stops it.
+"""The processes of one training: how they are started, and what they tell each other.
 
 Every process holds the whole trained vector, which is small, and takes its share of each step's rows. One sum over all
 processes a step is all that they exchange: as long as what is trained, plus two numbers.
 """
 
+import logging
+import os
+import shlex
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +15,64 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
+
+from biasline.errors import BiaslineError
+from biasline.params import Run
+
+
+def started_elsewhere(run: Run, module: str, *arguments: str) -> bool:
+    """Start the processes of a training, and wait for them; False where this is one of them, or the only one.
+
+    Args:
+        module: what each of them runs, as `python -m`.
+
+    Errors: `SystemExit` with the exit code where one of them failed; it has told why.
+    """
+    if "WORLD_SIZE" in os.environ or (run.processes == 1 and not run.launch):
+        return False
+    if run.launch:
+        command = [*shlex.split(run.launch), "-m", module, *arguments]
+        try:
+            os.execvp(command[0], command)
+        except OSError as error:
+            raise BiaslineError(f"run.launch: {command[0]}: {error.strerror}", "name a program that is there") from None
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nothing leaves this machine
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes tell it better
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=run.processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id=str(os.getpid()),
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", module, *arguments)
+    except ChildFailedError as error:
+        raise SystemExit(max(1, error.get_first_failure()[1].exitcode)) from None
+    except SignalException as error:
+        raise SystemExit(128 + error.sigval) from None
+    return True
+
+
+def joined(run: Run) -> Accelerator:
+    """This process among the others.
+
+    Errors: `BiaslineError` where there are more or fewer than params say: some launchers start one and say nothing.
+    """
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    if accelerator.num_processes != run.processes:
+        raise BiaslineError(
+            f"run.processes is {run.processes}, and {accelerator.num_processes} were started",
+            "make run.launch start as many",
+        )
+    return accelerator
 
 
 def summed(accelerator: Accelerator, masters: Sequence[nn.Parameter], *more: torch.Tensor) -> list[torch.Tensor]:

@@ -20,10 +20,11 @@ from biasline.tokens.sets import read_summary, read_token_set
 from biasline.training.batches import Plan
 from biasline.training.checkpoint import Checkpoints
 from biasline.training.fingerprint import fingerprint, folder_sha256
-from biasline.training.kernels import fuse_activations
 from biasline.training.loop import Report, Sets, fit
 from biasline.training.loss import ClassLabels, Objective, ResponseTokens, Scores
 from biasline.training.methods import Origin, Trainee, make_ready, odd_rates, with_rates
+from biasline.training.prepare import prepare
+from biasline.training.ranks import joined
 from biasline.training.signals import noted_signals
 from biasline.training.state import History
 
@@ -47,9 +48,11 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
         started: told what begins, once the base is loaded; gives the function that live metrics go to.
         checkpoints: the folder below which they are written, by fingerprint; without one there are none.
 
-    Returns: one line that tells what happened.
+    Returns: one line that tells what happened; an empty one in any process but the first, which alone writes.
     """
     torch.set_num_threads(task.train.threads)
+    accelerator = joined(task.run)
+    main = accelerator.is_main_process
     pin, folder = verified_folder(Path(task.base))
     summary = read_summary(place)
     if summary["tokenizer_sha256"] != pin.tokenizer_sha256:
@@ -64,10 +67,10 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
     trainee = make_ready(model, head, settings)
     trainable = trainee.trainable
     for note in (*trainee.notes, *odd_rates(task.train, model)):
-        print(f"note: {note}")
+        accelerator.print(f"note: {note}")
     counted = f" and {trainable['head']:,} of the head" if trainable["head"] else ""
     what = "biases" if trainable["biases"] else "in an adapter" if "adapter" in trainable else "of the base"
-    print(
+    accelerator.print(
         f"trainable: {trainable['total'] - trainable['head']:,} {what} ({trainable['share']:.4%} of {trainee.total:,} "
         f"parameters){counted}: {trainee.what}, on {pin.name}; fingerprint {name}",
         flush=True,
@@ -77,11 +80,26 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
     objective = _objective(task, summary, rows)
     sets = Sets(rows, read_token_set(place, "valid"), objective, model.config.pad_token_id)
     plan = Plan.of(len(sets.train), task.train)
-    report = started(Start(name, pin, trainable, plan.total_steps))
+    report = started(Start(name, pin, trainable, plan.total_steps)) if main else _unheard
     kept = Checkpoints(checkpoints / name, name, task.run.checkpoint_every) if checkpoints else None
-    fuse_activations(trainee.model)
+    masters = [master for group in trainee.tuning.groups for master in group]
+    prepare(trainee.model, masters, task.run, accelerator)
     with noted_signals() as stopping:
-        history = fit(trainee.model, trainee.tuning, plan, sets, settings, report, checkpoints=kept, stopping=stopping)
+        history = fit(
+            trainee.model,
+            trainee.tuning,
+            plan,
+            sets,
+            settings,
+            report,
+            accelerator=accelerator,
+            sharded=task.run.shard,
+            checkpoints=kept,
+            stopping=stopping,
+        )
+    accelerator.end_training()
+    if not main:
+        return ""
 
     about = {
         "task": place.task,
@@ -103,6 +121,10 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
     loss = f"{history.best_loss:.4f}" if history.best_loss is not None else "not measured"
     made = place.delta if place.delta.is_file() else place.model
     return f"kept step {history.best_step} of {told['steps']} (validation loss {loss}); {made}: {size:,} bytes"
+
+
+def _unheard(*_: object) -> None:
+    """What this process could report, the first one reports."""
 
 
 def _check_positions(task: Task, config: Any, summary: Mapping[str, Any]) -> None:

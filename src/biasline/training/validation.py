@@ -36,8 +36,9 @@ def look_at(model: nn.Module, objective: Any, batches: Iterable[Any], accelerato
     with torch.no_grad():
         for batch in batches:
             judged = objective.judged(model, batch)
-            for found, given in zip((losses, hits, weights), judged, strict=True):
-                found.append(given.double())
+            if batch.counts:
+                for found, given in zip((losses, hits, weights), judged, strict=True):
+                    found.append(given.double())
     model.train(training)
     empty = torch.zeros(0, dtype=torch.float64, device=accelerator.device)
     every, hit, weight = (torch.cat([empty, *found]) for found in (losses, hits, weights))

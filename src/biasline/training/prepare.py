@@ -1,0 +1,59 @@
+"""What is done to a base so that training it costs less, or is possible at all."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+
+from biasline.errors import BiaslineError, first_line
+from biasline.params import Run
+from biasline.training.kernels import fuse_activations
+
+
+def prepare(model: Any, trained: Iterable[nn.Parameter], run: Run, accelerator: Accelerator) -> None:
+    """Change a model, frozen but for what is trained, as params ask; its outputs stay what they were but for rounding.
+
+    Args:
+        trained: what the optimizer works on.
+
+    Errors: `BiaslineError` where this model or machine cannot do what is asked.
+    """
+    fuse_activations(model)
+    if run.recompute:
+        try:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        except ValueError as error:
+            raise BiaslineError(f"run.recompute: {first_line(error)}", "leave it out for this base") from None
+    if run.compile:
+        for layer in _layers(model):
+            layer.compile(dynamic=True)
+    if run.shard:
+        _shard(model, trained, accelerator)
+
+
+def _layers(model: Any) -> list[nn.Module]:
+    """The repeated layers, as Transformers names their classes."""
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    return [module for module in model.modules() if type(module).__name__ in names] or [model]
+
+
+def _shard(model: Any, trained: Iterable[nn.Parameter], accelerator: Accelerator) -> None:
+    """Spread the frozen parameters over the processes (FSDP2).
+
+    Layers are put together as they are needed. What is trained stays whole in each process: it is small, and no
+    exchange of gradients but our own is needed.
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    if accelerator.num_processes == 1:
+        raise BiaslineError("run.shard: there is one process", "set run.processes, or leave it out")
+    whole = {part for part in model.parameters() if part.requires_grad} | set(trained)
+    if len(whole) == len(set(model.parameters())):
+        raise BiaslineError(
+            "run.shard: nothing is frozen that could be spread", "it is for train.method bitfit or lora"
+        )
+    for part in whole:
+        part.data = part.data.to(accelerator.device)
+    for module in (*_layers(model), model):
+        fully_shard(module, ignored_params=whole)

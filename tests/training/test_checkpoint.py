@@ -1,0 +1,203 @@
+"""A training that is stopped, killed, or finds its checkpoints damaged ends with the bytes of one that was not."""
+
+import errno
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BloomConfig, BloomForCausalLM
+
+from biasline.bitfit import BiasDelta, tune_biases
+from biasline.params import Train
+from biasline.training.batches import Plan
+from biasline.training.checkpoint import Checkpoints
+from biasline.training.loop import Sets, fit
+from biasline.training.loss import ResponseTokens
+from biasline.training.signals import noted_signals
+from tests.training.test_loop import token_set
+
+STEPS = 24
+
+
+class Crash(Exception):
+    pass
+
+
+def training(folder, report=lambda *_: None, every=0.0, name="abc", **more):
+    """Train from a checkpoint if there is one.
+
+    Returns: the delta's bytes and the history. Dropout draws, so that a step's draws must not depend on what process
+    makes it.
+    """
+    torch.manual_seed(0)
+    config = BloomConfig(
+        vocab_size=100, hidden_size=32, n_layer=2, n_head=4, hidden_dropout=0.1, attention_dropout=0.1, pad_token_id=3
+    )
+    model = BloomForCausalLM(config).eval()
+    tuning = tune_biases(model)
+    params = Train(learning_rate=1e-2, batch_size=8, epochs=1, min_steps=STEPS, evaluate_every=5)
+    rows = token_set()
+    sets = Sets(rows, token_set(8, seed=1), ResponseTokens(), 3)
+    checkpoints = Checkpoints(folder / name, name, every)
+    history = fit(model, tuning, Plan.of(len(rows), params), sets, params, report, checkpoints=checkpoints, **more)
+    BiasDelta.of(tuning).save(folder / "delta")
+    return (folder / "delta").read_bytes(), history.rows
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return training(tmp_path_factory.mktemp("whole"))
+
+
+def crashed(folder, at, **more):
+    """A training whose process dies when it reports step `at` or a later one."""
+
+    def report(step, values, earlier):
+        if step >= at and not earlier:
+            raise Crash
+
+    with pytest.raises(Crash):
+        training(folder, report, **more)
+
+
+@pytest.mark.parametrize("at", [5, 10, 15, 20, 24])
+def test_it_goes_on_where_it_was(tmp_path, whole, capsys, at):
+    crashed(tmp_path, at)
+    steps = []
+    assert training(tmp_path, lambda step, _, earlier: steps.append((step, earlier))) == whole
+    assert f"resumed from step {at - 1}\n" in capsys.readouterr().out
+    assert [step for step, _ in steps] == [5, 10, 15, 20, 24]
+    assert [earlier for _, earlier in steps] == [step < at for step, _ in steps]
+
+
+def test_a_finished_one_is_not_trained_again(tmp_path, whole, capsys):
+    training(tmp_path)
+    assert training(tmp_path) == whole
+    assert f"resumed from step {STEPS}\n" in capsys.readouterr().out
+
+
+def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path, whole, capsys):
+    crashed(tmp_path, 20)
+    newest = tmp_path / "abc" / "step-00000019.safetensors"
+    data = newest.read_bytes()
+    draw = random.Random(0)
+    for _ in range(60):
+        place, bit = draw.randrange(len(data)), 1 << draw.randrange(8)
+        newest.write_bytes(data[:place] + bytes([data[place] ^ bit]) + data[place + 1 :])
+        assert Checkpoints(tmp_path / "abc", "abc", 0).newest({}).step == 18, (place, bit)
+        assert (newest.with_suffix(".set-aside")).is_file()
+    assert training(tmp_path) == whole
+    told = capsys.readouterr()
+    assert "resumed from step 18\n" in told.out
+    assert (
+        "step-00000019.safetensors: not gone on from (it is damaged); set aside as step-00000019.set-aside" in told.err
+    )
+
+
+def test_half_a_checkpoint_and_an_empty_one_are_set_aside(tmp_path, whole):
+    crashed(tmp_path, 20)
+    for path, keep in zip(sorted((tmp_path / "abc").iterdir()), (0, 3000), strict=True):
+        path.write_bytes(path.read_bytes()[:keep])
+    assert training(tmp_path) == whole
+
+
+def test_a_checkpoint_of_another_training_is_set_aside(tmp_path, whole, capsys):
+    crashed(tmp_path, 20, name="another")
+    (tmp_path / "another").rename(tmp_path / "abc")
+    assert training(tmp_path) == whole
+    told = capsys.readouterr()
+    assert "it is of the training another" in told.err and "resumed" not in told.out
+
+
+def test_another_shape_is_set_aside(tmp_path, capsys):
+    crashed(tmp_path, 20)
+    assert Checkpoints(tmp_path / "abc", "abc", 0).newest({"master.0": torch.zeros(3)}) is None
+    assert "master.0 has the shape" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_once_and_training_goes_on(tmp_path, whole, capsys, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("biasline.training.checkpoint.os.fsync", full)
+    assert training(tmp_path) == whole
+    assert capsys.readouterr().err.count("no checkpoint written (No space left on device)") == 1
+    assert not list((tmp_path / "abc").iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_end_it_finishes_the_step_and_writes_a_checkpoint(tmp_path, whole, capsys, number):
+    def report(step, values, earlier):
+        if step == 10 and not earlier:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(SystemExit) as ended, noted_signals() as stopping:
+        training(tmp_path, report, every=1e9, stopping=stopping)
+    assert ended.value.code == 128 + number
+    assert training(tmp_path) == whole
+    # The signal came when step 10 was made and the question already asked.
+    assert "resumed from step 11\n" in capsys.readouterr().out
+
+
+def test_a_second_signal_ends_at_once(tmp_path):
+    def report(step, values, earlier):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), noted_signals() as stopping:
+        training(tmp_path, report, stopping=stopping)
+
+
+def test_checkpoints_hold_biases_and_nothing_of_the_base(tmp_path, whole):
+    training(tmp_path)
+    files = sorted((tmp_path / "abc").iterdir())
+    assert [path.name for path in files] == ["step-00000023.safetensors", "step-00000024.safetensors"]
+    # Values, kept values, two moments; and the history.
+    assert files[-1].stat().st_size < 5 * len(whole[0]) + 10_000
+
+
+def _told(folder, begun):
+    torch.set_num_threads(1)
+    begun.set()
+    training(Path(folder))
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments(tmp_path):
+    """SIGKILL, whatever it is doing: computing, writing a checkpoint, looking at validation rows."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([__name__])
+
+    def process(folder):
+        begun = processes.Event()
+        started = processes.Process(target=_told, args=(str(folder), begun))
+        started.start()
+        assert begun.wait(60)
+        return started
+
+    def finished(folder):
+        last = process(folder)
+        last.join(60)
+        assert last.exitcode == 0
+        return (folder / "delta").read_bytes()
+
+    (tmp_path / "whole").mkdir()
+    began = time.monotonic()
+    expected = finished(tmp_path / "whole")
+    took, draw, resumed = time.monotonic() - began, random.Random(0), 0
+    for number in range(20):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        victim = process(folder)
+        time.sleep(draw.uniform(0, took))
+        victim.kill()
+        victim.join()
+        resumed += bool(list(folder.glob("abc/step-*")))
+        (folder / "delta").unlink(missing_ok=True)
+        assert finished(folder) == expected, number
+    assert resumed >= 10
