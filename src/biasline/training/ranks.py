@@ -40,6 +40,7 @@ def started_elsewhere(run: Run, module: str, *arguments: str) -> bool:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # until each process is told its own number
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nothing leaves this machine
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes tell it better

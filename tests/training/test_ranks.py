@@ -1,0 +1,84 @@
+"""Several processes (gloo, on the CPU) give what one gives, and exchange what is trained and no more."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from biasline.errors import BiaslineError
+from biasline.params import Run
+from biasline.training.ranks import joined, started_elsewhere
+
+BIASES, WEIGHTS, STEPS = 704, 28_736, 8
+START = "import sys; from biasline.params import Run; from biasline.training.ranks import started_elsewhere as start; "
+START += "start(Run(processes=int(sys.argv[2])), 'tests.training.many', *sys.argv[1:])"
+
+
+def ran(root, folder, processes, what):
+    """What the first of so many processes wrote."""
+    program = ["-c", START] if processes > 1 else ["-m", "tests.training.many"]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)])}
+    command = [sys.executable, *program, str(folder), str(processes), what]
+    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads((folder / f"{what}-{processes}.json").read_text())
+    assert told["processes"] == processes
+    return told
+
+
+@pytest.fixture(scope="module")
+def alone(root, tmp_path_factory):
+    return ran(root, tmp_path_factory.mktemp("alone"), 1, "bitfit")
+
+
+def assert_equal(several, one, tolerance=1e-6):
+    torch.testing.assert_close(torch.tensor(several["values"]), torch.tensor(one["values"]), rtol=0, atol=tolerance)
+    for row, expected in zip(several["rows"], one["rows"], strict=True):
+        assert row == pytest.approx(expected, rel=1e-4, abs=tolerance)
+        assert (row["loss"], row["valid_loss"]) == pytest.approx((expected["loss"], expected["valid_loss"]), rel=1e-6)
+
+
+def test_two_processes_give_what_one_gives_and_exchange_the_biases(root, tmp_path, alone):
+    two = ran(root, tmp_path, 2, "bitfit")
+    assert_equal(two, alone)
+    assert (two["calls"], two["bytes"]) == (STEPS, STEPS * 4 * (BIASES + 2))
+
+
+@pytest.mark.slow
+def test_four_processes_give_what_one_gives(root, tmp_path, alone):
+    assert_equal(ran(root, tmp_path, 4, "bitfit"), alone)
+
+
+@pytest.mark.slow
+def test_a_base_that_is_spread_gives_what_a_whole_one_gives(root, tmp_path, alone):
+    """Nor does any process hold more than its part of what is frozen."""
+    two = ran(root, tmp_path, 2, "shard")
+    assert_equal(two, alone)
+    # Whole: biases, keys' as well (they lie in the fused ones), and after the last look the embedding and two norms.
+    whole = BIASES + 2 * 32 + 100 * 32 + 2 * 32
+    assert two["held"] == whole + (WEIGHTS - whole) / 2
+    assert alone["held"] == WEIGHTS
+
+
+@pytest.mark.slow
+def test_full_tuning_exchanges_every_weight(root, tmp_path):
+    one, two = ran(root, tmp_path, 1, "full"), ran(root, tmp_path, 2, "full")
+    assert_equal(two, one)
+    assert (two["calls"], two["bytes"]) == (STEPS, STEPS * 4 * (WEIGHTS + 2))
+
+
+def test_fewer_processes_than_asked_for_are_refused():
+    with pytest.raises(BiaslineError, match="run.processes is 2, and 1 were started"):
+        joined(Run(processes=2))
+
+
+def test_a_launcher_that_is_not_there_is_told():
+    with pytest.raises(BiaslineError, match="run.launch: no-such-thing: No such file"):
+        started_elsewhere(Run(processes=2, launch="no-such-thing --now"), "stages.train", "x")
+
+
+def test_one_process_starts_no_others():
+    assert not started_elsewhere(Run(), "stages.train", "x")
