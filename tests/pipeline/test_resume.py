@@ -1,0 +1,97 @@
+"""`dvc repro` after its training was killed, asked to end, or shared by two processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.pipeline.test_repro import quick, read, runs
+
+DELTA = "data/instruct/model/delta.safetensors"
+
+
+def reproduced(project, until):
+    """`dvc repro train@instruct`, begun, until so many steps are in a checkpoint."""
+    drop = ("DVC_ROOT", "MLFLOW_TRACKING_URI", "PYTHONPATH")
+    env = {key: value for key, value in os.environ.items() if key not in drop}
+    env["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{env['PATH']}"
+    log = (project.folder.parent / "log").open("w+")
+    command = ["dvc", "repro", "-f", "-s", "--no-run-cache", "train@instruct"]
+    begun = subprocess.Popen(
+        command, cwd=project.folder, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not any(int(path.stem[5:]) >= until for path in checkpoints(project)):
+        assert begun.poll() is None and time.monotonic() < deadline, log.seek(0) or log.read()
+        time.sleep(0.05)
+    return begun
+
+
+def checkpoints(project):
+    return list(project.folder.glob(".biasline/checkpoints/*/step-*.safetensors"))
+
+
+@pytest.mark.slow
+def test_a_training_that_was_stopped_goes_on_and_ends_with_the_same_bytes(project):
+    quick(project)
+    project.edit("params.yaml", "min_steps: 5", "min_steps: 120")
+    project.edit(
+        "params.yaml", "    evaluate:\n      slices", "    run: {checkpoint_every: 0}\n    evaluate:\n      slices"
+    )
+    project.run("dvc repro train@instruct")
+    expected, history = (
+        (project.folder / DELTA).read_bytes(),
+        (project.folder / "data/instruct/history.csv").read_text(),
+    )
+    assert not checkpoints(project)
+
+    # Killed, and DVC with it.
+    begun = reproduced(project, 40)
+    os.killpg(begun.pid, signal.SIGKILL)
+    begun.wait()
+    assert not (project.folder / DELTA).exists()
+    said = project.run("dvc repro -f -s --no-run-cache train@instruct").stdout
+    assert "resumed from step " in said and (project.folder / DELTA).read_bytes() == expected
+    assert (project.folder / "data/instruct/history.csv").read_text() == history
+    assert not checkpoints(project)
+
+    # Asked to end, as a machine does that is going down.
+    begun = reproduced(project, 40)
+    [stage] = [one for one in psutil.Process(begun.pid).children(recursive=True) if one.cmdline()[1:2] == ["-m"]]
+    stage.terminate()
+    assert begun.wait() != 0
+    assert project.python(ENDED).split()[-1] == "KILLED"
+    said = project.run("dvc repro -f -s --no-run-cache train@instruct").stdout
+    assert "resumed from step " in said and (project.folder / DELTA).read_bytes() == expected
+    project.run("dvc repro evaluate@instruct register@instruct")
+    assert len(runs(project)) == 1
+
+    # By two processes: nothing that is made depends on it but for rounding, and nothing is made again for it.
+    project.edit("params.yaml", "checkpoint_every: 0", "processes: 2")
+    assert "Running stage 'train@instruct'" not in project.run("dvc repro register@instruct").stdout
+    said = project.run("dvc repro -f -s --no-run-cache train@instruct").stdout
+    assert said.count("trainable:") == 1 and said.count("kept step") == 1
+    (project.folder.parent / "one").write_bytes(expected)
+    one, two = load_file(project.folder.parent / "one"), load_file(project.folder / DELTA)
+    for name, values in one.items():
+        torch.testing.assert_close(two[name], values, rtol=0, atol=1e-4)
+    assert read(project, "data/instruct/model/train.json")["steps"] == 120
+    # A mistake is told by the process that finds it, without the launcher's own traceback.
+    project.edit("params.yaml", "processes: 2", "processes: 2, launch: torchrun --nproc_per_node 1")
+    project.run("dvc repro resolve@instruct")
+    wrong = project.run("dvc repro -f -s --no-run-cache train@instruct", check=False)
+    assert "run.processes is 2, and 1 were started" in wrong.stderr and wrong.returncode != 0
+
+
+ENDED = """
+from biasline.tracking.store import connect
+client = connect()
+[run] = client.search_runs([client.get_experiment_by_name("instruct").experiment_id])
+print(run.info.status)
+"""
