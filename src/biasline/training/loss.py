@@ -2,10 +2,12 @@
 
 For instructions, logits exist at supervised positions only. Seven tenths of an instruction data set's tokens at most
 are supervised, and a vocabulary is wide: logits for the rest are work for nothing. A pre-hook on the output embedding
-keeps only the hidden states that predict a supervised token, whatever the architecture does before it.
+keeps only the hidden states that predict a supervised token, whatever the architecture does before it. Where nothing of
+the output embedding is trained, it is applied to some of them at a time, and their gradient is taken at once: the
+logits of a whole pass, several times the size of all else, never exist together.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -40,6 +42,11 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
         return replace(self, inputs=inputs, labels=self.labels.to(device, non_blocking=True))
+
+    def first(self, rows: int) -> "Batch":
+        """Its first rows."""
+        inputs = {name: tensor[:rows] for name, tensor in self.inputs.items()}
+        return replace(self, inputs=inputs, labels=self.labels[:rows], rows=self.rows[:rows])
 
     def pinned(self) -> "Batch":
         """In memory from which an accelerator copies while it computes."""
@@ -81,7 +88,7 @@ class ResponseTokens:
     labelled = False
 
     def __init__(self) -> None:
-        self._logits = supervised_logits
+        self._losses = [chunked_losses, _supervised_losses, _plain_losses]
 
     def collate(self, examples: Sequence[dict[str, Any]], pad: int) -> Batch:
         inputs = padded(examples, pad)
@@ -95,17 +102,19 @@ class ResponseTokens:
         return sum(int((np.asarray(example["labels"])[1:] != IGNORED).sum()) for example in examples)
 
     def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        return target_losses(*self._logits(model, batch))
+        return self._losses[0](model, batch)
 
     def judged(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         losses = self.losses(model, batch)
         return losses, torch.zeros_like(losses), torch.ones_like(losses)
 
     def check(self, model: nn.Module, batch: Batch) -> str:
-        if not (why := differs_from_plain(model, batch)):
-            return ""
-        self._logits = plain_logits
-        return f"logits are made for all tokens, which takes longer: {why}"
+        why = ""
+        while len(self._losses) > 1 and (differs := differs_from_plain(self._losses[0], model, batch)):
+            self._losses.pop(0)
+            why = differs
+        # The first falls back on the second for a model that does something to its logits: nothing to be told.
+        return f"logits are made for all tokens, which takes longer: {why}" if len(self._losses) == 1 else ""
 
 
 class ClassLabels:
@@ -220,18 +229,78 @@ def plain_logits(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Te
     return model(**batch.inputs, use_cache=False).logits[:, :-1][chosen], targets[chosen]
 
 
+def _supervised_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    return target_losses(*supervised_logits(model, batch))
+
+
+def _plain_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    return target_losses(*plain_logits(model, batch))
+
+
+def chunked_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """The losses of `supervised_logits`, with the logits of few targets at a time.
+
+    What the model does to its logits after the output embedding is left out.
+    """
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    if any(part.requires_grad for part in head.parameters()) or not hasattr(head, "weight"):
+        return _supervised_losses(model, batch)
+    targets = batch.labels[:, 1:]
+    chosen = targets != IGNORED
+    hidden: list[torch.Tensor] = []
+    with _only(model, chosen, hidden):
+        model(**batch.inputs, use_cache=False)
+    entries = _CHUNK["cpu" if targets.device.type == "cpu" else "cuda"]
+    size = max(1, entries // head.weight.shape[0])
+    return _Chunked.apply(hidden[0], targets[chosen], head, size)
+
+
+# Logits at one time: 32 MB in fp32 on a CPU, whose cache is small; half a gigabyte on an accelerator.
+_CHUNK = {"cpu": 2**23, "cuda": 2**27}
+
+
+class _Chunked(torch.autograd.Function):
+    """Losses of a frozen output embedding.
+
+    The loss of a target depends on its own hidden state alone. So the gradient can be taken at once, with logits that
+    are then forgotten, and be scaled when it is known what the loss counts.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor], size: int
+    ) -> torch.Tensor:
+        losses, gradients = [], []
+        for states, numbers in zip(hidden.split(size), targets.split(size), strict=True):
+            with torch.set_grad_enabled(ctx.needs_input_grad[0]):
+                states = states.detach().requires_grad_(ctx.needs_input_grad[0])
+                found = target_losses(head(states), numbers)
+            losses.append(found.detach())
+            if ctx.needs_input_grad[0]:
+                gradients += torch.autograd.grad(found, states, torch.ones_like(found))
+        if gradients:
+            ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(losses) if losses else hidden.new_zeros(0, dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        [gradients] = ctx.saved_tensors
+        return (given[0].unsqueeze(-1) * gradients).to(gradients), None, None, None
+
+
 @torch.no_grad()
-def differs_from_plain(model: nn.Module, batch: Batch) -> str:
-    """Why logits at supervised positions only are not this model's plain ones, tried on one batch; empty if they are.
+def differs_from_plain(losses: Callable[[nn.Module, Batch], torch.Tensor], model: nn.Module, batch: Batch) -> str:
+    """Why some way to the losses does not give this model's plain ones, tried on one batch; empty if it does.
 
     Such is a model whose head mixes positions, or that looks at all of its logits afterwards.
     """
     training = model.training
     model.eval()
+    batch = batch.first(2)  # the logits of a whole batch would be the most that a training ever holds
     try:
-        expected = target_losses(*plain_logits(model, batch))
+        expected = _plain_losses(model, batch)
         try:
-            short = target_losses(*supervised_logits(model, batch))
+            short = losses(model, batch)
         except Exception as error:  # whatever a model of someone else's does with logits of another shape
             return f"{type(model).__name__} takes no others ({first_line(error)})"
     finally:
@@ -243,11 +312,16 @@ def differs_from_plain(model: nn.Module, batch: Batch) -> str:
 
 
 @contextmanager
-def _only(model: nn.Module, chosen: torch.Tensor) -> Iterator[None]:
+def _only(model: nn.Module, chosen: torch.Tensor, kept: list[torch.Tensor] | None = None) -> Iterator[None]:
+    """Let the output embedding see these positions only; or the first of them, and the rest in `kept`."""
     head = model.get_output_embeddings()  # type: ignore[operator]
 
     def keep(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (args[0][:, :-1][chosen], *args[1:])
+        states = args[0][:, :-1][chosen]
+        if kept is None:
+            return (states, *args[1:])
+        kept.append(states)
+        return (states[:1].detach(), *args[1:])
 
     handle = head.register_forward_pre_hook(keep)
     try:
