@@ -1,11 +1,14 @@
 import itertools
 
+import numpy as np
 import pytest
+import torch
+from datasets import Dataset, concatenate_datasets
 from hypothesis import given
 from hypothesis import strategies as st
 
 from biasline.params import Train
-from biasline.training.batches import Plan, learning_rate_factor
+from biasline.training.batches import Plan, Rows, cut, learning_rate_factor
 
 
 @given(st.integers(1, 200), st.integers(1, 40), st.integers(0, 3), st.integers(0, 4))
@@ -37,3 +40,54 @@ def test_the_rate_climbs_then_falls(schedule):
     assert max(factors) == 1.0
     assert all(a >= b for a, b in itertools.pairwise(factors[9:]))
     assert factors[-1] == (1.0 if schedule == "constant" else pytest.approx(0.0, abs=0.02))
+
+
+CPU = torch.device("cpu")
+
+
+@given(st.lists(st.integers(1, 60), max_size=9).map(sorted), st.integers(1, 200))
+def test_rows_are_cut_into_passes_at_the_least_cost(lengths, most):
+    pieces = cut(lengths, most, CPU)
+    assert [index for piece in pieces for index in range(len(lengths))[piece]] == list(range(len(lengths)))
+
+    def cost(pieces):
+        """Padded tokens and 32 a pass; infinite for a pass of several rows that is too large."""
+        sizes = [len(piece) * max(piece) for piece in pieces]
+        fits = all(size <= most or len(piece) == 1 for size, piece in zip(sizes, pieces, strict=True))
+        return sum(sizes) + 32 * len(pieces) if fits else float("inf")
+
+    every = []
+    for cuts in itertools.product([False, True], repeat=max(0, len(lengths) - 1)):
+        ends = [0, *(place + 1 for place, is_cut in enumerate(cuts) if is_cut), len(lengths)]
+        every.append(cost([lengths[first:last] for first, last in itertools.pairwise(ends)]) if lengths else 0)
+    assert cost([lengths[piece] for piece in pieces]) == min(every)
+
+
+def test_rows_are_read_from_the_file_as_they_are(tmp_path):
+    """In several chunks, with labels per token or per row; nothing is copied."""
+    parts = [
+        Dataset.from_dict(
+            {
+                "row": range(first, first + count),
+                "input_ids": [list(range(number)) for number in range(first, first + count)],
+                "labels": [number % 3 for number in range(first, first + count)],
+            }
+        )
+        for first, count in ((1, 4), (5, 1), (6, 3))
+    ]
+    whole = concatenate_datasets(parts)
+    rows = Rows(whole)
+    assert len(rows) == 8 and rows.lengths.tolist() == list(range(1, 9))
+    for index, expected in enumerate(whole):
+        found = rows[index]
+        assert found["input_ids"].tolist() == expected["input_ids"]
+        assert (found["row"], found["labels"]) == (expected["row"], expected["labels"])
+    assert rows.by_length([7, 0, 3]) == [0, 3, 7]
+    whole.save_to_disk(str(tmp_path / "set"))
+    read = Rows(Dataset.load_from_disk(str(tmp_path / "set")))
+    assert not read[3]["input_ids"].flags.owndata and np.array_equal(read[3]["input_ids"], rows[3]["input_ids"])
+
+
+def test_an_empty_set_has_no_rows():
+    empty = Dataset.from_dict({"row": [1], "input_ids": [[1]], "labels": [[1]]}).select([])
+    assert len(Rows(empty)) == 0

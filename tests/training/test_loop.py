@@ -112,3 +112,32 @@ def test_patience_ends_training_and_the_best_is_kept(bloom):
     assert 8 <= last < 42
     assert stopped.best_loss == min(looks) and last >= stopped.best_step + 6
     assert len(looks) == last // 2
+
+
+def test_a_gradient_that_is_not_finite_stops_with_the_rows_of_its_pass(bloom):
+    """The loss is fine; what comes back of one row is not."""
+    tuning, rows, params = tune_biases(bloom), token_set(), Train(batch_size=24, min_steps=1, micro_batch_tokens=1)
+    before = tuning.master.detach().clone()
+
+    class Overflow(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, hidden):
+            return hidden.clone()
+
+        @staticmethod
+        def backward(ctx, given):
+            return given * float("inf")
+
+    chosen = [row["row"] for row in rows if 57 in row["input_ids"]]
+    assert 1 <= len(chosen) < 12
+    seen = {}
+    bloom.register_forward_pre_hook(lambda _, args, kwargs: seen.update(kwargs), with_kwargs=True)
+    bloom.transformer.ln_f.register_forward_hook(
+        lambda _, args, output: Overflow.apply(output) if 57 in seen["input_ids"] else output
+    )
+    sets = Sets(rows, token_set(0), ResponseTokens(), 3)
+    with pytest.raises(BiaslineError, match="step 1: the gradient is not finite on the rows") as told:
+        fit(bloom, tuning, Plan.of(len(rows), params), sets, params, lambda *_: None)
+    named = str(told.value).partition("rows ")[2].partition(" →")[0]
+    assert sorted(map(int, named.split(", "))) == sorted(chosen)
+    assert torch.equal(tuning.master.detach(), before)

@@ -22,7 +22,7 @@ def prepare(model: Any, trained: Iterable[nn.Parameter], run: Run, accelerator: 
     fuse_activations(model)
     if run.recompute:
         try:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         except ValueError as error:
             raise BiaslineError(f"run.recompute: {first_line(error)}", "leave it out for this base") from None
     if run.compile:

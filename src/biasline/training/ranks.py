@@ -31,7 +31,7 @@ def started_elsewhere(run: Run, module: str, *arguments: str) -> bool:
     if "WORLD_SIZE" in os.environ or (run.processes == 1 and not run.launch):
         return False
     if run.launch:
-        command = [*shlex.split(run.launch), "-m", module, *arguments]
+        command = [*shlex.split(os.path.expandvars(run.launch)), "-m", module, *arguments]
         try:
             os.execvp(command[0], command)
         except OSError as error:

@@ -43,9 +43,16 @@ def look_at(model: nn.Module, objective: Any, batches: Iterable[Any], accelerato
     empty = torch.zeros(0, dtype=torch.float64, device=accelerator.device)
     every, hit, weight = (torch.cat([empty, *found]) for found in (losses, hits, weights))
     if accelerator.num_processes > 1:
-        every, hit, weight = (torch.tensor(gather_object(part.tolist())).double() for part in (every, hit, weight))
+        every, hit, weight = (_together(part, accelerator.num_processes) for part in (every, hit, weight))
     credit = (hit * weight / weight.sum()).cpu()
     return Look(float(every.mean()), float(credit.sum()) if objective.labelled else None, credit)
+
+
+def _together(part: torch.Tensor, processes: int) -> torch.Tensor:
+    """Every process's values of one kind; of rows in the order that one process would have: each has every n-th."""
+    found = torch.tensor(gather_object(part.tolist()), dtype=part.dtype)
+    order = [place for first in range(processes) for place in range(first, len(found), processes)]
+    return torch.empty_like(found).index_copy_(0, torch.tensor(order, dtype=torch.int64), found)
 
 
 @dataclass
