@@ -24,6 +24,8 @@ from biasline.errors import first_line, shown
 _FORMAT = 1
 # The newest may be damaged: then the one before it is gone on from.
 _KEPT = 2
+# Full tuning writes gigabytes: so many times as long it computes in between.
+_SHARE = 100
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,16 @@ class Checkpoints:
     Args:
         folder: where they lie; made when the first is written.
         fingerprint: of the training; a checkpoint of another is set aside.
-        every: seconds between two of them.
+        every: seconds between two of them; more where they would take over a hundredth of the time.
     """
 
     def __init__(self, folder: Path, fingerprint: str, every: float) -> None:
         self.folder, self.fingerprint, self.every = folder, fingerprint, every
-        self._last, self._told = time.monotonic(), False
+        self._last, self._took, self._told = time.monotonic(), 0.0, False
 
     @property
     def due(self) -> bool:
-        return time.monotonic() - self._last >= self.every
+        return time.monotonic() - self._last >= max(self.every, _SHARE * self._took if self.every else 0)
 
     def newest(self, like: Mapping[str, torch.Tensor]) -> Snapshot | None:
         """The newest whole checkpoint; none if there is none. What cannot be gone on from is set aside and told.
@@ -78,6 +80,7 @@ class Checkpoints:
 
     def save(self, snapshot: Snapshot) -> None:
         """Write a checkpoint, whole or not at all. A disk that is full is told once, and training goes on."""
+        began = time.monotonic()
         tensors = {name: values.detach().to("cpu").contiguous() for name, values in snapshot.tensors.items()}
         state = json.dumps(
             {"format": _FORMAT, "fingerprint": self.fingerprint, "step": snapshot.step, **snapshot.state}
@@ -98,6 +101,7 @@ class Checkpoints:
             self._told = True
             draft.unlink(missing_ok=True)
         self._last = time.monotonic()
+        self._took = self._last - began
 
     def clear(self) -> None:
         """The training is over and its outs are written: nothing of it is needed any more."""
