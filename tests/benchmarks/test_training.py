@@ -15,7 +15,7 @@ ROWS = [
 
 @pytest.fixture
 def tiny(monkeypatch):
-    sizes = {"vocab_size": 50, "hidden_size": 32, "n_layer": 1, "n_head": 4, "pad_token_id": 3}
+    sizes = {"vocab_size": 50_257, "hidden_size": 32, "n_layer": 1, "n_head": 4, "pad_token_id": 3}
     monkeypatch.setattr(training, "base", lambda: hf.BloomForCausalLM(hf.BloomConfig(**sizes)).eval())
 
 
