@@ -1,5 +1,7 @@
 """Only the work that bias gradients need: nothing is computed or kept for weights that are frozen."""
 
+import shutil
+
 import pytest
 import torch
 from torch import nn
@@ -148,3 +150,17 @@ def test_one_process_has_nothing_to_spread_a_base_over(bloom):
 
     with pytest.raises(BiaslineError, match="run.shard: there is one process"):
         prepared(bloom, Run(shard=True))
+
+
+@pytest.mark.slow
+def test_compiled_layers_give_the_same_gradients(bloom, batch):
+    if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        pytest.skip("no C++ compiler")
+    found = []
+    for run in (Run(), Run(compile=True)):
+        tuning = prepared(bloom, run)
+        ResponseTokens().losses(bloom, batch).sum().backward()
+        tuning.collect()
+        found.append(tuning.master.grad.clone())
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
+    assert all(layer._compiled_call_impl for layer in bloom.transformer.h)
