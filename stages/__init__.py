@@ -20,7 +20,10 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 def run_stage(stage: Callable[[str], str]) -> None:
     """Run a stage for the task named on the command line and print the line that it returns, if any."""
-    from biasline.errors import BiaslineError, exit_on_error
+    from biasline.errors import BiaslineError
+    from biasline.process import collect_seldom, exit_on_error
+
+    collect_seldom()
 
     def run() -> None:
         if len(sys.argv) != 2:

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from biasline.errors import BiaslineError, exit_on_error, shown
+from biasline.errors import BiaslineError, shown
+from biasline.process import collect_seldom, exit_on_error
 
 app = typer.Typer(
     help="BitFit as a pipeline: one frozen base, a bias-only delta per task. `dvc repro` makes, this decides.",
@@ -38,6 +39,7 @@ By = Annotated[str, typer.Option("--by", help="Who decides; your login name if l
 
 def main() -> None:
     """Entry point: errors as one line and exit code 1."""
+    collect_seldom()
     exit_on_error(app)
 
 

@@ -1,7 +1,6 @@
 """The one error that users see: what is wrong, where, and the way out."""
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,24 +15,6 @@ class BiaslineError(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(f"{message} → {hint}" if hint else message)
-
-
-def exit_on_error(run: Callable[[], None]) -> None:
-    """Run a program's body; print a `BiaslineError` as one line and leave with exit code 1."""
-    try:
-        run()
-    except BiaslineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
-    except Exception as error:
-        # The tracking server's word, from whichever call; mlflow itself is not imported for this.
-        if not type(error).__module__.startswith("mlflow."):
-            raise
-        print(f"error: the tracking store: {first_line(error)} → `biasline sync` once it answers", file=sys.stderr)
-        raise SystemExit(1) from None
 
 
 def first_line(error: Exception) -> str:

@@ -131,7 +131,7 @@ def test_a_cell_of_ten_megabytes_goes_to_quarantine(workspace):
 LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # the system refuses longer files, as a full disk would
-from biasline.errors import exit_on_error
+from biasline.process import exit_on_error
 from biasline.layout import TaskPlace
 from biasline.params import read_task
 from biasline.data.augment import augment
