@@ -251,12 +251,13 @@ def chunked_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
     with _only(model, chosen, hidden):
         model(**batch.inputs, use_cache=False)
     entries = _CHUNK["cpu" if targets.device.type == "cpu" else "cuda"]
-    size = max(1, entries // head.weight.shape[0])
+    size = max(_LEAST, entries // head.weight.shape[0])
     return _Chunked.apply(hidden[0], targets[chosen], head, size)
 
 
-# Logits at one time: 32 MB in fp32 on a CPU, whose cache is small; half a gigabyte on an accelerator.
-_CHUNK = {"cpu": 2**23, "cuda": 2**27}
+# Logits at one time: 8 MB in fp32 on a CPU, whose cache is small; half a gigabyte on an accelerator. Not fewer than of
+# some targets, whatever the vocabulary: each chunk reads the whole embedding.
+_CHUNK, _LEAST = {"cpu": 2**21, "cuda": 2**27}, 32
 
 
 class _Chunked(torch.autograd.Function):
