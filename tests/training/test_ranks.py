@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -68,6 +69,32 @@ def test_full_tuning_exchanges_every_weight(root, tmp_path):
     one, two = ran(root, tmp_path, 1, "full"), ran(root, tmp_path, 2, "full")
     assert_equal(two, one)
     assert (two["calls"], two["bytes"]) == (STEPS, STEPS * 4 * (WEIGHTS + 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("file", "machines"), [("one-node.yaml", 1), ("many-nodes.yaml", 2)])
+def test_the_launchers_of_the_examples_start_as_many_as_they_say(root, tmp_path, alone, file, machines):
+    """With fewer processes and machines, one on loopback for each machine: gloo in the place of cards."""
+    config = root / "examples" / "launch" / file
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)]), "GLOO_SOCKET_IFNAME": "lo"}
+    fewer = ["--num_machines", str(machines), "--num_processes", "2"]
+    if machines > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            fewer += ["--main_process_ip", "127.0.0.1", "--main_process_port", str(free.getsockname()[1])]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), *fewer]
+    program = ["-m", "tests.training.many", str(tmp_path), "2", "bitfit"]
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    running = [
+        subprocess.Popen([*launch, "--machine_rank", str(rank), *program], cwd=root, env=env, **piped)
+        for rank in range(machines)
+    ]
+    for process in running:
+        told, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, told
+    two = json.loads((tmp_path / "bitfit-2.json").read_text())
+    assert two["processes"] == 2
+    assert_equal(two, alone)
 
 
 def test_fewer_processes_than_asked_for_are_refused():
