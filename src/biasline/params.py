@@ -246,7 +246,7 @@ class Train(Group):
         description="what is kept: the last step, or the best on the validation rows: by loss; of labels the last step "
         "that is not clearly less accurate than the most accurate one",
     )
-    seed: int = Field(0, description="order of the rows")
+    seed: int = Field(0, ge=0, lt=2**32, description="order of the rows")
     threads: int = Field(2, ge=1, description="CPU threads; part of the result, since sums round differently")
 
 

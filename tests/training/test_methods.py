@@ -153,14 +153,14 @@ def test_a_prefix_beside_a_heads_frozen_weights_is_refused():
 def test_rows_and_a_prefix_beyond_the_learned_positions_are_refused(trained):
     from types import SimpleNamespace
 
-    from biasline.training.train import _check_positions
+    from biasline.training.train import _check_prefix
 
     config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=64))
     summary = {"splits": {"train": {"longest": 50}, "test": {"longest": 40}}}
     task, _ = trained
     with pytest.raises(BiaslineError, match="rows of 50 tokens, a prefix of 16: the base has 64 positions"):
-        _check_positions(with_method(task, "prefix"), config, summary)
-    _check_positions(with_method(task, "lora"), config, summary)
+        _check_prefix(with_method(task, "prefix"), config, summary)
+    _check_prefix(with_method(task, "lora"), config, summary)
 
 
 def test_lora_on_a_head_is_refused(base):

@@ -103,6 +103,7 @@ class BiasDelta:
         about: Mapping[str, str] | None = None,
         labels: Sequence[str] = (),
         score: Mapping[str, float] | None = None,
+        frozen: str = "",
     ) -> "BiasDelta":
         """The delta of a finished training. The model has it applied: `revert` gives the base back.
 
@@ -111,6 +112,8 @@ class BiasDelta:
             about: whatever names the origin: template, tokenizer, data, fingerprint.
             labels: label names in the order of the head's outputs, for a classification.
             score: for a regression, `mean` and `std`: the score is mean + std × the head's output.
+            frozen: `frozen_hashes` of the tuning, where they were taken before the frozen parameters were spread over
+                several processes; no process could take them alone afterwards.
         """
         model = tuning.model
         tuning.read()
@@ -141,7 +144,7 @@ class BiasDelta:
             dtype=_dtype(model),
             selection=tuning.selection.asked,
             tensors=entries,
-            frozen="".join(digest for _, digest in _samples(model, {place.name for place in tuning.entries})),
+            frozen=frozen or frozen_hashes(tuning),
             labels=list(labels),
             score=dict(score or {}),
             about=dict(about or {}),
@@ -390,6 +393,11 @@ def _read_manifest(where: str, metadata: Mapping[str, str]) -> Manifest:
 
 def _sha256(manifest: object) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def frozen_hashes(tuning: BiasTuning) -> str:
+    """What a delta's manifest tells of the parameters that are not trained."""
+    return "".join(digest for _, digest in _samples(tuning.model, {place.name for place in tuning.entries}))
 
 
 def _samples(model: nn.Module, trained: Iterable[str]) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,8 @@ class LiveRun:
                 f"{record.task}: another process is training this very model (fingerprint {record.fingerprint})",
                 "wait for it, or stop it",
             ) from None
-        record.begin_points()
+        self._noting = True
+        self._note(record.begin_points)
         self._buffer: list[Metric] = []
         self._flushed = time.monotonic()
         self._client: MlflowClient | None = None
@@ -58,7 +59,7 @@ class LiveRun:
     def log(self, step: int, values: dict[str, float]) -> None:
         """Note metrics of a step, under the names of history.csv or MLflow's own; written every few seconds."""
         point = Point(step, int(time.time() * 1000), metric_names(values))
-        self.record.note_point(point)
+        self._note(lambda: self.record.note_point(point))
         if self._client is None or step <= self._after:
             return
         self._buffer += as_metrics(point)
@@ -83,8 +84,17 @@ class LiveRun:
             except Exception as error:
                 self._lose(error)
         if status == "FINISHED":
-            self.record.keep_points()
+            self._note(self.record.keep_points)
         self._lock.release()
+
+    def _note(self, write: Callable[[], None]) -> None:
+        """Write to the record; a disk that is full is told once, and training goes on."""
+        if self._noting:
+            try:
+                write()
+            except OSError as error:
+                self._noting = False
+                print(f"warning: not recorded: {self.record.folder}: {error.strerror}", file=sys.stderr)
 
     def _lose(self, error: Exception) -> None:
         self._client = None

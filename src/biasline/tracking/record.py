@@ -7,6 +7,7 @@ in, and what a stage reports does not depend on which stage ran before it.
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,11 @@ class Record:
         path = self.folder / _LIVE
         if not path.is_file():
             return []
-        return [Point(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        found = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):  # a disk that was full has cut it
+                found.append(Point(**json.loads(line)))
+        return found
 
     def begin_points(self) -> None:
         """Make room for what a training reports; an earlier one's points are kept until it is finished."""

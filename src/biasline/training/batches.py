@@ -6,6 +6,7 @@ Both are pure functions of parameters, seed and step, so that nothing needs to b
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class Plan:
     @classmethod
     def of(cls, rows: int, params: Train) -> "Plan":
         """The plan for `epochs` passes, lengthened to `min_steps` where that is more."""
-        steps = math.ceil(math.ceil(rows / params.batch_size) * params.epochs)
+        steps = math.ceil(round(math.ceil(rows / params.batch_size) * params.epochs, 6))  # 1.1 × 100 is 110
         return cls(rows, params.batch_size, max(steps, params.min_steps), params.seed)
 
     @property
@@ -54,8 +55,13 @@ class Plan:
     def indices(self, step: int) -> list[int]:
         """Row indices of the step number `step`, from 0: each row once an epoch, in an order of the epoch's own."""
         epoch, within = divmod(step, self.steps_per_epoch)
-        order = torch.randperm(self.rows, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch))
+        order = _order(self.rows, self.seed * 1_000_003 + epoch)
         return order[within * self.batch_size : (within + 1) * self.batch_size].tolist()
+
+
+@lru_cache(maxsize=2)
+def _order(rows: int, seed: int) -> torch.Tensor:
+    return torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
 
 
 class Rows:

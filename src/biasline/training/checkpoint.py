@@ -1,8 +1,9 @@
 """Checkpoints: what a training needs to go on after a crash, and nothing of the frozen base.
 
 A checkpoint is one safetensors file, so kilobytes for biases: the trained values, the optimizer's state, the values to
-keep so far, and in its header the step, the history and a hash of it all. What rows come next and what dropout draws
-follows from the seed and the step. A run that goes on from one ends with the same bytes as one that was never stopped.
+keep so far, the step and the history as JSON, and in its header a hash of it all. What rows come next and what dropout
+draws follows from the seed and the step. A run that goes on from one ends with the same bytes as one that was never
+stopped.
 """
 
 import hashlib
@@ -10,18 +11,24 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from biasline.errors import first_line, shown
+from biasline.errors import BiaslineError, first_line, shown
 
-_FORMAT = 1
+_FORMAT = 2
+# The state lies among the tensors: a header may not hold more than 100 MB.
+_STATE = "state"
+# A process that was told to end may need a moment.
+_PATIENCE_S = 5.0
 # The newest may be damaged: then the one before it is gone on from.
 _KEPT = 2
 # Full tuning writes gigabytes: so many times as long it computes in between.
@@ -56,6 +63,29 @@ class Checkpoints:
         self.folder, self.fingerprint, self.every = folder, fingerprint, every
         self._last, self._took, self._told = time.monotonic(), 0.0, False
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep others away from these checkpoints; where nothing can be written, there is nothing to keep them from.
+
+        Errors: `BiaslineError` where another process, of whichever task, trains under this fingerprint.
+        """
+        lock = FileLock(self.folder.with_suffix(".lock"))
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=_PATIENCE_S)
+        except Timeout:
+            raise BiaslineError(
+                f"another process is training this very model (fingerprint {self.fingerprint})",
+                "wait for it, or stop it",
+            ) from None
+        except OSError:
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
+
     @property
     def due(self) -> bool:
         return time.monotonic() - self._last >= max(self.every, _SHARE * self._took if self.every else 0)
@@ -75,49 +105,50 @@ class Checkpoints:
                     f"warning: {shown(path)}: not gone on from ({first_line(error)}); set aside as {aside.name}",
                     file=sys.stderr,
                 )
-                path.replace(aside)
+                with suppress(OSError):  # it stays where it is, then
+                    path.replace(aside)
         return None
 
     def save(self, snapshot: Snapshot) -> None:
         """Write a checkpoint, whole or not at all. A disk that is full is told once, and training goes on."""
         began = time.monotonic()
         tensors = {name: values.detach().to("cpu").contiguous() for name, values in snapshot.tensors.items()}
-        state = json.dumps(
-            {"format": _FORMAT, "fingerprint": self.fingerprint, "step": snapshot.step, **snapshot.state}
-        )
+        state = {"format": _FORMAT, "fingerprint": self.fingerprint, "step": snapshot.step, **snapshot.state}
+        tensors[_STATE] = torch.frombuffer(bytearray(json.dumps(state), "utf-8"), dtype=torch.uint8)
         draft = self.folder / ".draft"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with draft.open("wb") as file:
-                file.write(save(tensors, {"state": state, "sha256": _sha256(state, tensors)}))
+                file.write(save(tensors, {"sha256": _sha256(tensors)}))
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(self.folder / f"step-{snapshot.step:08}.safetensors")
+            _flush_folder(self.folder)
             for old in sorted(self.folder.glob("step-*.safetensors"))[:-_KEPT]:
                 old.unlink()
         except OSError as error:
             if not self._told:
                 print(f"warning: {shown(self.folder)}: no checkpoint written ({error.strerror})", file=sys.stderr)
             self._told = True
-            draft.unlink(missing_ok=True)
+            with suppress(OSError):
+                draft.unlink()
         self._last = time.monotonic()
         self._took = self._last - began
 
     def clear(self) -> None:
         """The training is over and its outs are written: nothing of it is needed any more."""
-        for path in self.folder.glob("*"):
-            path.unlink()
-        if self.folder.is_dir():
+        with suppress(OSError):  # what cannot be deleted does no harm
+            for path in self.folder.glob("*"):
+                path.unlink()
             self.folder.rmdir()
 
     def _read(self, path: Path, like: Mapping[str, torch.Tensor]) -> Snapshot:
         with safe_open(path, framework="pt") as file:
             header = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        state = header["state"]
-        if _sha256(state, tensors) != header["sha256"]:
+        if _sha256(tensors) != header["sha256"]:
             raise ValueError("it is damaged")
-        found = json.loads(state)
+        found = json.loads(tensors.pop(_STATE).numpy().tobytes())
         if found.pop("format") != _FORMAT:
             raise ValueError("another version of Biasline wrote it")
         if (whose := found.pop("fingerprint")) != self.fingerprint:
@@ -128,8 +159,18 @@ class Checkpoints:
         return Snapshot(found.pop("step"), found, tensors)
 
 
-def _sha256(state: str, tensors: Mapping[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256(state.encode())
+def _flush_folder(folder: Path) -> None:
+    """Have the disk know the new name, where the system can be asked for that."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _sha256(tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
     for name in sorted(tensors):
         values = tensors[name]
         digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())

@@ -45,6 +45,7 @@ class Feed:
         self._rows, self._objective, self._pad = rows, objective, pad
         self._accelerator, self._even = accelerator, even
         self._most = pass_tokens(params, accelerator.device)
+        self._all: list[tuple[list[int], bool]] | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -62,24 +63,29 @@ class Feed:
 
     def whole(self) -> Iterator[Batch]:
         """This process's share of all rows."""
-        for batch in self._batches(range(len(self._rows))):
-            yield batch.to(self._accelerator.device)
+        if self._all is None:
+            self._all = self._shares(range(len(self._rows)))
+        for chosen, counts in self._all:
+            yield replace(self._batch(chosen), counts=counts).to(self._accelerator.device)
+
+    def sample(self, indices: Sequence[int]) -> Batch:
+        """The two shortest of these rows: the same ones in every process."""
+        return self._batch(self._rows.by_length(indices)[:2]).to(self._accelerator.device)
 
     def _work(self, indices: Sequence[int]) -> Work:
-        batches = list(self._batches(indices))
+        batches = [replace(self._batch(chosen), counts=counts) for chosen, counts in self._shares(indices)]
         padded = sum(batch.inputs["input_ids"].numel() for batch in batches)
         targets = self._objective.targets([self._rows[index] for index in indices])
         return Work(batches, targets, int(self._rows.lengths[list(indices)].sum()), padded)
 
-    def _batches(self, indices: Sequence[int]) -> Iterator[Batch]:
+    def _shares(self, indices: Sequence[int]) -> list[tuple[list[int], bool]]:
+        """The rows of each of this process's passes, and whether they count."""
         accelerator, ordered = self._accelerator, self._rows.by_length(indices)
-        passes = self._passes(ordered, accelerator.process_index)
-        for chosen in passes:
-            yield self._batch(chosen)
+        found = [(chosen, True) for chosen in self._passes(ordered, accelerator.process_index)]
         if self._even:
             most = max(len(self._passes(ordered, rank)) for rank in range(accelerator.num_processes))
-            for _ in range(most - len(passes)):
-                yield replace(self._batch(ordered[:1]), counts=False)
+            found += [(ordered[:1], False)] * (most - len(found))
+        return found
 
     def _passes(self, ordered: Sequence[int], rank: int) -> list[list[int]]:
         """A process's rows by forward pass.

@@ -36,16 +36,11 @@ class Fused(nn.Module):
 
 def fuse_activations(model: nn.Module) -> int:
     """Put fused kernels in the place of activations that are equal to them; returns of how many."""
-    found: dict[type, Callable[[torch.Tensor], torch.Tensor] | None] = {}
     replaced = 0
     for parent in list(model.modules()):
         for name, module in list(parent.named_children()):
-            kind = type(module)
-            if not _may_be(module):
-                continue
-            if kind not in found:
-                found[kind] = _equal_kernel(module)
-            if (kernel := found[kind]) is not None:
+            # Each by itself: two of a class may have other settings.
+            if _may_be(module) and (kernel := _equal_kernel(module)) is not None:
                 setattr(parent, name, Fused(kernel))
                 replaced += 1
     return replaced

@@ -19,9 +19,9 @@ from biasline.params import Train
 from biasline.training.batches import Plan, Rows, learning_rate_factor
 from biasline.training.checkpoint import Checkpoints
 from biasline.training.feed import Feed, Work
-from biasline.training.loss import Objective
+from biasline.training.loss import Batch, Objective
 from biasline.training.methods import Tuning
-from biasline.training.ranks import of_all, summed
+from biasline.training.ranks import of_all, of_first, summed
 from biasline.training.state import History, State
 from biasline.training.validation import Keeper, look_at
 
@@ -87,8 +87,8 @@ def fit(
         Feed(Rows(rows), sets.objective, sets.pad, params, accelerator, sharded) for rows in (sets.train, sets.valid)
     )
     state = State(masters, optimizer, Keeper(params.keep == "last"))
-    with accelerator.main_process_first():  # which sets damaged ones aside
-        found = checkpoints.newest(state.values()) if checkpoints else None
+    # What the first process finds, all go on from: the others need not see its disk.
+    found = of_first(accelerator, lambda: checkpoints.newest(state.values()) if checkpoints else None)
     if found:
         state.restore(found)
         tuning.write()
@@ -98,13 +98,16 @@ def fit(
             print(f"resumed from step {state.step}", flush=True)
     history, keeper, first = state.history, state.keeper, state.step
     model.train()
+    if history.way is None and not state.finished:
+        # On the same rows in every process, or they might choose differently; not again when it goes on.
+        history.note = sets.objective.check(model, train.sample(plan.indices(0)))
+        history.way = sets.objective.way
+    sets.objective.way = history.way or 0
 
     for step, work in train.steps(plan, range(first, first if state.finished else plan.total_steps)):
         # What dropout draws depends on the step alone, not on the steps before it.
         torch.manual_seed(((params.seed * 1_000_003 + step) * 1_009 + accelerator.process_index) % 2**63)
         optimizer.zero_grad()
-        if step == first and work.batches:
-            history.note = sets.objective.check(model, work.batches[0])
         loss = torch.zeros((), device=accelerator.device)
         for batch in work.batches:
             part = sets.objective.losses(model, batch).sum() / work.targets * batch.counts
@@ -115,7 +118,8 @@ def fit(
         norm = nn.utils.clip_grad_norm_(masters, params.max_grad_norm)
         seen_loss, asked, seen_norm = torch.stack([*told, norm.to(loss)]).tolist()  # the step's one wait for a device
         if not math.isfinite(seen_loss + seen_norm):
-            raise _not_finite(step, seen_loss, _culprits(model, tuning, masters, sets.objective, work), accelerator)
+            odd = _culprits(model, tuning, masters, sets.objective, work, alone=not sharded)
+            raise _not_finite(step, seen_loss, odd, accelerator)
         factor = learning_rate_factor(step, plan.total_steps, params.warmup, params.schedule)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
@@ -131,7 +135,11 @@ def fit(
         if look:
             seen = look_at(model, sets.objective, valid.whole(), accelerator)
             if not math.isfinite(seen.loss):
-                raise BiaslineError(f"step {done}: the validation loss is {seen.loss}", "lower train.learning_rate")
+                where = f"on the validation rows {', '.join(map(str, seen.odd))}"
+                raise BiaslineError(
+                    f"step {done}: the validation loss is {seen.loss}, {where}", "lower train.learning_rate"
+                )
+            asked += any(of_all(accelerator, [stopping() > 0]))  # it may have taken long
             if keeper.keeps(seen):
                 history.best_step, history.best_loss = done, seen.loss
                 state.keep()
@@ -175,18 +183,27 @@ def _known(row: dict[str, Any]) -> dict[str, float]:
 
 
 def _culprits(
-    model: nn.Module, tuning: Tuning, masters: list[nn.Parameter], objective: Objective, work: Work
+    model: nn.Module, tuning: Tuning, masters: list[nn.Parameter], objective: Objective, work: Work, alone: bool
 ) -> list[int]:
-    """Numbers of the rows, of this process, in whose forward passes loss or gradients are not finite."""
-    found: list[int] = []
-    for batch in work.batches:
+    """Numbers of the rows, of this process, whose loss or gradients are not finite.
+
+    Args:
+        alone: whether a process may make passes that the others do not; else rows are told by the pass.
+    """
+
+    def odd(batch: Batch) -> bool:
         for part in (*model.parameters(), *masters):
             part.grad = None
         loss = objective.losses(model, batch).sum() / work.targets
         loss.backward()
         tuning.collect()
-        if not all(torch.isfinite(part).all() for part in (loss, *(master.grad for master in masters))):
-            found += batch.rows
+        return not all(torch.isfinite(part).all() for part in (loss, *(master.grad for master in masters)))
+
+    found: list[int] = []
+    for batch in work.batches:
+        if odd(batch):
+            single = [batch.part(slice(number, number + 1)) for number in range(len(batch.rows) * alone)]
+            found += [row for one in single if odd(one) for row in one.rows] or batch.rows
     return found
 
 

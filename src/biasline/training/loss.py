@@ -43,10 +43,10 @@ class Batch:
         inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
         return replace(self, inputs=inputs, labels=self.labels.to(device, non_blocking=True))
 
-    def first(self, rows: int) -> "Batch":
-        """Its first rows."""
-        inputs = {name: tensor[:rows] for name, tensor in self.inputs.items()}
-        return replace(self, inputs=inputs, labels=self.labels[:rows], rows=self.rows[:rows])
+    def part(self, rows: slice) -> "Batch":
+        """Some of its rows."""
+        inputs = {name: tensor[rows] for name, tensor in self.inputs.items()}
+        return replace(self, inputs=inputs, labels=self.labels[rows], rows=self.rows[rows])
 
     def pinned(self) -> "Batch":
         """In memory from which an accelerator copies while it computes."""
@@ -59,9 +59,11 @@ class Objective(Protocol):
 
     Attributes:
         labelled: whether targets are labels of rows, of which the share that is right says what a model is worth.
+        way: the number of the way that logits are made, which `check` chooses; the last one is the plain way.
     """
 
     labelled: bool
+    way: int
 
     def collate(self, examples: Sequence[dict[str, Any]], pad: int) -> Batch:
         """Pad examples of a token set on the right to the longest of them."""
@@ -76,9 +78,9 @@ class Objective(Protocol):
         """The losses; 1 where the target is the likeliest one of all, else 0; and its weight: (targets,) each."""
 
     def check(self, model: nn.Module, batch: Batch) -> str:
-        """Hold the way logits are made against the plain one, once, on the first batch.
+        """Choose the shortest way to make logits that gives this model's plain ones, tried on one batch.
 
-        Returns: why the plain way is taken from now on; empty where both are the same.
+        Returns: why the plain way is taken from now on; empty where a shorter one will do.
         """
 
 
@@ -88,7 +90,7 @@ class ResponseTokens:
     labelled = False
 
     def __init__(self) -> None:
-        self._losses = [chunked_losses, _supervised_losses, _plain_losses]
+        self.way = 0
 
     def collate(self, examples: Sequence[dict[str, Any]], pad: int) -> Batch:
         inputs = padded(examples, pad)
@@ -102,19 +104,20 @@ class ResponseTokens:
         return sum(int((np.asarray(example["labels"])[1:] != IGNORED).sum()) for example in examples)
 
     def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        return self._losses[0](model, batch)
+        return (chunked_losses, _supervised_losses, _plain_losses)[self.way](model, batch)
 
     def judged(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         losses = self.losses(model, batch)
         return losses, torch.zeros_like(losses), torch.ones_like(losses)
 
     def check(self, model: nn.Module, batch: Batch) -> str:
-        why = ""
-        while len(self._losses) > 1 and (differs := differs_from_plain(self._losses[0], model, batch)):
-            self._losses.pop(0)
-            why = differs
-        # The first falls back on the second for a model that does something to its logits: nothing to be told.
-        return f"logits are made for all tokens, which takes longer: {why}" if len(self._losses) == 1 else ""
+        why = _differs_from_plain(model, batch)
+        if why:
+            self.way = 2
+            return f"logits are made for all tokens, which takes longer: {why}"
+        # For a model that does something to its logits, in the middle: nothing to be told.
+        self.way = 0 if _head_is_last(model, batch) else 1
+        return ""
 
 
 class ClassLabels:
@@ -124,7 +127,7 @@ class ClassLabels:
         weights: of each class in the loss, (classes,); equal ones if left out.
     """
 
-    labelled = True
+    labelled, way = True, 0
 
     def __init__(self, weights: torch.Tensor | None = None) -> None:
         self.weights = weights
@@ -164,7 +167,7 @@ class Scores:
         mean, std: of the training rows' scores.
     """
 
-    labelled = False
+    labelled, way = False, 0
 
     def __init__(self, mean: float, std: float) -> None:
         self.mean, self.std = mean, std
@@ -290,26 +293,57 @@ class _Chunked(torch.autograd.Function):
 
 
 @torch.no_grad()
-def differs_from_plain(losses: Callable[[nn.Module, Batch], torch.Tensor], model: nn.Module, batch: Batch) -> str:
-    """Why some way to the losses does not give this model's plain ones, tried on one batch; empty if it does.
+def _differs_from_plain(model: nn.Module, batch: Batch) -> str:
+    """Why logits of supervised positions alone are not this model's plain ones; empty if they are.
 
-    Such is a model whose head mixes positions, or that looks at all of its logits afterwards.
+    Such is a model whose head mixes positions. Logits are compared, not losses: where a model is sure of its answers,
+    losses are nothing, whatever the logits.
     """
-    training = model.training
-    model.eval()
-    batch = batch.first(2)  # the logits of a whole batch would be the most that a training ever holds
-    try:
-        expected = _plain_losses(model, batch)
+    batch = batch.part(slice(2))  # the logits of a whole batch would be the most that a training ever holds
+    with _evaluating(model):
+        expected, _ = plain_logits(model, batch)
         try:
-            short = losses(model, batch)
+            short, _ = supervised_logits(model, batch)
         except Exception as error:  # whatever a model of someone else's does with logits of another shape
             return f"{type(model).__name__} takes no others ({first_line(error)})"
+    tolerance = 1e-4 if next(model.parameters()).dtype == torch.float32 else 5e-2
+    size = max(1.0, float(expected.abs().max())) if expected.isfinite().all() else 1.0
+    if short.shape == expected.shape and torch.allclose(short, expected, 0.0, tolerance * size, equal_nan=True):
+        return ""
+    return f"those of {type(model).__name__} are others"
+
+
+@torch.no_grad()
+def _head_is_last(model: nn.Module, batch: Batch) -> bool:
+    """Whether a model returns what its output embedding gives, as it is.
+
+    Seen by putting values in its place that no scale and no bound leaves as they are.
+    """
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    given: list[torch.Tensor] = []
+
+    def put(_: nn.Module, __: Any, logits: torch.Tensor) -> torch.Tensor:
+        given.append(torch.linspace(-1000, 1000, logits.numel(), device=logits.device).to(logits).view_as(logits))
+        return given[-1]
+
+    batch = batch.part(slice(1))
+    handle = head.register_forward_hook(put)
+    try:
+        with _evaluating(model), _only(model, batch.labels[:, 1:] != IGNORED, []):
+            returned = model(**batch.inputs, use_cache=False).logits
+    finally:
+        handle.remove()
+    return len(given) == 1 and torch.equal(returned.float(), given[0].float())
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
     finally:
         model.train(training)
-    tolerance = 1e-4 if next(model.parameters()).dtype == torch.float32 else 5e-2
-    if torch.allclose(short, expected, rtol=tolerance, atol=tolerance, equal_nan=True):
-        return ""
-    return f"those of {type(model).__name__} are others (loss {expected.mean():.6f}, not {short.mean():.6f})"
 
 
 @contextmanager

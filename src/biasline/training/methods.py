@@ -17,6 +17,7 @@ from torch import nn
 
 from biasline.bases.pin import Pin
 from biasline.bitfit import BiasDelta, BiasTuning, by_role, inspect_biases, select_linears, tune_biases, tune_head
+from biasline.bitfit.delta import frozen_hashes
 from biasline.errors import BiaslineError, first_line
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace
@@ -227,10 +228,12 @@ def _head(model: Any, head: list[str], params: Train) -> Trainee:
 
 
 def _of_delta(tuning: BiasTuning, what: str, notes: Sequence[str]) -> Trainee:
+    frozen = frozen_hashes(tuning)  # now, while the base is whole in this process
+
     def save(place: TaskPlace, folder: Path, origin: Origin) -> None:
         base = {"name": origin.pin.name, "digest": origin.pin.digest}
-        delta = BiasDelta.of(tuning, base=base, about=origin.about, labels=origin.labels, score=origin.score)
-        delta.save(folder / place.delta.name)
+        told = {"about": origin.about, "labels": origin.labels, "score": origin.score}
+        BiasDelta.of(tuning, base=base, frozen=frozen, **told).save(folder / place.delta.name)
 
     chosen = tuning.selection
     scales = {"norm_scale": chosen.scale_count} if chosen.scale_count else {}

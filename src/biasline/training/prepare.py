@@ -1,5 +1,7 @@
 """What is done to a base so that training it costs less, or is possible at all."""
 
+import os
+import shutil
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,6 +28,9 @@ def prepare(model: Any, trained: Iterable[nn.Parameter], run: Run, accelerator: 
         except ValueError as error:
             raise BiaslineError(f"run.recompute: {first_line(error)}", "leave it out for this base") from None
     if run.compile:
+        compilers = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
+        if accelerator.device.type == "cpu" and not any(shutil.which(name) for name in compilers if name):
+            raise BiaslineError("run.compile: there is no C++ compiler", "install g++ or clang++, or leave it out")
         for layer in _layers(model):
             layer.compile(dynamic=True)
     if run.shard:

@@ -8,16 +8,21 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
-from biasline.errors import BiaslineError
+from biasline.errors import BiaslineError, first_line
 from biasline.params import Run
+
+T = TypeVar("T")
+
+
+_STARTED = "BIASLINE_STARTED"
 
 
 def started_elsewhere(run: Run, module: str, *arguments: str) -> bool:
@@ -28,14 +33,21 @@ def started_elsewhere(run: Run, module: str, *arguments: str) -> bool:
 
     Errors: `SystemExit` with the exit code where one of them failed; it has told why.
     """
-    if "WORLD_SIZE" in os.environ or (run.processes == 1 and not run.launch):
+    # Each launcher of torch's tells a process both; a cluster's own tools may tell the first alone, of something else.
+    one_of_them = _STARTED in os.environ or {"WORLD_SIZE", "LOCAL_RANK"} <= set(os.environ)
+    if one_of_them or (run.processes == 1 and not run.launch):
         return False
+    os.environ[_STARTED] = "1"  # a launcher that tells nothing would otherwise start a launcher, and so on
     if run.launch:
-        command = [*shlex.split(os.path.expandvars(run.launch)), "-m", module, *arguments]
         try:
+            command = [*shlex.split(os.path.expandvars(run.launch)), "-m", module, *arguments]
             os.execvp(command[0], command)
+        except ValueError as error:
+            raise BiaslineError(f"run.launch: {first_line(error)}", "mend its quotes") from None
         except OSError as error:
             raise BiaslineError(f"run.launch: {command[0]}: {error.strerror}", "name a program that is there") from None
+    for name in ("WORLD_SIZE", "RANK"):
+        os.environ.pop(name, None)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -88,6 +100,15 @@ def summed(accelerator: Accelerator, masters: Sequence[nn.Parameter], *more: tor
     for part, total in zip(parts, found, strict=False):
         part.copy_(total.view_as(part))
     return [value[0] for value in found[len(parts) :]]
+
+
+def of_first(accelerator: Accelerator, made: Callable[[], T]) -> T:
+    """What the first process makes, in every process."""
+    if accelerator.num_processes == 1:
+        return made()
+    shared = [made() if accelerator.is_main_process else None]
+    broadcast_object_list(shared)
+    return cast(T, shared[0])
 
 
 def of_all(accelerator: Accelerator, found: list[Any]) -> list[Any]:

@@ -1,17 +1,17 @@
 """Being asked to end: the step that goes on is finished and a checkpoint written first."""
 
+import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-_ASKING = (signal.SIGTERM, signal.SIGINT)
+_ASKING = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
 @contextmanager
 def noted_signals() -> Iterator[Callable[[], int]]:
-    """Note SIGTERM and SIGINT instead of ending at once; a second one ends at once, as ever.
+    """Note SIGTERM, SIGINT and SIGHUP instead of ending at once; a second one ends at once, as ever.
 
     Yields a function that tells the number of the signal that came, or 0.
     """
@@ -25,7 +25,8 @@ def noted_signals() -> Iterator[Callable[[], int]]:
     def note(number: int, _: FrameType | None) -> None:
         seen.append(number)
         back()
-        print(f"{signal.Signals(number).name}: ending after this step", file=sys.stderr, flush=True)
+        with suppress(OSError):  # not by print, which may be at work right now
+            os.write(2, f"{signal.Signals(number).name}: ending after this step\n".encode())
 
     try:
         for number in _ASKING:

@@ -23,6 +23,7 @@ class History:
         tokens: of all rows that a step was made of, without padding.
         targets: what the loss was taken over, in all: supervised tokens, or labelled rows.
         losses: of the steps since the last row.
+        way: how logits are made, as the objective chose; None before the first step.
         note: what should be said about how it went.
     """
 
@@ -32,6 +33,7 @@ class History:
     tokens: int = 0
     targets: int = 0
     losses: list[float] = field(default_factory=list)
+    way: int | None = None
     note: str = ""
 
 

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from biasline.bases.load import load_causal_lm, load_classifier
@@ -53,6 +55,49 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
     torch.set_num_threads(task.train.threads)
     accelerator = joined(task.run)
     main = accelerator.is_main_process
+    ready = _make_ready(task, place, accelerator)
+    name, trainee = ready.start.fingerprint, ready.trainee
+    kept = Checkpoints(checkpoints / name, name, task.run.checkpoint_every) if checkpoints else None
+    with kept.locked() if kept and main else nullcontext():
+        report = started(ready.start) if main else _unheard
+        masters = [master for group in trainee.tuning.groups for master in group]
+        prepare(trainee.model, masters, task.run, accelerator)
+        with noted_signals() as stopping:
+            history = fit(
+                trainee.model,
+                trainee.tuning,
+                ready.plan,
+                ready.sets,
+                ready.settings,
+                report,
+                accelerator=accelerator,
+                sharded=task.run.shard,
+                checkpoints=kept,
+                stopping=stopping,
+            )
+        accelerator.end_training()  # the first process is alone from here on: nothing may ask the others
+        if not main:
+            return ""
+        told = _write(place, ready, history)
+        if kept:
+            kept.clear()  # not before: where the disk is full by now, the training is not lost
+        return told
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A training of which nothing is done yet."""
+
+    start: Start
+    trainee: Trainee
+    settings: Train
+    sets: Sets
+    plan: Plan
+    origin: Origin
+
+
+def _make_ready(task: Task, place: TaskPlace, accelerator: Accelerator) -> _Ready:
+    """Read all that goes into a training, and refuse what cannot go together."""
     pin, folder = verified_folder(Path(task.base))
     summary = read_summary(place)
     if summary["tokenizer_sha256"] != pin.tokenizer_sha256:
@@ -66,7 +111,8 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
     settings = with_rates(task.train, model)
     trainee = make_ready(model, head, settings)
     trainable = trainee.trainable
-    for note in (*trainee.notes, *odd_rates(task.train, model)):
+    small = ["load.dtype float16: small gradients may be lost in it; bfloat16 has more room"]
+    for note in (*trainee.notes, *odd_rates(task.train, model), *(small if task.load.dtype == "float16" else [])):
         accelerator.print(f"note: {note}")
     counted = f" and {trainable['head']:,} of the head" if trainable["head"] else ""
     what = "biases" if trainable["biases"] else "in an adapter" if "adapter" in trainable else "of the base"
@@ -75,32 +121,12 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
         f"parameters){counted}: {trainee.what}, on {pin.name}; fingerprint {name}",
         flush=True,
     )
-    _check_positions(task, trainee.model.config, summary)
+    _check_prefix(task, trainee.model.config, summary)
     rows = read_token_set(place, "train")
-    objective = _objective(task, summary, rows)
-    sets = Sets(rows, read_token_set(place, "valid"), objective, model.config.pad_token_id)
-    plan = Plan.of(len(sets.train), task.train)
-    report = started(Start(name, pin, trainable, plan.total_steps)) if main else _unheard
-    kept = Checkpoints(checkpoints / name, name, task.run.checkpoint_every) if checkpoints else None
-    masters = [master for group in trainee.tuning.groups for master in group]
-    prepare(trainee.model, masters, task.run, accelerator)
-    with noted_signals() as stopping:
-        history = fit(
-            trainee.model,
-            trainee.tuning,
-            plan,
-            sets,
-            settings,
-            report,
-            accelerator=accelerator,
-            sharded=task.run.shard,
-            checkpoints=kept,
-            stopping=stopping,
-        )
-    accelerator.end_training()
-    if not main:
-        return ""
-
+    if not len(rows):
+        raise BiaslineError(f"{place.tokens}: no row to train on", f"look at {place.quality_page}")
+    sets = Sets(rows, read_token_set(place, "valid"), _objective(task, summary, rows), model.config.pad_token_id)
+    plan = Plan.of(len(rows), task.train)
     about = {
         "task": place.task,
         **({"pooling": "mean"} if by_mean else {}),
@@ -109,15 +135,19 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
         "tokens_sha256": folder_sha256(place.tokens),
         "fingerprint": name,
     }
+    origin = Origin(pin, summary.get("labels", []), summary.get("score", {}), about)
+    return _Ready(Start(name, pin, trainable, plan.total_steps), trainee, settings, sets, plan, origin)
+
+
+def _write(place: TaskPlace, ready: _Ready, history: History) -> str:
+    """Write the outs, all or none; returns one line that tells what they are."""
     with replacing(place.model) as draft:
         draft.mkdir()
-        trainee.save(place, draft, Origin(pin, summary.get("labels", []), summary.get("score", {}), about))
+        ready.trainee.save(place, draft, ready.origin)
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
-        told = _told(name, pin, settings, trainee, history, len(sets.train)) | {"bytes": size}
+        told = _told(ready, history) | {"bytes": size}
         (draft / place.train_report.name).write_text(dump_json(told), encoding="utf-8")
     write_text(place.history, _history_csv(history))
-    if kept:
-        kept.clear()  # not before: where the disk is full by now, the training is not lost
     loss = f"{history.best_loss:.4f}" if history.best_loss is not None else "not measured"
     made = place.delta if place.delta.is_file() else place.model
     return f"kept step {history.best_step} of {told['steps']} (validation loss {loss}); {made}: {size:,} bytes"
@@ -127,8 +157,10 @@ def _unheard(*_: object) -> None:
     """What this process could report, the first one reports."""
 
 
-def _check_positions(task: Task, config: Any, summary: Mapping[str, Any]) -> None:
-    """A prefix takes places of its own where a base has learned so many."""
+def _check_prefix(task: Task, config: Any, summary: Mapping[str, Any]) -> None:
+    """A prefix lies among cached keys and values, and takes places of its own where a base has learned so many."""
+    if task.train.method == "prefix" and task.run.recompute:
+        raise BiaslineError("run.recompute: what is recomputed has no cache for the prefix", "leave it out")
     most = getattr(config.get_text_config(), "max_position_embeddings", None)
     longest = max(numbers["longest"] for numbers in summary["splits"].values())
     if task.train.method == "prefix" and most and longest + task.train.prefix.tokens > most:
@@ -156,9 +188,10 @@ def _load(task: Task, pin: Pin, folder: Path, summary: Mapping[str, Any]) -> tup
     return load_classifier(pin, folder, task.load, labels, chosen.seed, chosen.head, pooling=chosen.pooling)
 
 
-def _told(name: str, pin: Pin, settings: Train, trainee: Trainee, history: History, rows: int) -> dict[str, object]:
+def _told(ready: _Ready, history: History) -> dict[str, object]:
+    settings, trainee, pin = ready.settings, ready.trainee, ready.start.pin
     return {
-        "fingerprint": name,
+        "fingerprint": ready.start.fingerprint,
         "method": settings.method,
         "learning_rate": settings.learning_rate,
         **({"head_learning_rate": settings.head_learning_rate} if trainee.trainable["head"] else {}),
@@ -167,7 +200,7 @@ def _told(name: str, pin: Pin, settings: Train, trainee: Trainee, history: Histo
         "roles": trainee.roles,
         "injected": trainee.injected,
         "notes": [*trainee.notes, *([history.note] if history.note else [])],
-        "rows": rows,
+        "rows": len(ready.sets.train),
         "steps": history.rows[-1]["step"],
         "epochs": history.rows[-1]["epoch"],
         "tokens": history.tokens,

@@ -10,6 +10,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
+from biasline.training.ranks import of_all
+
 _SPARED, _ROUNDING = 2, 1e-9
 
 
@@ -21,11 +23,13 @@ class Look:
         loss: mean per target.
         accuracy: of labels, the share that is right, each counted by its weight; else None.
         credit: what each target adds to the accuracy, float64 on the CPU; the same targets at every look.
+        odd: numbers of the rows in whose passes a loss is not finite.
     """
 
     loss: float
     accuracy: float | None
     credit: torch.Tensor
+    odd: tuple[int, ...] = ()
 
 
 def look_at(model: nn.Module, objective: Any, batches: Iterable[Any], accelerator: Accelerator) -> Look:
@@ -33,19 +37,23 @@ def look_at(model: nn.Module, objective: Any, batches: Iterable[Any], accelerato
     training = model.training
     model.eval()
     losses, hits, weights = [], [], []
+    odd: list[int] = []
     with torch.no_grad():
         for batch in batches:
             judged = objective.judged(model, batch)
             if batch.counts:
                 for found, given in zip((losses, hits, weights), judged, strict=True):
                     found.append(given.double())
+                if not judged[0].isfinite().all():
+                    odd += batch.rows
     model.train(training)
     empty = torch.zeros(0, dtype=torch.float64, device=accelerator.device)
     every, hit, weight = (torch.cat([empty, *found]) for found in (losses, hits, weights))
     if accelerator.num_processes > 1:
         every, hit, weight = (_together(part, accelerator.num_processes) for part in (every, hit, weight))
     credit = (hit * weight / weight.sum()).cpu()
-    return Look(float(every.mean()), float(credit.sum()) if objective.labelled else None, credit)
+    accuracy = float(credit.sum()) if objective.labelled else None
+    return Look(float(every.mean()), accuracy, credit, tuple(of_all(accelerator, odd)))
 
 
 def _together(part: torch.Tensor, processes: int) -> torch.Tensor:
