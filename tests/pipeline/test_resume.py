@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from biasline.bitfit import BiasDelta
 from tests.pipeline.test_repro import quick, read, runs
 
 DELTA = "data/instruct/model/delta.safetensors"
@@ -82,8 +83,17 @@ def test_a_training_that_was_stopped_goes_on_and_ends_with_the_same_bytes(projec
     for name, values in one.items():
         torch.testing.assert_close(two[name], values, rtol=0, atol=1e-4)
     assert read(project, "data/instruct/model/train.json")["steps"] == 120
+    # With the base spread over both, as for one that is larger than a card.
+    whole = BiasDelta.load(project.folder / DELTA).manifest
+    project.edit("params.yaml", "processes: 2", "processes: 2, shard: true")
+    project.run("dvc repro resolve@instruct")
+    project.run("dvc repro -f -s --no-run-cache train@instruct")
+    spread = BiasDelta.load(project.folder / DELTA)
+    assert spread.manifest.frozen == whole.frozen and spread.manifest.base == whole.base
+    for name, values in one.items():
+        torch.testing.assert_close(spread.tensors[name], values, rtol=0, atol=1e-4)
     # A mistake is told by the process that finds it, without the launcher's own traceback.
-    project.edit("params.yaml", "processes: 2", "processes: 2, launch: torchrun --nproc_per_node 1")
+    project.edit("params.yaml", "processes: 2, shard: true", "processes: 2, launch: torchrun --nproc_per_node 1")
     project.run("dvc repro resolve@instruct")
     wrong = project.run("dvc repro -f -s --no-run-cache train@instruct", check=False)
     assert "run.processes is 2, and 1 were started" in wrong.stderr and wrong.returncode != 0

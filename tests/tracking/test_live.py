@@ -1,5 +1,6 @@
 """A run while it trains: what the store misses comes from the record, and no run is left as running."""
 
+import errno
 import subprocess
 import sys
 
@@ -130,3 +131,26 @@ def test_what_is_published_twice_has_each_value_once(record):
     publish(client, record)
     metrics = client.get_run(run_id).data.metrics
     assert {name: len(history(client, run_id, name)) for name in metrics} == dict.fromkeys(metrics, 1)
+
+
+def test_a_full_disk_costs_the_record_and_not_the_training(record, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    live = LiveRun(record)
+    monkeypatch.setattr(Record, "note_point", full)
+    with ended_honestly(live):
+        for step in range(1, 4):
+            live.log(step, {"loss": 1.0})
+    assert capsys.readouterr().err.count("not recorded") == 1
+    run_id = find_run(live._client, "small", record.fingerprint).info.run_id
+    assert live._client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_a_line_that_a_full_disk_has_cut_is_no_point(record):
+    live = LiveRun(record)
+    with ended_honestly(live):
+        live.log(1, {"loss": 1.0})
+    path = record.folder / "live.jsonl"
+    path.write_text(path.read_text() + '{"step": 2, "ti')
+    assert [point.step for point in record.points] == [1]

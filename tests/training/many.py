@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed
-from transformers import BloomConfig, BloomForCausalLM
+from transformers import BloomConfig, BloomForCausalLM, GraniteConfig, GraniteForCausalLM
 
 from biasline.bitfit import tune_biases
 from biasline.params import Run, Train
@@ -29,9 +29,17 @@ def main(folder: Path, processes: int, what: str) -> None:
     torch.manual_seed(0)
     config = BloomConfig(vocab_size=100, hidden_size=32, n_layer=2, n_head=4, pad_token_id=3)
     model = BloomForCausalLM(config).eval()
+    if what == "scaled":
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        biases = {"attention_bias": True, "mlp_bias": True}
+        config = GraniteConfig(vocab_size=100, pad_token_id=3, logits_scaling=8.0, **sizes, **biases)
+        model = GraniteForCausalLM(config).eval()
     tuning = WholeTuning({"weights": list(model.parameters())}) if what == "full" else tune_biases(model)
     # 23 rows by 7: the last step of an epoch has two rows, so that some processes have none.
     params = Train(learning_rate=1e-3, batch_size=7, epochs=1, min_steps=8, evaluate_every=4, micro_batch_tokens=20)
+    if what == "scaled":
+        params = params.model_copy(update={"batch_size": 1})
     rows = token_set(23)
     masters = [master for group in tuning.groups for master in group]
     prepare(model, masters, Run(shard=what == "shard", processes=processes), accelerator)

@@ -91,3 +91,8 @@ def test_rows_are_read_from_the_file_as_they_are(tmp_path):
 def test_an_empty_set_has_no_rows():
     empty = Dataset.from_dict({"row": [1], "input_ids": [[1]], "labels": [[1]]}).select([])
     assert len(Rows(empty)) == 0
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1.1, 110), (2.2, 220), (0.07, 7), (0.071, 8)])
+def test_parts_of_an_epoch_are_not_rounded_up_by_a_hair(epochs, steps):
+    assert Plan.of(800, Train(batch_size=8, epochs=epochs, min_steps=1)).total_steps == steps

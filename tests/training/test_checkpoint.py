@@ -13,6 +13,7 @@ import torch
 from transformers import BloomConfig, BloomForCausalLM
 
 from biasline.bitfit import BiasDelta, tune_biases
+from biasline.errors import BiaslineError
 from biasline.params import Train
 from biasline.training.batches import Plan
 from biasline.training.checkpoint import Checkpoints
@@ -201,3 +202,48 @@ def test_killed_at_twenty_random_moments(tmp_path):
         (folder / "delta").unlink(missing_ok=True)
         assert finished(folder) == expected, number
     assert resumed >= 10
+
+
+def test_where_no_checkpoint_can_lie_training_goes_on(tmp_path, whole, capsys):
+    (tmp_path / "abc").write_text("a file in the folder's place")
+    assert training(tmp_path) == whole
+    assert capsys.readouterr().err.count("no checkpoint written") == 1
+
+
+def test_one_fingerprint_is_trained_once_at_a_time_whatever_the_task(tmp_path, monkeypatch):
+    monkeypatch.setattr("biasline.training.checkpoint._PATIENCE_S", 0.1)
+    first, second = (Checkpoints(tmp_path / "abc", "abc", 0) for _ in range(2))
+    with (
+        first.locked(),
+        pytest.raises(BiaslineError, match="another process is training this very model"),
+        second.locked(),
+    ):
+        pass
+    with second.locked(), Checkpoints(tmp_path / "abd", "abd", 0).locked():
+        pass
+    (tmp_path / "file").write_text("")
+    with Checkpoints(tmp_path / "file" / "abc", "abc", 0).locked():  # nothing can be written there
+        pass
+
+
+def test_how_logits_are_made_is_chosen_once(tmp_path, monkeypatch):
+    seen = []
+    check = ResponseTokens.check
+    monkeypatch.setattr(ResponseTokens, "check", lambda *args: seen.append(1) or check(*args) or "chosen")
+    crashed(tmp_path, 10)
+    said = []
+    monkeypatch.setattr(ResponseTokens, "check", lambda *_: said.append(1))
+    training(tmp_path)
+    assert (seen, said) == ([1], [])
+
+
+def test_asked_to_end_while_it_looks_it_makes_no_further_step(tmp_path, whole, monkeypatch):
+    import biasline.training.loop as loop
+
+    asked, look = [], loop.look_at
+    monkeypatch.setattr(loop, "look_at", lambda *args: asked.append(signal.SIGTERM) or look(*args))
+    with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
+        training(tmp_path, every=1e9, stopping=lambda: asked[0] if asked else 0)
+    monkeypatch.undo()
+    assert [path.stem for path in (tmp_path / "abc").iterdir()] == ["step-00000005"]
+    assert training(tmp_path) == whole

@@ -52,3 +52,18 @@ def test_an_activation_that_is_looked_at_stays():
     activation.register_forward_hook(lambda *_: None)
     assert fuse_activations(nn.Sequential(activation)) == 0
     assert fuse_activations(nn.Sequential(NewGELUActivation())) == 1
+
+
+class ScaledGelu(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, values):
+        return nn.functional.gelu(values * self.scale)
+
+
+def test_two_of_a_class_are_judged_each_by_itself():
+    model = nn.Sequential(ScaledGelu(1.0), ScaledGelu(2.0))
+    assert fuse_activations(model) == 1
+    assert isinstance(model[0], Fused) and isinstance(model[1], ScaledGelu)

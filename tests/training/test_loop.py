@@ -141,3 +141,32 @@ def test_a_gradient_that_is_not_finite_stops_with_the_rows_of_its_pass(bloom):
     named = str(told.value).partition("rows ")[2].partition(" →")[0]
     assert sorted(map(int, named.split(", "))) == sorted(chosen)
     assert torch.equal(tuning.master.detach(), before)
+
+
+def test_a_validation_loss_that_is_not_finite_names_the_rows(bloom):
+    """Those of the passes that it came from."""
+    valid = token_set(8, seed=1)
+    place = valid[3]["input_ids"][0]
+    bloom.transformer.word_embeddings.register_forward_hook(
+        lambda _, args, output: (
+            output if bloom.training else output.masked_fill((args[0] == place)[..., None], torch.nan)
+        )
+    )
+    with pytest.raises(BiaslineError, match=r"step 12: the validation loss is nan, on the validation rows .*4"):
+        run(bloom, valid=valid)
+
+
+def test_rows_of_a_loss_that_is_not_finite_are_told_one_by_one(bloom):
+    rows = token_set()
+    place = rows[3]["input_ids"][0]
+    chosen = [row["row"] for row in rows if place in row["input_ids"]]
+    bloom.transformer.word_embeddings.register_forward_hook(
+        lambda _, args, output: (
+            output.masked_fill((args[0] == place)[..., None], torch.nan) if bloom.training else output
+        )
+    )
+    tuning, params = tune_biases(bloom), Train(batch_size=24, min_steps=1, micro_batch_tokens=10_000)
+    with pytest.raises(BiaslineError, match="step 1: the loss is nan on the rows") as told:
+        fit(bloom, tuning, Plan.of(24, params), Sets(rows, token_set(0), ResponseTokens(), 3), params, lambda *_: None)
+    named = str(told.value).partition(" on the rows ")[2].partition(" →")[0]
+    assert sorted(map(int, named.split(", "))) == chosen and len(chosen) < 12

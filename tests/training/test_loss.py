@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from biasline.tokens.mask import IGNORED
 from biasline.training.loss import ClassLabels, ResponseTokens, plain_logits, supervised_logits, target_losses
@@ -99,3 +99,28 @@ def test_weights_multiply_the_losses():
     assert plain.tolist() == pytest.approx([0.313262, 0.126928], abs=1e-5)
     weighed = ClassLabels(torch.tensor([0.5, 2.0])).losses(Fixed(), batch)
     assert weighed.tolist() == pytest.approx([0.5 * 0.313262, 2 * 0.126928], abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_bounds_its_logits_is_noticed_however_small_or_sure_they_are(dtype):
+    """The chunks would leave the bound out; losses of a model that is sure do not show it, nor do small logits."""
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        hidden_size=32, num_attention_heads=4, num_key_value_heads=4, head_dim=8, num_hidden_layers=1,
+        intermediate_size=64, vocab_size=50, final_logit_softcapping=30.0,
+    )  # fmt: skip
+    model, batch = Gemma2ForCausalLM(config).to(dtype).eval(), ResponseTokens().collate(ROWS, 3)
+    for scale in (0.01, 1.0, 1000.0):
+        with torch.no_grad():
+            model.lm_head.weight.mul_(scale)
+        objective = ResponseTokens()
+        assert objective.check(model, batch) == ""
+        assert objective.way == 1
+    assert ResponseTokens().check(model, batch.part(slice(1))) == ""
+
+
+def test_a_check_leaves_a_model_as_it_was(bloom):
+    bloom.train()
+    objective = ResponseTokens()
+    assert objective.check(bloom, objective.collate(ROWS, 3)) == "" and objective.way == 0
+    assert bloom.training and not bloom.lm_head._forward_hooks and not bloom.lm_head._forward_pre_hooks

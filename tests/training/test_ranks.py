@@ -102,10 +102,38 @@ def test_fewer_processes_than_asked_for_are_refused():
         joined(Run(processes=2))
 
 
-def test_a_launcher_that_is_not_there_is_told():
+def test_a_launcher_that_is_not_there_is_told(monkeypatch):
+    monkeypatch.setattr("os.environ", dict(os.environ))
     with pytest.raises(BiaslineError, match="run.launch: no-such-thing: No such file"):
         started_elsewhere(Run(processes=2, launch="no-such-thing --now"), "stages.train", "x")
 
 
 def test_one_process_starts_no_others():
     assert not started_elsewhere(Run(), "stages.train", "x")
+
+
+def test_a_launcher_that_starts_one_process_and_tells_it_nothing_is_refused(monkeypatch):
+    """And is not started again by what it starts, and so on."""
+    calls = []
+    monkeypatch.setattr("os.execvp", lambda *args: calls.append(args))
+    monkeypatch.setattr("os.environ", dict(os.environ))
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", lambda *_: lambda *_: None)
+    run = Run(processes=2, launch="nice -n 5 python")
+    started_elsewhere(run, "stages.train", "x")
+    assert calls == [("nice", ["nice", "-n", "5", "python", "-m", "stages.train", "x"])]
+    assert not started_elsewhere(run, "stages.train", "x") and len(calls) == 1
+    with pytest.raises(BiaslineError, match="1 were started"):
+        joined(run)
+
+
+def test_a_command_whose_quotes_do_not_match_is_told(monkeypatch):
+    monkeypatch.setattr("os.environ", dict(os.environ))
+    with pytest.raises(BiaslineError, match="run.launch: No closing quotation"):
+        started_elsewhere(Run(processes=2, launch='torchrun "oops'), "stages.train", "x")
+
+
+@pytest.mark.slow
+def test_a_process_without_rows_in_the_first_step_makes_its_logits_as_the_others_do(root, tmp_path):
+    """One row a step, and a model that scales its logits."""
+    one, two = ran(root, tmp_path, 1, "scaled"), ran(root, tmp_path, 2, "scaled")
+    assert_equal(two, one)
