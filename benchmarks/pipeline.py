@@ -132,7 +132,8 @@ def page(found: dict[str, Any]) -> str:
     lines += [
         "",
         "`dvc repro` reads dvc.lock twice and locks each stage's files, `dvc status` does neither: that is its "
-        "surplus, and DVC's own. Both read YAML by libyaml (`ruamel.yaml.clib`); in Python they take 1.7 times as long.",
+        "surplus, and DVC's own. Both read YAML by libyaml (`ruamel.yaml.clib`); in Python they take 1.7 times as "
+        "long.",
     ]
     return "\n".join([*lines, ""])
 
