@@ -234,8 +234,7 @@ def trainee_of(rows: list[dict[str, Any]], method: str, batch: int, most: int = 
     told = {"method": method, "learning_rate": RATE, "batch_size": batch, "micro_batch_tokens": most}
     params = Train(**told, epochs=1, min_steps=1, threads=THREADS)
     trainee = make_ready(base(), [], params)
-    masters = [master for group in trainee.tuning.groups for master in group]
-    prepare(trainee.model, masters, Run(), Accelerator(cpu=True))
+    prepare(trainee.model, trainee.tuning.masters, Run(), Accelerator(cpu=True))
     data = Dataset.from_list(rows)
     return trainee, Plan.of(len(rows), params), Sets(data, data.select([]), ResponseTokens(), 3), params
 
@@ -293,7 +292,7 @@ def loop(rows: list[dict[str, Any]]) -> dict[str, Any]:
     products = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
     matmul = sum(event.self_cpu_time_total for event in events if event.key in products)
     every = sum(event.self_cpu_time_total for event in profile.key_averages())
-    masters = [master for group in trainee.tuning.groups for master in group]
+    masters = trainee.tuning.masters
     optimizer = torch.optim.AdamW(masters)
     optimizer.step()
     state, saves = State(masters, optimizer, Keeper(False)), []

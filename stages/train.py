@@ -32,8 +32,10 @@ def train(name: str) -> str:
             stack.enter_context(ended_honestly(live))
             shown, meter = stack.enter_context(progress("step", start.steps)), Meter()
             begun.append((record, meter))
+            last: dict[str, float] = {}
 
             def report(step: int, values: dict[str, float], earlier: bool) -> None:
+                last.update(values)  # the last look at the validation rows stays in sight
                 if earlier:
                     meter.skip(values["tokens"])
                     shown.skip(step)
@@ -41,8 +43,8 @@ def train(name: str) -> str:
                     return
                 measured = meter.read(values["tokens"])
                 live.log(step, values | measured)
-                names = [name for name in ("loss", "valid_loss", "valid_accuracy") if name in values]
-                told = [f"{name.replace('_', ' ')} {values[name]:.4f}" for name in names]
+                names = [name for name in ("loss", "valid_loss", "valid_accuracy") if name in last]
+                told = [f"{name.replace('_', ' ')} {last[name]:.4f}" for name in names]
                 shown.at(step, ", ".join([*told, f"{measured['tokens_per_second']:,.0f} tokens/s"]))
 
             return report

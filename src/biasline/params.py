@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from biasline.errors import BiaslineError, shown
 from biasline.glue import GLUE
@@ -184,6 +192,9 @@ class Prefix(Group):
 DELTA_METHODS = ("bitfit", "head")
 # Methods whose artifact is a folder of PEFT's.
 ADAPTER_METHODS = ("lora", "prefix")
+# Parameters of training → the one method that looks at them.
+_FOR_METHOD = {"biases": "bitfit", "layers": "bitfit", "pattern": "bitfit", "inject": "bitfit"}
+_FOR_METHOD |= {"lora": "lora", "prefix": "prefix"}
 
 
 class Train(Group):
@@ -249,12 +260,18 @@ class Train(Group):
     seed: int = Field(0, ge=0, lt=2**32, description="order of the rows")
     threads: int = Field(2, ge=1, description="CPU threads; part of the result, since sums round differently")
 
+    @property
+    def unused(self) -> set[str]:
+        """Names of the parameters that this method does not look at."""
+        rates = {"learning_rate"} if self.method == "head" else set()
+        return rates | {name for name, method in _FOR_METHOD.items() if method != self.method}
+
 
 class Run(Group):
     """How a training is run: what comes out differs by rounding at most, so nothing is trained again for it."""
 
     processes: int = Field(1, ge=1, description="processes that share each step's rows, over all machines")
-    launch: str = Field(
+    launch: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
         "",
         description="what starts them, up to the script: accelerate launch --config_file …; empty: they are started on "
         "this machine",

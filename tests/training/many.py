@@ -41,8 +41,7 @@ def main(folder: Path, processes: int, what: str) -> None:
     if what == "scaled":
         params = params.model_copy(update={"batch_size": 1})
     rows = token_set(23)
-    masters = [master for group in tuning.groups for master in group]
-    prepare(model, masters, Run(shard=what == "shard", processes=processes), accelerator)
+    prepare(model, tuning.masters, Run(shard=what == "shard", processes=processes), accelerator)
     history = fit(
         model,
         tuning,
@@ -56,7 +55,7 @@ def main(folder: Path, processes: int, what: str) -> None:
     if accelerator.is_main_process:
         local = [getattr(part, "to_local", lambda part=part: part)() for part in model.parameters()]
         held = sum(part.numel() for part in local)
-        values = torch.cat([master.detach().flatten() for master in masters]).tolist()
+        values = torch.cat([master.detach().flatten() for master in tuning.masters]).tolist()
         told = {"processes": accelerator.num_processes, "values": values, "rows": history.rows}
         told |= {"held": held, **exchanged}
         (folder / f"{what}-{processes}.json").write_text(json.dumps(told))

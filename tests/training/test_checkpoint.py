@@ -79,7 +79,15 @@ def test_it_goes_on_where_it_was(tmp_path, whole, capsys, at):
 def test_a_finished_one_is_not_trained_again(tmp_path, whole, capsys):
     training(tmp_path)
     assert training(tmp_path) == whole
-    assert f"resumed from step {STEPS}\n" in capsys.readouterr().out
+    assert f"resumed from step {STEPS}, the last one: delete its checkpoint" in capsys.readouterr().out
+    # It stays until DVC has what training made, and while someone makes it again.
+    kept = Checkpoints(tmp_path / "abc", "abc")
+    with kept.locked():
+        Checkpoints(tmp_path / "abc", "abc").clear()
+    assert (tmp_path / "abc").is_dir()
+    kept.clear()
+    kept.clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["delta"]
 
 
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(tmp_path, whole, capsys):
@@ -145,6 +153,40 @@ def test_asked_to_end_it_finishes_the_step_and_writes_a_checkpoint(tmp_path, who
     assert "resumed from step 11\n" in capsys.readouterr().out
 
 
+def test_a_request_that_is_passed_on_is_one_request(tmp_path, whole):
+    """A machine that goes down asks every process, and the launcher asks its own once more."""
+
+    def report(step, values, earlier):
+        if step == 10 and not earlier:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)), noted_signals() as stopping:
+        training(tmp_path, report, every=1e9, stopping=stopping)
+    assert training(tmp_path) == whole
+
+
+def test_a_later_one_is_another(tmp_path, monkeypatch):
+    monkeypatch.setattr("biasline.training.signals._ONE_REQUEST_S", 0.0)
+    ends = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    try:
+        with pytest.raises(KeyboardInterrupt), noted_signals() as stopping:
+            training(tmp_path, lambda *_: [os.kill(os.getpid(), signal.SIGTERM) for _ in "ab"], stopping=stopping)
+    finally:
+        signal.signal(signal.SIGTERM, ends)
+
+
+def test_where_its_launcher_is_gone_it_ends_with_a_checkpoint(tmp_path, whole):
+    asked = []
+    with (
+        pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)),
+        noted_signals(lambda: asked.append(1) or len(asked) == 7) as stopping,
+    ):
+        training(tmp_path, every=1e9, stopping=stopping)
+    assert [path.stem for path in (tmp_path / "abc").iterdir()] == ["step-00000006"]
+    assert training(tmp_path) == whole
+
+
 def test_a_second_signal_ends_at_once(tmp_path):
     def report(step, values, earlier):
         os.kill(os.getpid(), signal.SIGINT)
@@ -157,7 +199,7 @@ def test_a_second_signal_ends_at_once(tmp_path):
 def test_checkpoints_hold_biases_and_nothing_of_the_base(tmp_path, whole):
     training(tmp_path)
     files = sorted((tmp_path / "abc").iterdir())
-    assert [path.name for path in files] == ["step-00000023.safetensors", "step-00000024.safetensors"]
+    assert [path.name for path in files] == ["step-00000024.safetensors"]
     # Values, kept values, two moments; and the history.
     assert files[-1].stat().st_size < 5 * len(whole[0]) + 10_000
 

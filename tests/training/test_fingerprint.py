@@ -4,7 +4,7 @@ from biasline.bases.pin import read_pin
 from biasline.data.augment import augment
 from biasline.data.validate import validate
 from biasline.layout import TaskPlace
-from biasline.params import read_params
+from biasline.params import Lora, read_params
 from biasline.tokens.sets import tokenize
 from biasline.training.fingerprint import fingerprint, folder_sha256
 
@@ -31,6 +31,15 @@ def test_it_names_what_training_depends_on(made):
     assert fingerprint(changed(task, "load", dtype="bfloat16"), pin, place) != name
     assert fingerprint(task, pin.model_copy(update={"files": {"a": "b"}}), place) != name
     assert fingerprint(changed(task, "evaluate", max_new_tokens=9), pin, place) == name
+
+
+def test_parameters_that_a_method_does_not_use_are_no_part_of_it(made):
+    task, pin, place = made
+    lora = changed(task, "train", method="lora")
+    name = fingerprint(lora, pin, place)
+    assert fingerprint(changed(lora, "train", biases="value", layers="0"), pin, place) == name
+    assert fingerprint(changed(lora, "train", lora=Lora(rank=2)), pin, place) != name
+    assert fingerprint(changed(task, "train", lora=Lora(rank=2)), pin, place) == fingerprint(task, pin, place)
 
 
 def test_other_tokens_give_another_name(made):

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from datasets import Dataset
@@ -9,6 +11,7 @@ from biasline.tokens.mask import IGNORED
 from biasline.training.batches import Plan
 from biasline.training.loop import Sets, fit
 from biasline.training.loss import ResponseTokens
+from biasline.training.methods import WholeTuning
 
 
 def token_set(rows=24, seed=0):
@@ -54,6 +57,27 @@ def test_two_runs_give_the_same_bytes(bloom, tmp_path):
     assert files[0] == files[1]
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_passes_of_a_bf16_base_are_added_up_in_fp32(bloom, whole):
+    """Gradients of row by row are as far from those of fp32 as one pass's are, and not as a sum in bf16 would be."""
+    rows = token_set(64)
+    far = {}
+    for name, dtype, micro in (
+        ("fp32", torch.float32, 0),
+        ("one", torch.bfloat16, 10_000),
+        ("many", torch.bfloat16, 1),
+    ):
+        model = copy.deepcopy(bloom).to(dtype)
+        tuning = WholeTuning({"weights": list(model.parameters())}) if whole else tune_biases(model)
+        params = Train(
+            learning_rate=1e-9, batch_size=64, min_steps=1, epochs=1, micro_batch_tokens=micro, max_grad_norm=1e9
+        )
+        fit(model, tuning, Plan.of(64, params), Sets(rows, token_set(0), ResponseTokens(), 3), params, lambda *_: None)
+        far[name] = torch.cat([master.grad.flatten() for master in tuning.masters])
+    one, many = ((far[name] - far["fp32"]).norm() / far["fp32"].norm() for name in ("one", "many"))
+    assert many < 1.2 * one < 0.05
+
+
 @pytest.mark.parametrize("micro", [1, 16, 40])
 def test_micro_batches_equal_one_big_batch(bloom, micro):
     """Prompts and answers of different lengths: the loss is divided by the tokens of the whole step."""
@@ -89,6 +113,18 @@ def test_progress_is_reported_with_gradient_norms_per_role(bloom):
     assert {"loss", "learning_rate", "grad_norm", "grad_norm.query", "grad_norm.mlp_in"} <= set(seen[0][1])
 
 
+def test_gradient_norms_are_those_before_the_clip(bloom):
+    state = {name: value.clone() for name, value in bloom.state_dict().items()}
+    _, free = run(bloom, min_steps=1, epochs=0.1, max_grad_norm=1e9)
+    bloom.load_state_dict(state)
+    _, clipped = run(bloom, min_steps=1, epochs=0.1, max_grad_norm=1e-3)
+    norms = {name: value for name, value in free.rows[0].items() if name.startswith("grad_norm")}
+    assert norms["grad_norm"] > 1e-3
+    assert {name: clipped.rows[0][name] for name in norms} == pytest.approx(norms, rel=1e-4)
+    roles = [value for name, value in norms.items() if "." in name]
+    assert sum(value**2 for value in roles) ** 0.5 == pytest.approx(norms["grad_norm"], rel=1e-4)
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_rows(bloom):
     with torch.no_grad():
         bloom.transformer.ln_f.weight.fill_(float("nan"))
@@ -112,6 +148,13 @@ def test_patience_ends_training_and_the_best_is_kept(bloom):
     assert 8 <= last < 42
     assert stopped.best_loss == min(looks) and last >= stopped.best_step + 6
     assert len(looks) == last // 2
+    assert stopped.notes == [f"stopped at step {last} of 42: 3 looks without a better one"]
+
+
+def test_patience_without_validation_rows_is_told(bloom, capsys):
+    _, history = run(bloom, valid=token_set(0), patience=2)
+    assert "no validation rows" in history.notes[0] and history.rows[-1]["step"] == 12
+    assert f"note: {history.notes[0]}" in capsys.readouterr().out
 
 
 def test_a_gradient_that_is_not_finite_stops_with_the_rows_of_its_pass(bloom):

@@ -6,7 +6,7 @@ from torch import nn
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from biasline.tokens.mask import IGNORED
-from biasline.training.loss import ClassLabels, ResponseTokens, plain_logits, supervised_logits, target_losses
+from biasline.training.loss import ClassLabels, ResponseTokens, Way, plain_logits, supervised_logits, target_losses
 
 ROWS = [
     {"row": 1, "input_ids": [5, 6, 7, 8, 9], "labels": [IGNORED, IGNORED, 7, 8, 9]},
@@ -115,12 +115,12 @@ def test_a_model_that_bounds_its_logits_is_noticed_however_small_or_sure_they_ar
             model.lm_head.weight.mul_(scale)
         objective = ResponseTokens()
         assert objective.check(model, batch) == ""
-        assert objective.way == 1
+        assert objective.way is Way.SUPERVISED
     assert ResponseTokens().check(model, batch.part(slice(1))) == ""
 
 
 def test_a_check_leaves_a_model_as_it_was(bloom):
     bloom.train()
     objective = ResponseTokens()
-    assert objective.check(bloom, objective.collate(ROWS, 3)) == "" and objective.way == 0
+    assert objective.check(bloom, objective.collate(ROWS, 3)) == "" and objective.way is Way.FEW
     assert bloom.training and not bloom.lm_head._forward_hooks and not bloom.lm_head._forward_pre_hooks

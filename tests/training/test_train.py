@@ -6,8 +6,11 @@ from biasline.bases.load import load_causal_lm
 from biasline.bases.pin import verified_folder
 from biasline.bitfit import BiasDelta
 from biasline.errors import BiaslineError
-from biasline.params import Load
+from biasline.layout import TaskPlace
+from biasline.params import Load, read_params
+from biasline.tokens.sets import read_token_set
 from biasline.training.train import train
+from tests.conftest import run_other, run_stages
 
 
 def no_report(start):
@@ -38,7 +41,7 @@ def test_the_delta_is_small_names_its_origin_and_fits_the_base(trained, workspac
 
 def test_the_history_has_a_row_per_logged_step(trained):
     lines = trained[1].history.read_text().splitlines()
-    assert lines[0].startswith("step,epoch,tokens,targets,loss,learning_rate,grad_norm,valid_loss,grad_norm.")
+    assert lines[0].startswith("step,epoch,tokens,targets,loss,valid_loss,learning_rate,grad_norm,grad_norm.")
     assert lines[1].startswith("4,")
 
 
@@ -59,3 +62,31 @@ def test_tokens_of_another_tokenizer_are_refused(trained):
     path.write_text(path.read_text().replace('"tokenizer_sha256": "', '"tokenizer_sha256": "0'))
     with pytest.raises(BiaslineError, match="made with the tokenizer of tiny-bloom"):
         train(task, place, no_report)
+
+
+def test_what_the_method_does_not_use_is_told(trained, capsys):
+    task, place = trained
+    changed = task.train.model_copy(update={"method": "lora", "layers": "0"})
+    train(task.model_copy(update={"train": changed}), place, no_report)
+    assert "note: train.layers counts for nothing here: method lora does not use it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["instruction", "classification"])
+def test_without_validation_rows(workspace, capsys, kind):
+    if kind == "classification":
+        task, place = run_other(workspace, kind)
+        tokens = ["token_type_ids"] if "token_type_ids" in read_token_set(place, "train").column_names else []
+    else:
+        task, place, tokens = read_params(workspace / "params.yaml").tasks["small"], TaskPlace("small"), []
+    task = task.model_copy(update={"split": task.split.model_copy(update={"valid": 0.0})})
+    run_stages(task, place)
+    empty = read_token_set(place, "valid")
+    assert len(empty) == 0 and set(empty.column_names) == {"row", "input_ids", "labels", *tokens}
+    assert "(validation loss not measured)" in train(task, place, no_report)
+
+
+def test_processes_that_would_train_different_models_are_refused(trained, monkeypatch):
+    """As where another machine's checkout has other tokens."""
+    monkeypatch.setattr("biasline.training.train.of_all", lambda _, found: [*found, "0123456789abcdef"])
+    with pytest.raises(BiaslineError, match=r"different models \(fingerprints \w{16}, 0123456789abcdef\)"):
+        train(*trained, no_report)

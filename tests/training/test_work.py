@@ -1,13 +1,16 @@
 """Only the work that bias gradients need: nothing is computed or kept for weights that are frozen."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
+from transformers import BloomConfig, BloomForCausalLM
 
 from biasline.bitfit import tune_biases
 from biasline.params import Run
+from biasline.training import devices
 from biasline.training import loss as losses
 from biasline.training.loss import ResponseTokens, plain_logits, target_losses
 from biasline.training.prepare import prepare
@@ -84,7 +87,7 @@ def plain(model, batch):
 
 @pytest.mark.parametrize("entries", [1, 700, 2**21])
 def test_losses_and_gradients_are_the_plain_ones_whatever_the_chunks(bloom, batch, monkeypatch, entries):
-    monkeypatch.setitem(losses._CHUNK, "cpu", entries)
+    monkeypatch.setattr(devices, "_CPU", replace(devices._CPU, logits=entries))
     monkeypatch.setattr(losses, "_LEAST", 1)
     tuning = tune_biases(bloom)
     found = []
@@ -99,7 +102,7 @@ def test_losses_and_gradients_are_the_plain_ones_whatever_the_chunks(bloom, batc
 
 
 def test_logits_of_all_targets_never_exist_together(bloom, batch, monkeypatch):
-    monkeypatch.setitem(losses._CHUNK, "cpu", 400)
+    monkeypatch.setattr(devices, "_CPU", replace(devices._CPU, logits=400))
     monkeypatch.setattr(losses, "_LEAST", 1)
     tune_biases(bloom)
     sizes = []
@@ -166,3 +169,22 @@ def test_compiled_layers_give_the_same_gradients(bloom, batch):
         found.append(tuning.master.grad.clone())
     torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
     assert all(layer._compiled_call_impl for layer in bloom.transformer.h)
+
+
+@pytest.mark.slow
+def test_layers_that_differ_in_what_needs_gradients_are_all_compiled(batch):
+    """In training and in evaluation, with gradients and without: more kinds than torch.compile allows by itself."""
+    if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        pytest.skip("no C++ compiler")
+    torch.manual_seed(0)
+    model = BloomForCausalLM(BloomConfig(vocab_size=100, hidden_size=32, n_layer=4, n_head=4, pad_token_id=3))
+    prepared(model, Run(compile=True), layers="2-")
+    objective = ResponseTokens()
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        for training in (True, False, True):
+            model.train(training)
+            for rows in (batch, batch.part(slice(1)), batch.part(slice(3))):
+                with torch.set_grad_enabled(training):
+                    found = objective.losses(model, rows).sum()
+                if training:
+                    found.backward()

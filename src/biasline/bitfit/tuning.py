@@ -159,17 +159,23 @@ class BiasTuning:
             master.data = master.data.to(device)
             master.grad = torch.zeros_like(master.data)
 
-    def collect(self) -> None:
+    def collect(self, add: bool = False) -> None:
         """Move the model's gradients into the masters' (fp32) and clear them.
 
         A parameter that had no part in the loss (its gradient is None) counts as zero.
+
+        Args:
+            add: to what the masters have, as after each of several backward passes of one step: a model in bf16 would
+                lose small gradients in the sum.
         """
-        self.read()
+        if not add:
+            self.read()
         for entries, master in self._blocks():
             if master.grad is None:
                 master.grad = torch.zeros_like(master)
+            elif not add:
+                master.grad.zero_()
             for entry, part in _split(entries, master.grad):
-                part.zero_()
                 for parameter in self._sharing[entry.name]:
                     if parameter.grad is not None:
                         part.add_(entry.read(parameter.grad).to(part))

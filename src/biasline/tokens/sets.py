@@ -143,9 +143,14 @@ def read_token_set(place: TaskPlace, split: str) -> Any:
     """A token set, memory-mapped: a `datasets.Dataset` with columns `row`, `input_ids`, `labels`, …"""
     import datasets
 
-    if not (place.tokens / split).is_dir():
-        raise BiaslineError(f"{place.tokens / split}: not there", f"dvc repro tokenize@{place.task}")
-    return datasets.load_from_disk(str(place.tokens / split))
+    folder = place.tokens / split
+    if not folder.is_dir():
+        raise BiaslineError(f"{folder}: not there", f"dvc repro tokenize@{place.task}")
+    if not list(folder.glob("*.arrow")):
+        # Of no rows `datasets` writes their columns alone, and cannot read them back.
+        features = datasets.DatasetInfo.from_directory(str(folder)).features
+        return datasets.Dataset.from_dict({name: [] for name in features}, features=features)
+    return datasets.load_from_disk(str(folder))
 
 
 def read_summary(place: TaskPlace) -> Mapping[str, Any]:

@@ -14,12 +14,7 @@ import pyarrow as pa
 import torch
 
 from biasline.params import Train
-
-# What one more forward and backward pass costs, in tokens: 30 to 45 were measured with a BLOOM of 33 M parameters
-# on two CPU cores. A GPU is idle below some hundred tokens.
-_PASS_COST = {"cpu": 32, "cuda": 512}
-# Padded tokens per pass where params leave it open. A CPU is fastest while activations stay in its cache.
-_PASS_TOKENS = {"cpu": 512, "cuda": 16_384}
+from biasline.training.devices import about
 
 
 @dataclass(frozen=True)
@@ -116,7 +111,7 @@ class _Column:
 
 def pass_tokens(params: Train, device: torch.device) -> int:
     """Padded tokens that one forward pass may have."""
-    return params.micro_batch_tokens or _PASS_TOKENS["cpu" if device.type == "cpu" else "cuda"]
+    return params.micro_batch_tokens or about(device).pass_tokens
 
 
 def cut(lengths: Sequence[int], most: int, device: torch.device) -> list[slice]:
@@ -128,7 +123,7 @@ def cut(lengths: Sequence[int], most: int, device: torch.device) -> list[slice]:
 
     Returns: slices of the rows, in order. Found by dynamic programming over the place of the last cut.
     """
-    fixed = _PASS_COST["cpu" if device.type == "cpu" else "cuda"]
+    fixed = about(device).pass_cost
     costs, cuts = [0.0], [0]
     for end in range(1, len(lengths) + 1):
         longest, best, where = int(lengths[end - 1]), math.inf, end - 1

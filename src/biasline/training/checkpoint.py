@@ -3,7 +3,7 @@
 A checkpoint is one safetensors file, so kilobytes for biases: the trained values, the optimizer's state, the values to
 keep so far, the step and the history as JSON, and in its header a hash of it all. What rows come next and what dropout
 draws follows from the seed and the step. A run that goes on from one ends with the same bytes as one that was never
-stopped.
+stopped. The last one of a training that is finished stays until DVC has its outs.
 """
 
 import hashlib
@@ -29,8 +29,8 @@ _FORMAT = 2
 _STATE = "state"
 # A process that was told to end may need a moment.
 _PATIENCE_S = 5.0
-# The newest may be damaged: then the one before it is gone on from.
-_KEPT = 2
+# The newest may be damaged: then the one before it is gone on from. Of a finished training one will do.
+_KEPT, _KEPT_AT_LAST = 2, 1
 # Full tuning writes gigabytes: so many times as long it computes in between.
 _SHARE = 100
 
@@ -43,11 +43,13 @@ class Snapshot:
         step: optimizer steps done.
         state: what JSON holds exactly: numbers, texts, lists.
         tensors: name → values.
+        finished: no step follows.
     """
 
     step: int
     state: dict[str, Any]
     tensors: dict[str, torch.Tensor]
+    finished: bool = False
 
 
 class Checkpoints:
@@ -59,8 +61,9 @@ class Checkpoints:
         every: seconds between two of them; more where they would take over a hundredth of the time.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, every: float) -> None:
+    def __init__(self, folder: Path, fingerprint: str, every: float = 0.0) -> None:
         self.folder, self.fingerprint, self.every = folder, fingerprint, every
+        self._lock_file = folder.with_suffix(".lock")
         self._last, self._took, self._told = time.monotonic(), 0.0, False
 
     @contextmanager
@@ -69,7 +72,7 @@ class Checkpoints:
 
         Errors: `BiaslineError` where another process, of whichever task, trains under this fingerprint.
         """
-        lock = FileLock(self.folder.with_suffix(".lock"))
+        lock = FileLock(self._lock_file)
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=_PATIENCE_S)
@@ -114,6 +117,7 @@ class Checkpoints:
         began = time.monotonic()
         tensors = {name: values.detach().to("cpu").contiguous() for name, values in snapshot.tensors.items()}
         state = {"format": _FORMAT, "fingerprint": self.fingerprint, "step": snapshot.step, **snapshot.state}
+        state["finished"] = snapshot.finished
         tensors[_STATE] = torch.frombuffer(bytearray(json.dumps(state), "utf-8"), dtype=torch.uint8)
         draft = self.folder / ".draft"
         try:
@@ -124,7 +128,8 @@ class Checkpoints:
                 os.fsync(file.fileno())
             draft.replace(self.folder / f"step-{snapshot.step:08}.safetensors")
             _flush_folder(self.folder)
-            for old in sorted(self.folder.glob("step-*.safetensors"))[:-_KEPT]:
+            least = _KEPT_AT_LAST if snapshot.finished else _KEPT
+            for old in sorted(self.folder.glob("step-*.safetensors"))[:-least]:
                 old.unlink()
         except OSError as error:
             if not self._told:
@@ -136,11 +141,14 @@ class Checkpoints:
         self._took = self._last - began
 
     def clear(self) -> None:
-        """The training is over and its outs are written: nothing of it is needed any more."""
-        with suppress(OSError):  # what cannot be deleted does no harm
+        """The training is over and DVC has its outs: nothing of it is needed any more, unless it is made again now."""
+        if not self.folder.exists():
+            return
+        with suppress(OSError, Timeout), FileLock(self._lock_file, timeout=0):  # what cannot be deleted does no harm
             for path in self.folder.glob("*"):
                 path.unlink()
             self.folder.rmdir()
+            self._lock_file.unlink()
 
     def _read(self, path: Path, like: Mapping[str, torch.Tensor]) -> Snapshot:
         with safe_open(path, framework="pt") as file:
@@ -156,7 +164,7 @@ class Checkpoints:
         for name, values in like.items():
             if tensors[name].shape != values.shape or tensors[name].dtype != values.dtype:
                 raise ValueError(f"{name} has the shape {list(tensors[name].shape)}, not {list(values.shape)}")
-        return Snapshot(found.pop("step"), found, tensors)
+        return Snapshot(found.pop("step"), found, tensors, found.pop("finished"))
 
 
 def _flush_folder(folder: Path) -> None:

@@ -27,7 +27,7 @@ def fingerprint(task: Task, pin: Pin, place: TaskPlace) -> str:
     parts = {
         "base": pin.digest,
         "tokens": folder_sha256(place.tokens),
-        "train": task.train.model_dump(),
+        "train": task.train.model_dump(exclude=task.train.unused),
         "load": task.load.model_dump(),
         "code": {room: folder_sha256(package / room, "*.py") for room in _ROOMS},
         "versions": {name: version(name).partition("+")[0] for name in libraries},

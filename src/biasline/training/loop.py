@@ -19,9 +19,9 @@ from biasline.params import Train
 from biasline.training.batches import Plan, Rows, learning_rate_factor
 from biasline.training.checkpoint import Checkpoints
 from biasline.training.feed import Feed, Work
-from biasline.training.loss import Batch, Objective
+from biasline.training.loss import Batch, Objective, Way
 from biasline.training.methods import Tuning
-from biasline.training.ranks import of_all, of_first, summed
+from biasline.training.ranks import ended, of_all, of_first, summed, told_once
 from biasline.training.state import History, State
 from biasline.training.validation import Keeper, look_at
 
@@ -78,15 +78,17 @@ def fit(
     if not sharded:
         model = model.to(accelerator.device)
     tuning.to(accelerator.device)
-    masters = [master for group in tuning.groups for master in group]
-    # No weight decay: biases are trained in absolute values, and decay would pull them to zero.
-    peaks = [params.learning_rate, params.head_learning_rate]
-    groups = [{"params": group, "peak": peak} for group, peak in zip(tuning.groups, peaks, strict=True) if group]
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+    masters, optimizer = tuning.masters, _optimizer(tuning, params)
     train, valid = (
         Feed(Rows(rows), sets.objective, sets.pad, params, accelerator, sharded) for rows in (sets.train, sets.valid)
     )
     state = State(masters, optimizer, Keeper(params.keep == "last"))
+
+    def note(what: str) -> None:
+        if what:
+            state.history.notes.append(what)
+            accelerator.print(f"note: {what}", flush=True)
+
     # What the first process finds, all go on from: the others need not see its disk.
     found = of_first(accelerator, lambda: checkpoints.newest(state.values()) if checkpoints else None)
     if found:
@@ -94,32 +96,37 @@ def fit(
         tuning.write()
         for row in state.history.rows:
             report(row["step"], _known(row), True)
-        if accelerator.is_main_process:
-            print(f"resumed from step {state.step}", flush=True)
+        rest = ", the last one: delete its checkpoint to train again" if state.finished else ""
+        accelerator.print(f"resumed from step {state.step}{rest}", flush=True)
     history, keeper, first = state.history, state.keeper, state.step
     model.train()
     if history.way is None and not state.finished:
         # On the same rows in every process, or they might choose differently; not again when it goes on.
-        history.note = sets.objective.check(model, train.sample(plan.indices(0)))
+        note(sets.objective.check(model, train.sample(plan.indices(0))))
         history.way = sets.objective.way
-    sets.objective.way = history.way or 0
+        if params.patience and not len(valid):
+            note("train.patience: there are no validation rows to look at, so that nothing ends the training early")
+    if history.way is not None:
+        sets.objective.way = Way(history.way)
 
     for step, work in train.steps(plan, range(first, first if state.finished else plan.total_steps)):
         # What dropout draws depends on the step alone, not on the steps before it.
         torch.manual_seed(((params.seed * 1_000_003 + step) * 1_009 + accelerator.process_index) % 2**63)
         optimizer.zero_grad()
         loss = torch.zeros((), device=accelerator.device)
-        for batch in work.batches:
+        for number, batch in enumerate(work.batches):
             part = sets.objective.losses(model, batch).sum() / work.targets * batch.counts
             part.backward()
             loss += part.detach()
-        tuning.collect()
+            tuning.collect(add=number > 0)  # now, in fp32: a base in bf16 would lose small gradients in the sum
+        if not work.batches:
+            tuning.collect()  # of no rows, as a process may have: zeros
         told = summed(accelerator, masters, loss, torch.tensor(float(stopping() > 0)).to(loss))
         norm = nn.utils.clip_grad_norm_(masters, params.max_grad_norm)
         seen_loss, asked, seen_norm = torch.stack([*told, norm.to(loss)]).tolist()  # the step's one wait for a device
         if not math.isfinite(seen_loss + seen_norm):
             odd = _culprits(model, tuning, masters, sets.objective, work, alone=not sharded)
-            raise _not_finite(step, seen_loss, odd, accelerator)
+            raise told_once(accelerator, _not_finite(step, seen_loss, of_all(accelerator, odd)))
         factor = learning_rate_factor(step, plan.total_steps, params.warmup, params.schedule)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
@@ -136,38 +143,30 @@ def fit(
             seen = look_at(model, sets.objective, valid.whole(), accelerator)
             if not math.isfinite(seen.loss):
                 where = f"on the validation rows {', '.join(map(str, seen.odd))}"
-                raise BiaslineError(
-                    f"step {done}: the validation loss is {seen.loss}, {where}", "lower train.learning_rate"
-                )
+                what = f"step {done}: the validation loss is {seen.loss}, {where}"
+                raise told_once(accelerator, BiaslineError(what, "lower train.learning_rate"))
             asked += any(of_all(accelerator, [stopping() > 0]))  # it may have taken long
             if keeper.keeps(seen):
                 history.best_step, history.best_loss = done, seen.loss
                 state.keep()
-            state.finished |= 0 < params.patience <= keeper.waited and done >= params.min_steps
+            if not state.finished and 0 < params.patience <= keeper.waited and done >= params.min_steps:
+                state.finished = True
+                note(f"stopped at step {done} of {plan.total_steps}: {keeper.waited} looks without a better one")
         if state.finished or look or done % LOG_EVERY == 0:
-            row = {
-                "step": done,
-                "epoch": plan.epoch(done),
-                "tokens": history.tokens,
-                "targets": history.targets,
-                "loss": sum(history.losses) / len(history.losses),
-                "learning_rate": params.learning_rate * factor,
-                "grad_norm": seen_norm,
-                "valid_loss": seen.loss if look else None,
-            }
+            clipped = max(1.0, seen_norm / params.max_grad_norm)
+            norms = {role: norm * clipped for role, norm in tuning.gradient_norms().items()}
+            looked = {"valid_loss": seen.loss if look else None}
             if sets.objective.labelled:
-                row["valid_accuracy"] = seen.accuracy if look else None
-            row |= {f"grad_norm.{role}": value for role, value in tuning.gradient_norms().items()}
-            history.rows.append(row)
-            history.losses.clear()
-            report(done, _known(row), False)
+                looked["valid_accuracy"] = seen.accuracy if look else None
+            history.add_row(done, plan.epoch(done), looked, params.learning_rate * factor, seen_norm, norms)
+            report(done, _known(history.rows[-1]), False)
         ends = state.finished or asked > 0
         if checkpoints and accelerator.is_main_process and (ends or checkpoints.due):
             checkpoints.save(state.snapshot())
         if state.finished:
             break
         if ends:
-            raise SystemExit(128 + (stopping() or signal.SIGTERM))
+            raise ended(accelerator, 128 + (stopping() or signal.SIGTERM))
 
     if history.best_loss is None:
         history.best_step = state.step
@@ -176,6 +175,16 @@ def fit(
     tuning.write()
     model.eval()
     return history
+
+
+def _optimizer(tuning: Tuning, params: Train) -> torch.optim.Optimizer:
+    """AdamW with a group for what is tuned and one for a new head, each with its peak rate.
+
+    No weight decay: biases are trained in absolute values, and decay would pull them to zero.
+    """
+    peaks = [params.learning_rate, params.head_learning_rate]
+    groups = [{"params": group, "peak": peak} for group, peak in zip(tuning.groups, peaks, strict=True) if group]
+    return torch.optim.AdamW(groups, weight_decay=0.0)
 
 
 def _known(row: dict[str, Any]) -> dict[str, float]:
@@ -207,8 +216,7 @@ def _culprits(
     return found
 
 
-def _not_finite(step: int, loss: float, found: list[int], accelerator: Accelerator) -> BiaslineError:
-    rows = of_all(accelerator, found)
+def _not_finite(step: int, loss: float, rows: list[int]) -> BiaslineError:
     what = "the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
     where = f"on the rows {', '.join(map(str, rows))}" if rows else "over all of its rows together"
     return BiaslineError(f"step {step + 1}: {what} {where}", "lower train.learning_rate, or look at those rows")

@@ -7,10 +7,12 @@ the output embedding is trained, it is applied to some of them at a time, and th
 logits of a whole pass, several times the size of all else, never exist together.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from torch.nn import functional
 
 from biasline.errors import first_line
 from biasline.tokens.mask import IGNORED
+from biasline.training.devices import about
 
 
 @dataclass(frozen=True)
@@ -54,43 +57,50 @@ class Batch:
         return replace(self, inputs=inputs, labels=self.labels.pin_memory())
 
 
-class Objective(Protocol):
+class Way(IntEnum):
+    """How logits are made: of few supervised tokens at a time, of all supervised tokens, or of all tokens."""
+
+    FEW, SUPERVISED, PLAIN = range(3)
+
+
+class Objective(ABC):
     """What the loss is taken over.
 
     Attributes:
         labelled: whether targets are labels of rows, of which the share that is right says what a model is worth.
-        way: the number of the way that logits are made, which `check` chooses; the last one is the plain way.
+        way: how logits are made, which `check` chooses.
     """
 
-    labelled: bool
-    way: int
+    labelled = False
+    way = Way.FEW
 
+    @abstractmethod
     def collate(self, examples: Sequence[dict[str, Any]], pad: int) -> Batch:
         """Pad examples of a token set on the right to the longest of them."""
 
     def targets(self, examples: Sequence[dict[str, Any]]) -> int:
-        """How many targets some examples have."""
+        """How many targets some examples have: one each, unless an objective says otherwise."""
+        return len(examples)
 
+    @abstractmethod
     def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """The loss of each target of a batch, (targets,), fp32."""
 
     def judged(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The losses; 1 where the target is the likeliest one of all, else 0; and its weight: (targets,) each."""
+        """The losses; of labels 1 where the right one is the likeliest, else 0; and its weight: (targets,) each."""
+        losses = self.losses(model, batch)
+        return losses, torch.zeros_like(losses), torch.ones_like(losses)
 
     def check(self, model: nn.Module, batch: Batch) -> str:
         """Choose the shortest way to make logits that gives this model's plain ones, tried on one batch.
 
-        Returns: why the plain way is taken from now on; empty where a shorter one will do.
+        Returns: why the plain way is taken from now on; empty where a shorter one will do, or nothing is cut short.
         """
+        return ""
 
 
-class ResponseTokens:
+class ResponseTokens(Objective):
     """The tokens of the response, end-of-sequence included; classes are the vocabulary."""
-
-    labelled = False
-
-    def __init__(self) -> None:
-        self.way = 0
 
     def collate(self, examples: Sequence[dict[str, Any]], pad: int) -> Batch:
         inputs = padded(examples, pad)
@@ -104,30 +114,28 @@ class ResponseTokens:
         return sum(int((np.asarray(example["labels"])[1:] != IGNORED).sum()) for example in examples)
 
     def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        return (chunked_losses, _supervised_losses, _plain_losses)[self.way](model, batch)
-
-    def judged(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        losses = self.losses(model, batch)
-        return losses, torch.zeros_like(losses), torch.ones_like(losses)
+        if self.way == Way.FEW:
+            return chunked_losses(model, batch)
+        return target_losses(*(plain_logits if self.way == Way.PLAIN else supervised_logits)(model, batch))
 
     def check(self, model: nn.Module, batch: Batch) -> str:
         why = _differs_from_plain(model, batch)
         if why:
-            self.way = 2
+            self.way = Way.PLAIN
             return f"logits are made for all tokens, which takes longer: {why}"
         # For a model that does something to its logits, in the middle: nothing to be told.
-        self.way = 0 if _head_is_last(model, batch) else 1
+        self.way = Way.FEW if _head_is_last(model, batch) else Way.SUPERVISED
         return ""
 
 
-class ClassLabels:
+class ClassLabels(Objective):
     """The label of each row; classes are the label names.
 
     Args:
         weights: of each class in the loss, (classes,); equal ones if left out.
     """
 
-    labelled, way = True, 0
+    labelled = True
 
     def __init__(self, weights: torch.Tensor | None = None) -> None:
         self.weights = weights
@@ -143,9 +151,6 @@ class ClassLabels:
         labels = torch.tensor([example["labels"] for example in examples], dtype=torch.int64)
         return Batch(padded(examples, pad), labels, tuple(example["row"] for example in examples))
 
-    def targets(self, examples: Sequence[dict[str, Any]]) -> int:
-        return len(examples)
-
     def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         return self.judged(model, batch)[0]
 
@@ -155,19 +160,13 @@ class ClassLabels:
         weights = torch.ones_like(losses) if self.weights is None else self.weights.to(losses.device)[batch.labels]
         return losses * weights, hits, weights
 
-    def check(self, model: nn.Module, batch: Batch) -> str:
-        """Nothing is cut short here."""
-        return ""
 
-
-class Scores:
+class Scores(Objective):
     """The score of each row: half-squared errors in units of the training scores' standard deviation.
 
     Args:
         mean, std: of the training rows' scores.
     """
-
-    labelled, way = False, 0
 
     def __init__(self, mean: float, std: float) -> None:
         self.mean, self.std = mean, std
@@ -176,20 +175,9 @@ class Scores:
         scores = torch.tensor([example["labels"] for example in examples], dtype=torch.float32)
         return Batch(padded(examples, pad), scores, tuple(example["row"] for example in examples))
 
-    def targets(self, examples: Sequence[dict[str, Any]]) -> int:
-        return len(examples)
-
     def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         given = model(**batch.inputs).logits.float().squeeze(-1)
         return 0.5 * (given - (batch.labels - self.mean) / self.std).square()
-
-    def judged(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        losses = self.losses(model, batch)
-        return losses, torch.zeros_like(losses), torch.ones_like(losses)
-
-    def check(self, model: nn.Module, batch: Batch) -> str:
-        """Nothing is cut short here."""
-        return ""
 
 
 def padded(examples: Sequence[dict[str, Any]], pad: int) -> dict[str, torch.Tensor]:
@@ -232,14 +220,6 @@ def plain_logits(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Te
     return model(**batch.inputs, use_cache=False).logits[:, :-1][chosen], targets[chosen]
 
 
-def _supervised_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
-    return target_losses(*supervised_logits(model, batch))
-
-
-def _plain_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
-    return target_losses(*plain_logits(model, batch))
-
-
 def chunked_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
     """The losses of `supervised_logits`, with the logits of few targets at a time.
 
@@ -247,20 +227,19 @@ def chunked_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
     """
     head = model.get_output_embeddings()  # type: ignore[operator]
     if any(part.requires_grad for part in head.parameters()) or not hasattr(head, "weight"):
-        return _supervised_losses(model, batch)
+        return target_losses(*supervised_logits(model, batch))
     targets = batch.labels[:, 1:]
     chosen = targets != IGNORED
     hidden: list[torch.Tensor] = []
     with _only(model, chosen, hidden):
         model(**batch.inputs, use_cache=False)
-    entries = _CHUNK["cpu" if targets.device.type == "cpu" else "cuda"]
-    size = max(_LEAST, entries // head.weight.shape[0])
+    size = max(_LEAST, about(targets.device).logits // head.weight.shape[0])
     return _Chunked.apply(hidden[0], targets[chosen], head, size)
 
 
-# Logits at one time: 8 MB in fp32 on a CPU, whose cache is small; half a gigabyte on an accelerator. Not fewer than of
-# some targets, whatever the vocabulary: each chunk reads the whole embedding.
-_CHUNK, _LEAST = {"cpu": 2**21, "cuda": 2**27}, 32
+# Targets whose logits are made at one time, at the least and whatever the vocabulary: each chunk reads the whole
+# embedding.
+_LEAST = 32
 
 
 class _Chunked(torch.autograd.Function):

@@ -27,18 +27,23 @@ from biasline.params import ADAPTER_METHODS, DELTA_METHODS, Train
 class Tuning(Protocol):
     """What the loop asks of whatever is trained.
 
-    A step is: `zero_grad` of the optimizer; backward; `collect()`; clip; the optimizer's step; `write()`.
+    A step is: `zero_grad` of the optimizer; backward and `collect`, once or several times; clip; the optimizer's step;
+    `write()`.
     """
 
     @property
+    def masters(self) -> list[nn.Parameter]:
+        """All that the optimizer works on, fp32."""
+
+    @property
     def groups(self) -> list[list[nn.Parameter]]:
-        """What the optimizer works on, fp32: what is tuned, and a new head's; one of them may be empty."""
+        """The masters: of what is tuned, and of a new head; one of them may be empty."""
 
     def to(self, device: torch.device) -> None:
         """Move it to where the model is."""
 
-    def collect(self) -> None:
-        """Move the model's gradients to what the optimizer works on; zero where there is none."""
+    def collect(self, add: bool = False) -> None:
+        """Move the model's gradients to the masters, or add them to theirs; zero where there is none."""
 
     def write(self) -> None:
         """Copy what the optimizer made into the model, cast to its dtype."""
@@ -63,6 +68,10 @@ class WholeTuning:
         }
 
     @property
+    def masters(self) -> list[nn.Parameter]:
+        return [master for group in self.groups for master in group]
+
+    @property
     def groups(self) -> list[list[nn.Parameter]]:
         body = [master for name, pairs in self._parts.items() if name != "head" for _, master in pairs]
         return [body, [master for _, master in self._parts.get("head", [])]]
@@ -72,12 +81,15 @@ class WholeTuning:
             if master is not part:
                 master.data = master.data.to(device)
 
-    def collect(self) -> None:
+    def collect(self, add: bool = False) -> None:
         for part, master in self._pairs():
+            # Of a master that is the parameter itself, torch has the sum already.
+            before = master.grad if add and master is not part else None
             if part.grad is None:
-                master.grad = torch.zeros_like(master)
+                master.grad = torch.zeros_like(master) if before is None else before
             elif master is not part:
-                master.grad, part.grad = part.grad.float(), None
+                master.grad = part.grad.float() if before is None else before.add_(part.grad)
+                part.grad = None
 
     def write(self) -> None:
         with torch.no_grad():

@@ -12,6 +12,8 @@ from biasline.errors import BiaslineError, first_line
 from biasline.params import Run
 from biasline.training.kernels import fuse_activations
 
+_RECOMPILED = 64
+
 
 def prepare(model: Any, trained: Iterable[nn.Parameter], run: Run, accelerator: Accelerator) -> None:
     """Change a model, frozen but for what is trained, as params ask; its outputs stay what they were but for rounding.
@@ -31,6 +33,11 @@ def prepare(model: Any, trained: Iterable[nn.Parameter], run: Run, accelerator: 
         compilers = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
         if accelerator.device.type == "cpu" and not any(shutil.which(name) for name in compilers if name):
             raise BiaslineError("run.compile: there is no C++ compiler", "install g++ or clang++, or leave it out")
+        from torch._dynamo import config
+
+        # Layers share their code, which is compiled once for each of: training or not, gradients or not, inputs that
+        # need some or not. Beyond the limit they would run as they are.
+        config.recompile_limit = max(_RECOMPILED, config.recompile_limit)
         for layer in _layers(model):
             layer.compile(dynamic=True)
     if run.shard:
@@ -55,9 +62,7 @@ def _shard(model: Any, trained: Iterable[nn.Parameter], accelerator: Accelerator
         raise BiaslineError("run.shard: there is one process", "set run.processes, or leave it out")
     whole = {part for part in model.parameters() if part.requires_grad} | set(trained)
     if len(whole) == len(set(model.parameters())):
-        raise BiaslineError(
-            "run.shard: nothing is frozen that could be spread", "it is for train.method bitfit or lora"
-        )
+        raise BiaslineError("run.shard: nothing is frozen that could be spread", "leave it out for train.method full")
     for part in whole:
         part.data = part.data.to(accelerator.device)
     for module in (*_layers(model), model):

@@ -8,6 +8,7 @@ import logging
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -22,7 +23,10 @@ from biasline.params import Run
 T = TypeVar("T")
 
 
+# The number of the process that started the others.
 _STARTED = "BIASLINE_STARTED"
+# The first process may have more to put away than the others, and a launcher ends all of them when one is gone.
+_LINGER_S = 3.0
 
 
 def started_elsewhere(run: Run, module: str, *arguments: str) -> bool:
@@ -37,7 +41,7 @@ def started_elsewhere(run: Run, module: str, *arguments: str) -> bool:
     one_of_them = _STARTED in os.environ or {"WORLD_SIZE", "LOCAL_RANK"} <= set(os.environ)
     if one_of_them or (run.processes == 1 and not run.launch):
         return False
-    os.environ[_STARTED] = "1"  # a launcher that tells nothing would otherwise start a launcher, and so on
+    os.environ[_STARTED] = str(os.getpid())  # a launcher that tells nothing would otherwise start one, and so on
     if run.launch:
         try:
             command = [*shlex.split(os.path.expandvars(run.launch)), "-m", module, *arguments]
@@ -74,6 +78,16 @@ def started_elsewhere(run: Run, module: str, *arguments: str) -> bool:
     return True
 
 
+def watched() -> Callable[[], bool]:
+    """A function that tells whether the launcher that started this process is gone.
+
+    What a launcher starts is in sessions of its own, and outlives it where it is killed.
+    """
+    parent = os.getppid()
+    ours = os.environ.get(_STARTED) == str(parent)  # and not a cluster's, which may well go away
+    return lambda: ours and os.getppid() != parent
+
+
 def joined(run: Run) -> Accelerator:
     """This process among the others.
 
@@ -81,11 +95,41 @@ def joined(run: Run) -> Accelerator:
     """
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     if accelerator.num_processes != run.processes:
-        raise BiaslineError(
-            f"run.processes is {run.processes}, and {accelerator.num_processes} were started",
-            "make run.launch start as many",
-        )
+        count = f"run.processes is {run.processes}, and {accelerator.num_processes} were started"
+        raise told_once(accelerator, BiaslineError(count, "make run.launch start as many"))
     return accelerator
+
+
+def told_once(accelerator: Accelerator, error: BiaslineError) -> BaseException:
+    """What to raise where all processes met the same error: the first tells it, the others end without a word."""
+    return error if accelerator.is_main_process else ended(accelerator, 1)
+
+
+def ended(accelerator: Accelerator, code: int) -> SystemExit:
+    """What to raise in order to end; the others leave the first process time."""
+    if not accelerator.is_main_process:
+        time.sleep(_LINGER_S)
+    return SystemExit(code)
+
+
+def together(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """Do what may fail in some processes and not in others, which would wait for them.
+
+    Where it fails, all end: the first of those in which it did tells why.
+    """
+    if accelerator.num_processes == 1:
+        return work()
+    made, error = None, None
+    try:
+        made = work()
+    except Exception as found:
+        error = found
+    failed = of_all(accelerator, [accelerator.process_index] if error else [])
+    if not failed:
+        return cast(T, made)
+    if error and accelerator.process_index == min(failed):
+        raise error
+    raise ended(accelerator, 1)
 
 
 def summed(accelerator: Accelerator, masters: Sequence[nn.Parameter], *more: torch.Tensor) -> list[torch.Tensor]:
@@ -104,10 +148,9 @@ def summed(accelerator: Accelerator, masters: Sequence[nn.Parameter], *more: tor
 
 def of_first(accelerator: Accelerator, made: Callable[[], T]) -> T:
     """What the first process makes, in every process."""
-    if accelerator.num_processes == 1:
-        return made()
-    shared = [made() if accelerator.is_main_process else None]
-    broadcast_object_list(shared)
+    shared = [together(accelerator, lambda: made() if accelerator.is_main_process else None)]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(shared)
     return cast(T, shared[0])
 
 

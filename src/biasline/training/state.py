@@ -16,15 +16,14 @@ class History:
     """What training went through.
 
     Attributes:
-        rows: one dict per logged step: step, epoch, tokens and targets so far, loss, learning_rate, grad_norm (and per
-            role, as of that step), valid_loss and, of labels, valid_accuracy (or None).
+        rows: one dict per logged step, as `add_row` makes them.
         best_step: the step whose values were kept.
         best_loss: their validation loss; None without a validation set.
         tokens: of all rows that a step was made of, without padding.
         targets: what the loss was taken over, in all: supervised tokens, or labelled rows.
         losses: of the steps since the last row.
         way: how logits are made, as the objective chose; None before the first step.
-        note: what should be said about how it went.
+        notes: what should be said about how it went.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -34,7 +33,29 @@ class History:
     targets: int = 0
     losses: list[float] = field(default_factory=list)
     way: int | None = None
-    note: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    def add_row(
+        self,
+        step: int,
+        epoch: float,
+        looked: dict[str, float | None],
+        learning_rate: float,
+        grad_norm: float,
+        norms: dict[str, float],
+    ) -> None:
+        """Log a step, with the mean loss of the steps since the last one that was logged.
+
+        Args:
+            looked: what a look at the validation rows found; None where there was none.
+            grad_norm: before it was clipped, as of this step.
+            norms: likewise, by bias role or part.
+        """
+        loss = sum(self.losses) / len(self.losses)
+        row = {"step": step, "epoch": epoch, "tokens": self.tokens, "targets": self.targets, "loss": loss, **looked}
+        row |= {"learning_rate": learning_rate, "grad_norm": grad_norm}
+        self.rows.append(row | {f"grad_norm.{part}": norm for part, norm in norms.items()})
+        self.losses.clear()
 
 
 class State:
@@ -76,16 +97,15 @@ class State:
     def snapshot(self) -> Snapshot:
         moments = self.optimizer.state_dict()["state"]
         kept = {f"adam.{number}.{name}": part for number, found in moments.items() for name, part in found.items()}
-        state: dict[str, Any] = {"finished": self.finished, "history": asdict(self.history)}
-        state["waited"] = self.keeper.waited
+        state: dict[str, Any] = {"history": asdict(self.history), "waited": self.keeper.waited}
         if (highest := self.keeper.highest) is not None:
             state["highest"] = {"loss": highest.loss, "accuracy": highest.accuracy}
             kept["highest.credit"] = highest.credit
-        return Snapshot(self.step, state, self.values() | kept)
+        return Snapshot(self.step, state, self.values() | kept, self.finished)
 
     def restore(self, snapshot: Snapshot) -> None:
         state, tensors = snapshot.state, snapshot.tensors
-        self.step, self.finished, self.history = snapshot.step, state["finished"], History(**state["history"])
+        self.step, self.finished, self.history = snapshot.step, snapshot.finished, History(**state["history"])
         self.keeper.waited = state["waited"]
         if "highest" in state:
             self.keeper.highest = Look(**state["highest"], credit=tensors["highest.credit"])

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from biasline.training.loop import Report, Sets, fit
 from biasline.training.loss import ClassLabels, Objective, ResponseTokens, Scores
 from biasline.training.methods import Origin, Trainee, make_ready, odd_rates, with_rates
 from biasline.training.prepare import prepare
-from biasline.training.ranks import joined
+from biasline.training.ranks import joined, of_all, together, told_once, watched
 from biasline.training.signals import noted_signals
 from biasline.training.state import History
 
@@ -53,16 +53,28 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
     Returns: one line that tells what happened; an empty one in any process but the first, which alone writes.
     """
     torch.set_num_threads(task.train.threads)
-    accelerator = joined(task.run)
+    alone, accelerator = watched(), joined(task.run)
     main = accelerator.is_main_process
-    ready = _make_ready(task, place, accelerator)
+    ready = together(accelerator, lambda: _make_ready(task, place, accelerator))
     name, trainee = ready.start.fingerprint, ready.trainee
+    names = of_all(accelerator, [name])
+    if len(set(names)) > 1:
+        odd = f"the processes would train different models (fingerprints {', '.join(dict.fromkeys(names))})"
+        way_out = f"give each the same commit, base, data/{place.task}/tokens and data/{place.task}/task.json"
+        raise told_once(accelerator, BiaslineError(odd, way_out))
     kept = Checkpoints(checkpoints / name, name, task.run.checkpoint_every) if checkpoints else None
-    with kept.locked() if kept and main else nullcontext():
-        report = started(ready.start) if main else _unheard
-        masters = [master for group in trainee.tuning.groups for master in group]
-        prepare(trainee.model, masters, task.run, accelerator)
-        with noted_signals() as stopping:
+    with ExitStack() as stack:
+
+        def begun() -> Report:
+            if not main:
+                return _unheard
+            if kept:
+                stack.enter_context(kept.locked())
+            return started(ready.start)
+
+        report = together(accelerator, begun)
+        together(accelerator, lambda: prepare(trainee.model, trainee.tuning.masters, task.run, accelerator))
+        with noted_signals(alone) as stopping:
             history = fit(
                 trainee.model,
                 trainee.tuning,
@@ -78,10 +90,7 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
         accelerator.end_training()  # the first process is alone from here on: nothing may ask the others
         if not main:
             return ""
-        told = _write(place, ready, history)
-        if kept:
-            kept.clear()  # not before: where the disk is full by now, the training is not lost
-        return told
+        return _write(place, ready, history)
 
 
 @dataclass(frozen=True)
@@ -111,8 +120,12 @@ def _make_ready(task: Task, place: TaskPlace, accelerator: Accelerator) -> _Read
     settings = with_rates(task.train, model)
     trainee = make_ready(model, head, settings)
     trainable = trainee.trainable
-    small = ["load.dtype float16: small gradients may be lost in it; bfloat16 has more room"]
-    for note in (*trainee.notes, *odd_rates(task.train, model), *(small if task.load.dtype == "float16" else [])):
+    notes = [*trainee.notes, *odd_rates(task.train, model)]
+    asked = [name for name in sorted(task.train.unused) if getattr(task.train, name) != getattr(Train(), name)]
+    notes += [f"train.{name} counts for nothing here: method {task.train.method} does not use it" for name in asked]
+    if task.load.dtype == "float16":
+        notes.append("load.dtype float16: small gradients may be lost in it; bfloat16 has more room")
+    for note in notes:
         accelerator.print(f"note: {note}")
     counted = f" and {trainable['head']:,} of the head" if trainable["head"] else ""
     what = "biases" if trainable["biases"] else "in an adapter" if "adapter" in trainable else "of the base"
@@ -199,7 +212,7 @@ def _told(ready: _Ready, history: History) -> dict[str, object]:
         "trainable": trainee.trainable,
         "roles": trainee.roles,
         "injected": trainee.injected,
-        "notes": [*trainee.notes, *([history.note] if history.note else [])],
+        "notes": [*trainee.notes, *history.notes],
         "rows": len(ready.sets.train),
         "steps": history.rows[-1]["step"],
         "epochs": history.rows[-1]["epoch"],

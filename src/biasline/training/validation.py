@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
+from biasline.training.loss import Batch, Objective
 from biasline.training.ranks import of_all
 
 _SPARED, _ROUNDING = 2, 1e-9
@@ -32,7 +32,7 @@ class Look:
     odd: tuple[int, ...] = ()
 
 
-def look_at(model: nn.Module, objective: Any, batches: Iterable[Any], accelerator: Accelerator) -> Look:
+def look_at(model: nn.Module, objective: Objective, batches: Iterable[Batch], accelerator: Accelerator) -> Look:
     """Mean loss per target of the validation rows and, of labels, the share that is right."""
     training = model.training
     model.eval()
@@ -43,15 +43,18 @@ def look_at(model: nn.Module, objective: Any, batches: Iterable[Any], accelerato
             judged = objective.judged(model, batch)
             if batch.counts:
                 for found, given in zip((losses, hits, weights), judged, strict=True):
-                    found.append(given.double())
+                    found.append(given)
                 if not judged[0].isfinite().all():
                     odd += batch.rows
     model.train(training)
-    empty = torch.zeros(0, dtype=torch.float64, device=accelerator.device)
-    every, hit, weight = (torch.cat([empty, *found]) for found in (losses, hits, weights))
+    # On the CPU: some accelerators have no float64.
+    every, hit, weight = (
+        torch.cat(found).cpu().double() if found else torch.zeros(0, dtype=torch.float64)
+        for found in (losses, hits, weights)
+    )
     if accelerator.num_processes > 1:
         every, hit, weight = (_together(part, accelerator.num_processes) for part in (every, hit, weight))
-    credit = (hit * weight / weight.sum()).cpu()
+    credit = hit * weight / weight.sum()
     accuracy = float(credit.sum()) if objective.labelled else None
     return Look(float(every.mean()), accuracy, credit, tuple(of_all(accelerator, odd)))
 
