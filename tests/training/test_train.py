@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 
 from biasline.bases.load import load_causal_lm
 from biasline.bases.pin import verified_folder
@@ -89,4 +90,22 @@ def test_processes_that_would_train_different_models_are_refused(trained, monkey
     """As where another machine's checkout has other tokens."""
     monkeypatch.setattr("biasline.training.train.of_all", lambda _, found: [*found, "0123456789abcdef"])
     with pytest.raises(BiaslineError, match=r"different models \(fingerprints \w{16}, 0123456789abcdef\)"):
+        train(*trained, no_report)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_where_memory_runs_out_it_says_what_to_do(trained, monkeypatch, error):
+    def fit(*_, **__):
+        raise error
+
+    monkeypatch.setattr("biasline.training.train.fit", fit)
+    with pytest.raises(BiaslineError, match="ran out of memory on cpu → lower train.micro_batch_tokens"):
+        train(*trained, no_report)
+
+
+def test_another_error_of_torch_is_not_taken_for_that(trained, monkeypatch):
+    monkeypatch.setattr("biasline.training.train.fit", lambda *_, **__: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="size"):
         train(*trained, no_report)

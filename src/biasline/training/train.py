@@ -1,8 +1,8 @@
 """The train stage: token sets and base → a delta (or what another method trains), train.json and history.csv."""
 
 import json
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
 
         report = together(accelerator, begun)
         together(accelerator, lambda: prepare(trainee.model, trainee.tuning.masters, task.run, accelerator))
-        with noted_signals(alone) as stopping:
+        with noted_signals(alone) as stopping, _memory_told(accelerator):
             history = fit(
                 trainee.model,
                 trainee.tuning,
@@ -164,6 +164,20 @@ def _write(place: TaskPlace, ready: _Ready, history: History) -> str:
     loss = f"{history.best_loss:.4f}" if history.best_loss is not None else "not measured"
     made = place.delta if place.delta.is_file() else place.model
     return f"kept step {history.best_step} of {told['steps']} (validation loss {loss}); {made}: {size:,} bytes"
+
+
+@contextmanager
+def _memory_told(accelerator: Accelerator) -> Iterator[None]:
+    """Say what to do where memory runs out."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        raise BiaslineError(
+            f"training ran out of memory on {accelerator.device}",
+            "lower train.micro_batch_tokens, set run.recompute: true, or spread the base with run.shard: true",
+        ) from None
 
 
 def _unheard(*_: object) -> None:
