@@ -7,7 +7,8 @@ import torch
 
 @dataclass(frozen=True)
 class Device:
-    """
+    """How to cut up work for it.
+
     Attributes:
         pass_cost: what one more forward and backward pass costs, in tokens.
         pass_tokens: padded tokens of a pass, where params leave it open.

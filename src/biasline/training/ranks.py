@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 # The number of the process that started the others.
 _STARTED = "BIASLINE_STARTED"
-# The first process may have more to put away than the others, and a launcher ends all of them when one is gone.
+# A launcher ends all processes when one is gone: those with nothing to tell or to put away give the others time.
 _LINGER_S = 3.0
 
 
@@ -106,7 +106,7 @@ def told_once(accelerator: Accelerator, error: BiaslineError) -> BaseException:
 
 
 def ended(accelerator: Accelerator, code: int) -> SystemExit:
-    """What to raise in order to end; the others leave the first process time."""
+    """What to raise in order to end: the first process, which has something to put away, before the others."""
     if not accelerator.is_main_process:
         time.sleep(_LINGER_S)
     return SystemExit(code)
@@ -129,7 +129,8 @@ def together(accelerator: Accelerator, work: Callable[[], T]) -> T:
         return cast(T, made)
     if error and accelerator.process_index == min(failed):
         raise error
-    raise ended(accelerator, 1)
+    time.sleep(_LINGER_S)
+    raise SystemExit(1)
 
 
 def summed(accelerator: Accelerator, masters: Sequence[nn.Parameter], *more: torch.Tensor) -> list[torch.Tensor]:
