@@ -123,7 +123,7 @@ def page(found: dict[str, Any]) -> str:
         f"`python -m benchmarks.pipeline` on {about['processor']}, {about['cores']} cores; Python {about['python']}, "
         f"torch {about['torch']}, DVC {about['dvc']}, MLflow {about['mlflow']}. The stages of `instruct`:",
         "",
-        "| " + " | ".join(found["stages"]) + " | train, one step |",
+        "| " + " | ".join(found["stages"]) + " | train stage, one step of 400 |",
         "|" + "---:|" * (len(found["stages"]) + 1),
         "| " + " | ".join(f"{seconds:.1f} s" for seconds in (*found["stages"].values(), found["one_step"])) + " |",
         "",

@@ -352,7 +352,10 @@ def page(found: dict[str, Any]) -> str:
             f"{ratio(found, name):.2f} | {memory:,.0f} MB | {first['bytes'] / 1024:,.0f} kB |"
         )
     loop_told = found["loop"]
-    shares = ", ".join(f"{runs[name][0]['padding']:.1%} ({name})" for name in ("bitfit", "bitfit-32"))
+    shares = ", ".join(
+        f"{runs[name][0]['padding']:.1%} with {rows} rows a step"
+        for name, rows in (("bitfit", BATCH), ("bitfit-32", 32))
+    )
     low, middle, high = statistics.quantiles(loop_told["overhead"], n=4)
     lines += [
         "",

@@ -35,17 +35,20 @@ def train(name: str) -> str:
             last: dict[str, float] = {}
 
             def report(step: int, values: dict[str, float], earlier: bool) -> None:
-                last.update(values)  # the last look at the validation rows stays in sight
-                if earlier:
-                    meter.skip(values["tokens"])
-                    shown.skip(step)
-                    live.log(step, values)
-                    return
-                measured = meter.read(values["tokens"])
-                live.log(step, values | measured)
-                names = [name for name in ("loss", "valid_loss", "valid_accuracy") if name in last]
-                told = [f"{name.replace('_', ' ')} {last[name]:.4f}" for name in names]
-                shown.at(step, ", ".join([*told, f"{measured['tokens_per_second']:,.0f} tokens/s"]))
+                if values:
+                    seconds = values.pop("seconds")
+                    if earlier:
+                        meter.skip(values["tokens"], seconds)
+                        shown.skip(step)
+                    measured = {} if earlier else meter.read(values["tokens"])
+                    live.log(step, values | measured)
+                    last.update(values | measured)  # the last look at the validation rows stays in sight
+                if not earlier:
+                    names = [name for name in ("loss", "valid_loss", "valid_accuracy") if name in last]
+                    told = [f"{name.replace('_', ' ')} {last[name]:.4f}" for name in names]
+                    if "tokens_per_second" in last:
+                        told.append(f"{last['tokens_per_second']:,.0f} tokens/s")
+                    shown.at(step, ", ".join(told))
 
             return report
 

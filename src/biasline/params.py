@@ -257,7 +257,7 @@ class Train(Group):
         description="what is kept: the last step, or the best on the validation rows: by loss; of labels the last step "
         "that is not clearly less accurate than the most accurate one",
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="order of the rows")
+    seed: int = Field(0, ge=0, lt=2**32, description="order of the rows, first values of a head or adapter, dropout")
     threads: int = Field(2, ge=1, description="CPU threads; part of the result, since sums round differently")
 
     @property
@@ -268,7 +268,10 @@ class Train(Group):
 
 
 class Run(Group):
-    """How a training is run: what comes out differs by rounding at most, so nothing is trained again for it."""
+    """How a training is run.
+
+    What comes out differs by rounding, and in several processes by what dropout draws: nothing is trained again for it.
+    """
 
     processes: int = Field(1, ge=1, description="processes that share each step's rows, over all machines")
     launch: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
@@ -277,11 +280,14 @@ class Run(Group):
         "this machine",
     )
     shard: bool = Field(False, description="spread the frozen base over the processes (FSDP): one larger than a card")
-    compile: bool = Field(False, description="torch.compile for the base's layers: slower to begin, faster on a GPU")
+    compile: bool = Field(False, description="torch.compile for the base's layers: slower to begin")
     recompute: bool = Field(
-        False, description="keep no activations inside of layers and compute them again: less memory, a third more time"
+        False,
+        description="keep no activations inside of layers and compute them again: less memory, up to half more time",
     )
-    checkpoint_every: float = Field(30.0, ge=0, description="seconds between checkpoints, from which a crash resumes")
+    checkpoint_every: float = Field(
+        30.0, ge=0, description="seconds between checkpoints, from which a crash resumes; 0: one after each step"
+    )
 
 
 class Evaluate(Group):

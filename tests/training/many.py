@@ -19,7 +19,7 @@ from biasline.training.loss import ResponseTokens
 from biasline.training.methods import WholeTuning
 from biasline.training.prepare import prepare
 from biasline.training.ranks import joined
-from tests.training.test_loop import token_set
+from tests.training.test_loop import token_set, without_seconds
 
 
 def main(folder: Path, processes: int, what: str) -> None:
@@ -56,7 +56,7 @@ def main(folder: Path, processes: int, what: str) -> None:
         local = [getattr(part, "to_local", lambda part=part: part)() for part in model.parameters()]
         held = sum(part.numel() for part in local)
         values = torch.cat([master.detach().flatten() for master in tuning.masters]).tolist()
-        told = {"processes": accelerator.num_processes, "values": values, "rows": history.rows}
+        told = {"processes": accelerator.num_processes, "values": values, "rows": without_seconds(history)}
         told |= {"held": held, **exchanged}
         (folder / f"{what}-{processes}.json").write_text(json.dumps(told))
     accelerator.end_training()

@@ -20,7 +20,7 @@ from biasline.training.checkpoint import Checkpoints
 from biasline.training.loop import Sets, fit
 from biasline.training.loss import ResponseTokens
 from biasline.training.signals import noted_signals
-from tests.training.test_loop import token_set
+from tests.training.test_loop import token_set, without_seconds
 
 STEPS = 24
 
@@ -47,7 +47,7 @@ def training(folder, report=lambda *_: None, every=0.0, name="abc", **more):
     checkpoints = Checkpoints(folder / name, name, every)
     history = fit(model, tuning, Plan.of(len(rows), params), sets, params, report, checkpoints=checkpoints, **more)
     BiasDelta.of(tuning).save(folder / "delta")
-    return (folder / "delta").read_bytes(), history.rows
+    return (folder / "delta").read_bytes(), without_seconds(history)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def crashed(folder, at, **more):
 def test_it_goes_on_where_it_was(tmp_path, whole, capsys, at):
     crashed(tmp_path, at)
     steps = []
-    assert training(tmp_path, lambda step, _, earlier: steps.append((step, earlier))) == whole
+    assert training(tmp_path, lambda step, row, earlier: steps.append((step, earlier)) if row else None) == whole
     assert f"resumed from step {at - 1}\n" in capsys.readouterr().out
     assert [step for step, _ in steps] == [5, 10, 15, 20, 24]
     assert [earlier for _, earlier in steps] == [step < at for step, _ in steps]
@@ -174,6 +174,31 @@ def test_a_later_one_is_another(tmp_path, monkeypatch):
             training(tmp_path, lambda *_: [os.kill(os.getpid(), signal.SIGTERM) for _ in "ab"], stopping=stopping)
     finally:
         signal.signal(signal.SIGTERM, ends)
+
+
+def test_what_is_ignored_stays_so(tmp_path, whole):
+    """As SIGHUP under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with noted_signals() as stopping:
+            assert training(tmp_path, lambda *_: os.kill(os.getpid(), signal.SIGHUP), stopping=stopping) == whole
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_seconds_count_what_an_earlier_process_took(tmp_path):
+    def slow(step, values, earlier):
+        if step == 1:
+            time.sleep(0.5)
+        if step == 15:
+            raise Crash
+
+    with pytest.raises(Crash):
+        training(tmp_path, slow)
+    seen = {}
+    training(tmp_path, lambda step, row, earlier: seen.setdefault(earlier, []).append(row.get("seconds", 0.0)))
+    assert 0.5 < seen[True][-1] < seen[False][-1] < seen[True][-1] + 30
 
 
 def test_where_its_launcher_is_gone_it_ends_with_a_checkpoint(tmp_path, whole):

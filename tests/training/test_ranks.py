@@ -74,27 +74,37 @@ def test_full_tuning_exchanges_every_weight(root, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("file", "machines"), [("one-node.yaml", 1), ("many-nodes.yaml", 2)])
-def test_the_launchers_of_the_examples_start_as_many_as_they_say(root, tmp_path, alone, file, machines):
-    """With fewer processes and machines, one on loopback for each machine: gloo in the place of cards."""
-    config = root / "examples" / "launch" / file
+@pytest.mark.parametrize(("launcher", "machines"), [("one-node.yaml", 1), ("many-nodes.yaml", 2), ("torchrun", 2)])
+def test_the_launchers_of_the_docs_start_as_many_as_they_say(root, tmp_path, alone, launcher, machines):
+    """With fewer processes and machines, one on loopback for each machine: gloo in the place of cards.
+
+    The first process is on the machine of that number, whichever was started first.
+    """
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)]), "GLOO_SOCKET_IFNAME": "lo"}
-    fewer = ["--num_machines", str(machines), "--num_processes", "2"]
-    if machines > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            fewer += ["--main_process_ip", "127.0.0.1", "--main_process_port", str(free.getsockname()[1])]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), *fewer]
-    program = ["-m", "tests.training.many", str(tmp_path), "2", "bitfit"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    if launcher == "torchrun":
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1"]
+        launch += ["--master_addr", "127.0.0.1", "--master_port", port]
+        number = "--node_rank"
+    else:
+        config = root / "examples" / "launch" / launcher
+        launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+        launch += ["--num_machines", str(machines), "--num_processes", "2"]
+        launch += ["--main_process_ip", "127.0.0.1", "--main_process_port", port] if machines > 1 else []
+        number = "--machine_rank"
     piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    running = [
-        subprocess.Popen([*launch, "--machine_rank", str(rank), *program], cwd=root, env=env, **piped)
-        for rank in range(machines)
-    ]
+    running = []
+    for rank in reversed(range(machines)):
+        folder = tmp_path / str(rank)
+        folder.mkdir()
+        program = ["-m", "tests.training.many", str(folder), "2", "bitfit"]
+        running.append(subprocess.Popen([*launch, number, str(rank), *program], cwd=root, env=env, **piped))
     for process in running:
         told, _ = process.communicate(timeout=300)
         assert process.returncode == 0, told
-    two = json.loads((tmp_path / "bitfit-2.json").read_text())
+    two = json.loads((tmp_path / "0" / "bitfit-2.json").read_text())
     assert two["processes"] == 2
     assert_equal(two, alone)
 
@@ -108,6 +118,14 @@ def test_a_launcher_that_is_not_there_is_told(monkeypatch):
     monkeypatch.setattr("os.environ", dict(os.environ))
     with pytest.raises(BiaslineError, match="run.launch: no-such-thing: No such file"):
         started_elsewhere(Run(processes=2, launch="no-such-thing --now"), "stages.train", "x")
+
+
+def test_a_variable_that_is_not_set_is_told(monkeypatch):
+    monkeypatch.setattr("os.environ", {"MAIN_IP": "127.0.0.1"})
+    with pytest.raises(BiaslineError, match="run.launch: MACHINE_RANK is not set"):
+        started_elsewhere(
+            Run(processes=2, launch="torchrun --node_rank ${MACHINE_RANK} --m $MAIN_IP"), "stages.train", "x"
+        )
 
 
 def test_one_process_starts_no_others():

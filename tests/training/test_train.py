@@ -88,9 +88,13 @@ def test_without_validation_rows(workspace, capsys, kind):
 
 def test_processes_that_would_train_different_models_are_refused(trained, monkeypatch):
     """As where another machine's checkout has other tokens."""
+    task, place = trained
     monkeypatch.setattr("biasline.training.train.of_all", lambda _, found: [*found, "0123456789abcdef"])
-    with pytest.raises(BiaslineError, match=r"different models \(fingerprints \w{16}, 0123456789abcdef\)"):
-        train(*trained, no_report)
+    with pytest.raises(BiaslineError, match=r"not train the same model in the same way: \w{16}, 0123456789abcdef → "):
+        train(task, place, no_report)
+    monkeypatch.setattr("biasline.training.train.of_all", lambda _, found: [*found, f"{found[0]} with run.shard"])
+    with pytest.raises(BiaslineError, match=r"in the same way: (\w{16}), \1 with run.shard → "):
+        train(task, place, no_report)
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,10 @@ def test_full_tuning_keeps_them(bloom, batch):
     assert len(saved.keys() & inputs.keys()) >= 8
 
 
-def test_nothing_goes_back_below_the_lowest_layer_that_is_trained(bloom, batch):
-    prepared(bloom, layers="1")
+@pytest.mark.parametrize("recompute", [False, True])
+def test_nothing_goes_back_below_the_lowest_layer_that_is_trained(bloom, batch, recompute):
+    prepared(bloom, Run(recompute=recompute), layers="1")
+    bloom.train(recompute)
     outputs = []
     for layer in bloom.transformer.h:
         layer.register_forward_hook(lambda _, args, output: outputs.append(output[0]))

@@ -15,13 +15,13 @@ class Meter:
     def __init__(self) -> None:
         self._began = self._last = time.monotonic()
         self._tokens = 0.0
-        self._before = 0.0
         # The first call measures since the process began.
         psutil.cpu_percent()
 
-    def skip(self, tokens: float) -> None:
-        """So many tokens were trained on by an earlier process."""
-        self._tokens = self._before = tokens
+    def skip(self, tokens: float, seconds: float) -> None:
+        """So many tokens were trained on by an earlier process, in so many seconds."""
+        self._tokens = tokens
+        self._began = self._last - seconds
 
     def read(self, tokens: float) -> dict[str, float]:
         """Measurements since the last call, under names of history.csv's kind or MLflow's own.
@@ -42,11 +42,11 @@ class Meter:
         }
 
     def observed(self) -> dict[str, float]:
-        """The whole training, under the names that its run has."""
+        """The whole training, whatever processes had a part in it, under the names that its run has."""
         seconds = time.monotonic() - self._began
         return {
             "train.seconds": round(seconds, 1),
-            "train.mean_tokens_per_second": round((self._tokens - self._before) / seconds, 1) if seconds > 0 else 0.0,
+            "train.mean_tokens_per_second": round(self._tokens / seconds, 1) if seconds > 0 else 0.0,
             "train.peak_memory_mb": round(peak_memory_mb()),
         }
 

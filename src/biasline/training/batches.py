@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from biasline.params import Train
-from biasline.training.devices import about
+from biasline.training.devices import profile_of
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class _Column:
 
 def pass_tokens(params: Train, device: torch.device) -> int:
     """Padded tokens that one forward pass may have."""
-    return params.micro_batch_tokens or about(device).pass_tokens
+    return params.micro_batch_tokens or profile_of(device).pass_tokens
 
 
 def cut(lengths: Sequence[int], most: int, device: torch.device) -> list[slice]:
@@ -123,7 +123,7 @@ def cut(lengths: Sequence[int], most: int, device: torch.device) -> list[slice]:
 
     Returns: slices of the rows, in order. Found by dynamic programming over the place of the last cut.
     """
-    fixed = about(device).pass_cost
+    fixed = profile_of(device).pass_cost
     costs, cuts = [0.0], [0]
     for end in range(1, len(lengths) + 1):
         longest, best, where = int(lengths[end - 1]), math.inf, end - 1

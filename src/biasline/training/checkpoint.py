@@ -13,16 +13,18 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from biasline.errors import BiaslineError, first_line, shown
+from biasline.training.ranks import of_first, tensors_of_first
 
 _FORMAT = 2
 # The state lies among the tensors: a header may not hold more than 100 MB.
@@ -58,7 +60,8 @@ class Checkpoints:
     Args:
         folder: where they lie; made when the first is written.
         fingerprint: of the training; a checkpoint of another is set aside.
-        every: seconds between two of them; more where they would take over a hundredth of the time.
+        every: seconds between two of them, 0 for one after each step; more where they would take over a hundredth of
+            the time.
     """
 
     def __init__(self, folder: Path, fingerprint: str, every: float = 0.0) -> None:
@@ -111,6 +114,12 @@ class Checkpoints:
                 with suppress(OSError):  # it stays where it is, then
                     path.replace(aside)
         return None
+
+    def newest_of_first(self, accelerator: Accelerator, like: Mapping[str, torch.Tensor]) -> Snapshot | None:
+        """The newest one that the first process finds, in every process: the others need not see its disk."""
+        found = self.newest(like) if accelerator.is_main_process else None
+        about = of_first(accelerator, lambda: found and replace(found, tensors={}))
+        return about and replace(about, tensors=tensors_of_first(accelerator, found.tensors if found else {}))
 
     def save(self, snapshot: Snapshot) -> None:
         """Write a checkpoint, whole or not at all. A disk that is full is told once, and training goes on."""

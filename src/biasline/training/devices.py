@@ -1,4 +1,7 @@
-"""What a kind of device is good at, as measured: numbers that decide how work is cut up, and never what comes out."""
+"""Numbers that decide how work is cut up for a device; what comes out differs by rounding.
+
+Those of a CPU are measured, those of an accelerator assumed.
+"""
 
 from dataclasses import dataclass
 
@@ -27,5 +30,5 @@ _CPU = Device(pass_cost=32, pass_tokens=512, logits=2**21)
 _ACCELERATOR = Device(pass_cost=512, pass_tokens=16_384, logits=2**27)
 
 
-def about(device: torch.device) -> Device:
+def profile_of(device: torch.device) -> Device:
     return _CPU if device.type == "cpu" else _ACCELERATOR

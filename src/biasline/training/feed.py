@@ -1,4 +1,4 @@
-"""The batches of each step, made ahead of their time: a thread collates the next step while this one computes."""
+"""The batches of each step, made in advance: a thread collates the next step while this one computes."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

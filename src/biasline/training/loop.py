@@ -1,4 +1,4 @@
-"""The training loop, top to bottom on one screen.
+"""The training loop, top to bottom in one function.
 
 Ours rather than a Trainer's, so that three things are in plain sight: the loss is normalised by the supervised tokens
 of the whole step, logits exist at supervised positions only, and the optimizer sees nothing but what the method trains.
@@ -6,6 +6,7 @@ of the whole step, logits exist at supervised positions only, and the optimizer 
 
 import math
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,13 +22,13 @@ from biasline.training.checkpoint import Checkpoints
 from biasline.training.feed import Feed, Work
 from biasline.training.loss import Batch, Objective, Way
 from biasline.training.methods import Tuning
-from biasline.training.ranks import ended, of_all, of_first, summed, told_once
+from biasline.training.ranks import ended, of_all, same_error, summed
 from biasline.training.state import History, State
 from biasline.training.validation import Keeper, look_at
 
 LOG_EVERY = 10
 
-# Called with a step, its metrics, and whether an earlier process made it, before this one went on.
+# Called with a step, its metrics if it was logged, and whether an earlier process made it, before this one went on.
 Report = Callable[[int, dict[str, float], bool], None]
 
 
@@ -66,7 +67,8 @@ def fit(
         model: the base, frozen but for what `tuning` trains.
         plan: which rows make which step.
         sets: training and validation rows.
-        report: called whenever a row of history is written, and for those that a checkpoint brings.
+        report: called after each step, with the row of history that was written, if one was; before that with the rows
+            that a checkpoint brings.
         accelerator: devices and processes; each takes a share of a step's rows.
         sharded: the base is spread over them already, and must stay where it is.
         checkpoints: written now and then, and gone on from.
@@ -89,9 +91,7 @@ def fit(
             state.history.notes.append(what)
             accelerator.print(f"note: {what}", flush=True)
 
-    # What the first process finds, all go on from: the others need not see its disk.
-    found = of_first(accelerator, lambda: checkpoints.newest(state.values()) if checkpoints else None)
-    if found:
+    if checkpoints and (found := checkpoints.newest_of_first(accelerator, state.values())):
         state.restore(found)
         tuning.write()
         for row in state.history.rows:
@@ -99,6 +99,7 @@ def fit(
         rest = ", the last one: delete its checkpoint to train again" if state.finished else ""
         accelerator.print(f"resumed from step {state.step}{rest}", flush=True)
     history, keeper, first = state.history, state.keeper, state.step
+    began = time.monotonic() - history.seconds
     model.train()
     if history.way is None and not state.finished:
         # On the same rows in every process, or they might choose differently; not again when it goes on.
@@ -126,7 +127,7 @@ def fit(
         seen_loss, asked, seen_norm = torch.stack([*told, norm.to(loss)]).tolist()  # the step's one wait for a device
         if not math.isfinite(seen_loss + seen_norm):
             odd = _culprits(model, tuning, masters, sets.objective, work, alone=not sharded)
-            raise told_once(accelerator, _not_finite(step, seen_loss, of_all(accelerator, odd)))
+            raise same_error(accelerator, _not_finite(step, seen_loss, of_all(accelerator, odd)))
         factor = learning_rate_factor(step, plan.total_steps, params.warmup, params.schedule)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
@@ -135,6 +136,7 @@ def fit(
         history.targets += work.targets
         history.tokens += work.tokens
         history.losses.append(seen_loss)
+        history.seconds = time.monotonic() - began
 
         done = state.step = step + 1
         state.finished = done == plan.total_steps
@@ -144,7 +146,7 @@ def fit(
             if not math.isfinite(seen.loss):
                 where = f"on the validation rows {', '.join(map(str, seen.odd))}"
                 what = f"step {done}: the validation loss is {seen.loss}, {where}"
-                raise told_once(accelerator, BiaslineError(what, "lower train.learning_rate"))
+                raise same_error(accelerator, BiaslineError(what, "lower train.learning_rate"))
             asked += any(of_all(accelerator, [stopping() > 0]))  # it may have taken long
             if keeper.keeps(seen):
                 history.best_step, history.best_loss = done, seen.loss
@@ -152,20 +154,23 @@ def fit(
             if not state.finished and 0 < params.patience <= keeper.waited and done >= params.min_steps:
                 state.finished = True
                 note(f"stopped at step {done} of {plan.total_steps}: {keeper.waited} looks without a better one")
-        if state.finished or look or done % LOG_EVERY == 0:
+        if logged := state.finished or look or done % LOG_EVERY == 0:
             clipped = max(1.0, seen_norm / params.max_grad_norm)
             norms = {role: norm * clipped for role, norm in tuning.gradient_norms().items()}
             looked = {"valid_loss": seen.loss if look else None}
             if sets.objective.labelled:
                 looked["valid_accuracy"] = seen.accuracy if look else None
             history.add_row(done, plan.epoch(done), looked, params.learning_rate * factor, seen_norm, norms)
-            report(done, _known(history.rows[-1]), False)
+        report(done, _known(history.rows[-1]) if logged else {}, False)
         ends = state.finished or asked > 0
         if checkpoints and accelerator.is_main_process and (ends or checkpoints.due):
             checkpoints.save(state.snapshot())
         if state.finished:
             break
         if ends:
+            of_all(
+                accelerator, []
+            )  # until the first one has saved, or its launcher would end it because others are gone
             raise ended(accelerator, 128 + (stopping() or signal.SIGTERM))
 
     if history.best_loss is None:

@@ -1,10 +1,10 @@
 """The loss: what it is taken over, and how its logits are made.
 
-For instructions, logits exist at supervised positions only. Seven tenths of an instruction data set's tokens at most
-are supervised, and a vocabulary is wide: logits for the rest are work for nothing. A pre-hook on the output embedding
-keeps only the hidden states that predict a supervised token, whatever the architecture does before it. Where nothing of
-the output embedding is trained, it is applied to some of them at a time, and their gradient is taken at once: the
-logits of a whole pass, several times the size of all else, never exist together.
+For instructions, logits exist at supervised positions only. A part of an instruction data set's tokens is supervised
+(seven tenths of Alpaca's), and a vocabulary is wide: logits for the rest are work for nothing. A pre-hook on the output
+embedding keeps only the hidden states that predict a supervised token, whatever the architecture does before it. Where
+nothing of the output embedding is trained, it is applied to some of them at a time, and their gradient is taken at
+once: the logits of a whole pass, several times the size of all else, never exist together.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from biasline.errors import first_line
 from biasline.tokens.mask import IGNORED
-from biasline.training.devices import about
+from biasline.training.devices import profile_of
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ def chunked_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
     hidden: list[torch.Tensor] = []
     with _only(model, chosen, hidden):
         model(**batch.inputs, use_cache=False)
-    size = max(_LEAST, about(targets.device).logits // head.weight.shape[0])
+    size = max(_LEAST, profile_of(targets.device).logits // head.weight.shape[0])
     return _Chunked.apply(hidden[0], targets[chosen], head, size)
 
 

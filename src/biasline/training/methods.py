@@ -43,7 +43,11 @@ class Tuning(Protocol):
         """Move it to where the model is."""
 
     def collect(self, add: bool = False) -> None:
-        """Move the model's gradients to the masters, or add them to theirs; zero where there is none."""
+        """Move the model's gradients to the masters, or add them to theirs; zero where there is none.
+
+        Args:
+            add: false for the first pass after the optimizer's `zero_grad`, true for those that follow it.
+        """
 
     def write(self) -> None:
         """Copy what the optimizer made into the model, cast to its dtype."""

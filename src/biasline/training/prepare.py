@@ -27,6 +27,9 @@ def prepare(model: Any, trained: Iterable[nn.Parameter], run: Run, accelerator: 
     if run.recompute:
         try:
             model.activation_checkpointing_enable({"use_reentrant": False})
+            # It has embeddings ask for gradients, which only the reentrant kind needs: the backward pass is to end at
+            # the lowest layer that is trained.
+            model.disable_input_require_grads()
         except ValueError as error:
             raise BiaslineError(f"run.recompute: {first_line(error)}", "leave it out for this base") from None
     if run.compile:

@@ -1,11 +1,13 @@
 """The processes of one training: how they are started, and what they tell each other.
 
 Every process holds the whole trained vector, which is small, and takes its share of each step's rows. One sum over all
-processes a step is all that they exchange: as long as what is trained, plus two numbers.
+processes is what a step exchanges: as long as what is trained, plus two numbers. A look at the validation rows
+exchanges their losses.
 """
 
 import logging
 import os
+import re
 import shlex
 import sys
 import time
@@ -19,13 +21,14 @@ from torch import nn
 
 from biasline.errors import BiaslineError, first_line
 from biasline.params import Run
+from biasline.training.signals import heeded
 
 T = TypeVar("T")
 
 
 # The number of the process that started the others.
 _STARTED = "BIASLINE_STARTED"
-# A launcher ends all processes when one is gone: those with nothing to tell or to put away give the others time.
+# A launcher ends all processes when one is gone: those with nothing to tell or to save give the others time.
 _LINGER_S = 3.0
 
 
@@ -44,7 +47,7 @@ def started_elsewhere(run: Run, module: str, *arguments: str) -> bool:
     os.environ[_STARTED] = str(os.getpid())  # a launcher that tells nothing would otherwise start one, and so on
     if run.launch:
         try:
-            command = [*shlex.split(os.path.expandvars(run.launch)), "-m", module, *arguments]
+            command = [*shlex.split(_filled_in(run.launch)), "-m", module, *arguments]
             os.execvp(command[0], command)
         except ValueError as error:
             raise BiaslineError(f"run.launch: {first_line(error)}", "mend its quotes") from None
@@ -68,6 +71,7 @@ def started_elsewhere(run: Run, module: str, *arguments: str) -> bool:
         rdzv_endpoint="localhost:0",
         run_id=str(os.getpid()),
         max_restarts=0,
+        signals_to_handle=",".join(number.name for number in heeded()),
     )
     try:
         elastic_launch(config, sys.executable)("-m", module, *arguments)
@@ -76,6 +80,14 @@ def started_elsewhere(run: Run, module: str, *arguments: str) -> bool:
     except SignalException as error:
         raise SystemExit(128 + error.sigval) from None
     return True
+
+
+def _filled_in(command: str) -> str:
+    """A command with the environment's variables."""
+    filled = os.path.expandvars(command)
+    if missing := re.search(r"\$\{?([A-Za-z_]\w*)", filled):
+        raise BiaslineError(f"run.launch: {missing[1]} is not set in the environment", "set it on each machine")
+    return filled
 
 
 def watched() -> Callable[[], bool]:
@@ -94,19 +106,25 @@ def joined(run: Run) -> Accelerator:
     Errors: `BiaslineError` where there are more or fewer than params say: some launchers start one and say nothing.
     """
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
-    if accelerator.num_processes != run.processes:
-        count = f"run.processes is {run.processes}, and {accelerator.num_processes} were started"
-        raise told_once(accelerator, BiaslineError(count, "make run.launch start as many"))
+
+    def check() -> None:
+        if accelerator.num_processes != run.processes:
+            raise BiaslineError(
+                f"run.processes is {run.processes}, and {accelerator.num_processes} were started",
+                "make run.launch start as many",
+            )
+
+    together(accelerator, check)
     return accelerator
 
 
-def told_once(accelerator: Accelerator, error: BiaslineError) -> BaseException:
+def same_error(accelerator: Accelerator, error: BiaslineError) -> BaseException:
     """What to raise where all processes met the same error: the first tells it, the others end without a word."""
     return error if accelerator.is_main_process else ended(accelerator, 1)
 
 
 def ended(accelerator: Accelerator, code: int) -> SystemExit:
-    """What to raise in order to end: the first process, which has something to put away, before the others."""
+    """What to raise in order to end: the first process, which has something to save, before the others."""
     if not accelerator.is_main_process:
         time.sleep(_LINGER_S)
     return SystemExit(code)
@@ -153,6 +171,23 @@ def of_first(accelerator: Accelerator, made: Callable[[], T]) -> T:
     if accelerator.num_processes > 1:
         broadcast_object_list(shared)
     return cast(T, shared[0])
+
+
+def tensors_of_first(accelerator: Accelerator, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors that the first process has, in every process, on the CPU.
+
+    One after the other, so that a card, which is what they travel through, needs room for one of them.
+    """
+    if accelerator.num_processes == 1:
+        return tensors
+    found = {}
+    kinds = of_first(accelerator, lambda: [(name, part.shape, part.dtype) for name, part in tensors.items()])
+    for name, shape, dtype in kinds:
+        part = tensors[name] if accelerator.is_main_process else torch.empty(shape, dtype=dtype)
+        part = part.to(accelerator.device)
+        torch.distributed.broadcast(part, 0)
+        found[name] = part.cpu()
+    return found
 
 
 def of_all(accelerator: Accelerator, found: list[Any]) -> list[Any]:

@@ -12,11 +12,17 @@ _ONE_REQUEST_S = 2.0
 _ASKING = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
+def heeded() -> list[signal.Signals]:
+    """Signals that ask to end and that whoever started this process has not told it to ignore."""
+    return [number for number in _ASKING if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+
+
 @contextmanager
 def noted_signals(alone: Callable[[], bool] = lambda: False) -> Iterator[Callable[[], int]]:
     """Note SIGTERM, SIGINT and SIGHUP instead of ending at once; a second one ends at once, as ever.
 
-    Of SIGTERM and SIGHUP a second one within two seconds is taken for the first.
+    Of SIGTERM and SIGHUP a second one within two seconds is taken for the first. What is ignored stays so, as SIGHUP
+    under `nohup`.
 
     Args:
         alone: whether who started this process, and would have told it to end, is gone.
@@ -25,7 +31,7 @@ def noted_signals(alone: Callable[[], bool] = lambda: False) -> Iterator[Callabl
     """
     seen: list[int] = []
     first = 0.0
-    before = {number: signal.getsignal(number) for number in _ASKING}
+    before = {number: signal.getsignal(number) for number in heeded()}
 
     def back() -> None:
         for number, handler in before.items():
@@ -45,7 +51,7 @@ def noted_signals(alone: Callable[[], bool] = lambda: False) -> Iterator[Callabl
             os.write(2, f"{signal.Signals(number).name}: ending after this step\n".encode())
 
     try:
-        for number in _ASKING:
+        for number in before:
             signal.signal(number, note)
         yield lambda: seen[0] if seen else signal.SIGTERM * alone()
     finally:

@@ -22,6 +22,7 @@ class History:
         tokens: of all rows that a step was made of, without padding.
         targets: what the loss was taken over, in all: supervised tokens, or labelled rows.
         losses: of the steps since the last row.
+        seconds: of training so far, in all processes that had a part in it one after the other.
         way: how logits are made, as the objective chose; None before the first step.
         notes: what should be said about how it went.
     """
@@ -32,6 +33,7 @@ class History:
     tokens: int = 0
     targets: int = 0
     losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
     way: int | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -53,7 +55,7 @@ class History:
         """
         loss = sum(self.losses) / len(self.losses)
         row = {"step": step, "epoch": epoch, "tokens": self.tokens, "targets": self.targets, "loss": loss, **looked}
-        row |= {"learning_rate": learning_rate, "grad_norm": grad_norm}
+        row |= {"learning_rate": learning_rate, "grad_norm": grad_norm, "seconds": self.seconds}
         self.rows.append(row | {f"grad_norm.{part}": norm for part, norm in norms.items()})
         self.losses.clear()
 

@@ -26,7 +26,7 @@ from biasline.training.loop import Report, Sets, fit
 from biasline.training.loss import ClassLabels, Objective, ResponseTokens, Scores
 from biasline.training.methods import Origin, Trainee, make_ready, odd_rates, with_rates
 from biasline.training.prepare import prepare
-from biasline.training.ranks import joined, of_all, together, told_once, watched
+from biasline.training.ranks import joined, of_all, same_error, together, watched
 from biasline.training.signals import noted_signals
 from biasline.training.state import History
 
@@ -57,11 +57,11 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
     main = accelerator.is_main_process
     ready = together(accelerator, lambda: _make_ready(task, place, accelerator))
     name, trainee = ready.start.fingerprint, ready.trainee
-    names = of_all(accelerator, [name])
-    if len(set(names)) > 1:
-        odd = f"the processes would train different models (fingerprints {', '.join(dict.fromkeys(names))})"
+    plans = of_all(accelerator, [f"{name}{' with run.shard' * task.run.shard}"])
+    if len(set(plans)) > 1:
+        odd = f"the processes would not train the same model in the same way: {', '.join(dict.fromkeys(plans))}"
         way_out = f"give each the same commit, base, data/{place.task}/tokens and data/{place.task}/task.json"
-        raise told_once(accelerator, BiaslineError(odd, way_out))
+        raise same_error(accelerator, BiaslineError(odd, way_out))
     kept = Checkpoints(checkpoints / name, name, task.run.checkpoint_every) if checkpoints else None
     with ExitStack() as stack:
 
@@ -240,8 +240,8 @@ def _told(ready: _Ready, history: History) -> dict[str, object]:
 
 
 def _history_csv(history: History) -> str:
-    """history.csv for `dvc plots`; an empty cell where nothing was measured."""
-    names = list(history.rows[0])
+    """history.csv for `dvc plots`; an empty cell where nothing was measured. Seconds vary from run to run."""
+    names = [name for name in history.rows[0] if name != "seconds"]
     lines = [",".join(names)]
     lines += [",".join("" if row[name] is None else json.dumps(row[name]) for name in names) for row in history.rows]
     return "\n".join(lines) + "\n"
