@@ -78,9 +78,10 @@ def test_nothing_goes_back_below_the_lowest_layer_that_is_trained(bloom, batch, 
     saved, _ = kept(bloom, lambda: ResponseTokens().losses(bloom, batch))
     lower, upper = outputs
     assert not lower.requires_grad and lower.grad_fn is None and upper.requires_grad
-    tune_biases(bloom)
-    every, _ = kept(bloom, lambda: ResponseTokens().losses(bloom, batch))
-    assert len(saved) < 0.6 * len(every)
+    if not recompute:
+        tune_biases(bloom)
+        every, _ = kept(bloom, lambda: ResponseTokens().losses(bloom, batch))
+        assert len(saved) < 0.6 * len(every)
 
 
 def plain(model, batch):
