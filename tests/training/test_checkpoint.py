@@ -29,6 +29,16 @@ class Crash(Exception):
     pass
 
 
+@pytest.fixture(autouse=True)
+def _signals_as_on_a_terminal():
+    """Whoever runs the tests may ignore some, as a shell does for what it starts in the background."""
+    kinds = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, kind) for number, kind in kinds.items()}
+    yield
+    for number, kind in before.items():
+        signal.signal(number, kind)
+
+
 def training(folder, report=lambda *_: None, every=0.0, name="abc", **more):
     """Train from a checkpoint if there is one.
 
