@@ -1,3 +1,4 @@
+import json
 import re
 
 import pytest
@@ -106,6 +107,40 @@ def test_a_resolved_task_reads_back_equal(tmp_path):
     task = Task(base="b", data="d", train={"learning_rate": "3e-3", "biases": "query+mlp_in"})
     (tmp_path / "task.json").write_text(task.model_dump_json())
     assert read_task(tmp_path / "task.json") == task
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("score >= 4", "score >= 4"),
+        ("{lang: en}", {"lang": "en"}),
+        (
+            "{score: 4, ok: true, day: 2020-01-31, none: }",
+            {"score": "4", "ok": "true", "day": "2020-01-31", "none": ""},
+        ),
+        ("{score: [4, 4.5, x]}", {"score": ("4", "4.5", "x")}),
+        ("", ""),
+    ],
+)
+def test_a_filter_is_an_expression_or_values_of_columns(tmp_path, text, where):
+    task = read_params(write(tmp_path, f"tasks: {{a: {{base: b, data: d, source: {{where: {text}}}}}}}")).tasks["a"]
+    assert task.source.where == where
+    (tmp_path / "task.json").write_text(task.model_dump_json())
+    assert read_task(tmp_path / "task.json") == task
+
+
+@pytest.mark.parametrize("text", ["{lang: {en: 1}}", "[a, b]", "{lang: [[a]]}"])
+def test_a_filter_of_another_form_is_told(tmp_path, text):
+    path = write(tmp_path, f"tasks: {{a: {{base: b, data: d, source: {{where: {text}}}}}}}")
+    with pytest.raises(BiaslineError, match=r"tasks\.a\.source\.where: .*`column: value`"):
+        read_params(path)
+
+
+def test_a_resolved_task_of_before_reads_with_defaults(tmp_path):
+    old = {"base": "b", "data": "d", "source": {"preset": "", "columns": {}, "header": "auto", "labels": []}}
+    (tmp_path / "task.json").write_text(json.dumps(old))
+    source = read_task(tmp_path / "task.json").source
+    assert (source.where, source.answers, source.prefer) == ("", "", "")
 
 
 def test_every_value_is_documented():

@@ -53,13 +53,31 @@ class Group(BaseModel):
 GroupT = TypeVar("GroupT", bound=Group)
 
 
+# Which records of the data are used: an SQL expression over their columns, or values of columns.
+Where = str | dict[str, str | tuple[str, ...]]
+
+
 class Source(Group):
     preset: Literal["", "sst2", "cola", "rte", "mrpc", "stsb", "qnli", "qqp", "mnli"] = Field(
         "", description="a task of GLUE by its name: its columns, labels and metric"
     )
     columns: dict[str, str] = Field(
         {},
-        description="our column name: the file's (without a header its place, from 1), where the guess fails",
+        description="our column name: the file's (without a header its place, from 1; inside of nested values a path: "
+        "prompt.text, output.0, replies.*.text), where the guess fails",
+    )
+    where: Where = Field(
+        "",
+        description="which records are used: `column: value` (or a list of values), or an SQL expression over columns, "
+        "as \"language = 'en' and score >= 4\"; the others are left out and counted; empty: all",
+    )
+    answers: Literal["", "first", "longest", "each"] = Field(
+        "", description="where a record has a list of answers: its first, its longest, or a row for each"
+    )
+    prefer: Literal["", "chosen", "all"] = Field(
+        "",
+        description="preference data: train on what was preferred (chosen), the rest is left out and counted; all: the "
+        "column that looks like a judgement of answers is none",
     )
     header: Literal["auto", "present", "absent"] = Field(
         "auto", description="whether a CSV or TSV file names its columns; auto: if it has a name that is recognised"
@@ -67,6 +85,23 @@ class Source(Group):
     labels: tuple[str, ...] = Field(
         (), description="label names in the order of their numbers; empty: those of the training rows, sorted"
     )
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _compares_texts(cls, value: Any) -> Any:
+        """Values as the texts that columns have: YAML reads numbers, truth values and dates."""
+
+        def text(item: Any) -> str:
+            if isinstance(item, Mapping | list | tuple):
+                raise ValueError("`column: value`, `column: [value, …]` or an SQL expression was expected")
+            return "" if item is None else str(item).lower() if isinstance(item, bool) else str(item)
+
+        if isinstance(value, Mapping):
+            return {
+                text(name): tuple(map(text, item)) if isinstance(item, list | tuple) else text(item)
+                for name, item in value.items()
+            }
+        return text(value).strip()
 
     @model_validator(mode="before")
     @classmethod

@@ -349,7 +349,6 @@ def test_dialogues_are_unrolled_to_their_last_question(tmp_path):
         [{"role": "user", "content": "Hi"}],
         [{"role": "assistant", "content": "Hi"}],
         [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}, {"role": "assistant", "content": "c"}],
-        [{"role": "tool", "content": "a"}, {"role": "assistant", "content": "c"}],
         [{"role": "user", "content": None}, {"role": "assistant", "content": "c"}],
         [{"says": "a"}],
         ["a"],

@@ -111,12 +111,14 @@ def _copies(
 def _worthy(rows: pl.DataFrame, train: pl.DataFrame, task: Task, place: TaskPlace) -> pl.DataFrame:
     """Rows that meet the contract, repeat no other and are near to no held-out one."""
     from biasline.data.contract import check_examples
+    from biasline.data.dialogues import PROBLEM
+    from biasline.data.raw import FIXED_SPLIT, NOT_TEXT_SUFFIX
     from biasline.data.rules import own_rules
-    from biasline.data.sources import FIXED_SPLIT, NOT_TEXT_SUFFIX
 
     kind = KINDS[task.kind]
     companions = [pl.lit(False).alias(name + NOT_TEXT_SUFFIX) for name in kind.columns]
-    frame = rows.with_columns(*companions, pl.lit(None, pl.String).alias(FIXED_SPLIT))
+    empty = [pl.lit(None, pl.String).alias(name) for name in (FIXED_SPLIT, PROBLEM)]
+    frame = rows.with_columns(*companions, *empty)
     own = own_rules(Path(task.quality.checks)) if task.quality.checks else []
     good = check_examples(frame, task.kind, task.quality, task.source.labels, own).good.drop(FIXED_SPLIT)
     known = {content_key(*row) for row in train.select(kind.given).iter_rows()}

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 import pandera.polars as pa
 import polars as pl
 
+from biasline.data.dialogues import PROBLEM
 from biasline.data.kinds import KINDS
+from biasline.data.raw import FIXED_SPLIT, NOT_TEXT_SUFFIX
 from biasline.data.rules import COMPARED, SECRETS, Rule, Terms, active_rules
-from biasline.data.sources import FIXED_SPLIT, NOT_TEXT_SUFFIX
 from biasline.errors import BiaslineError
 from biasline.params import Quality
 
@@ -64,7 +65,7 @@ def check_examples(
             failures[name] = broken_there | failures[name] if name in failures else broken_there
     broken = {rule.name: int(failures[rule.name].sum()) for rule in rules if rule.name in failures}
     any_failed = pl.DataFrame(failures).select(pl.any_horizontal(pl.all())).to_series() if failures else None
-    keep = [name for name in frame.columns if not name.endswith(NOT_TEXT_SUFFIX)]
+    keep = [name for name in frame.columns if not name.endswith(NOT_TEXT_SUFFIX) and name != PROBLEM]
     if any_failed is None:
         good, quarantine = frame.select(keep), frame.select(keep).clear()
         reasons: list[list[str]] = []
@@ -126,16 +127,24 @@ def refuse_too_many(checked: Checked, quality: Quality) -> None:
 
 
 def _earlier_rounds(frame: pl.DataFrame) -> pl.DataFrame:
-    """What was asked and answered before the last round of each dialogue, a round a row; `row` is the dialogue's."""
-    found: list[tuple[int, str, str, str]] = []
-    for row, history in frame.select("row", "history").filter(pl.col("history").fill_null("") != "").iter_rows():
+    """What was asked and answered before the last round of each dialogue, a round a row; `row` is the dialogue's.
+
+    An answer that is not to be learned is part of what the next one is given, and free of the rules on outputs.
+    """
+    found: list[tuple[int, str, str, str | None]] = []
+    dialogues = frame.select("row", "history", "output").filter(pl.col("history").fill_null("") != "")
+    for row, history, output in dialogues.iter_rows():
         asked: list[str] = []
-        for role, said in json.loads(history):
-            if role != "assistant":
+        unlearned = False
+        for role, said, *weight in json.loads(history):
+            if role != "assistant" or weight:
                 asked.append(said)
+                unlearned |= bool(weight)
                 continue
             found.append((row, "\n".join(asked), "", said))
-            asked = []
+            asked, unlearned = [], False
+        if unlearned:
+            found.append((row, "\n".join(asked), "", output))
     schema = {"row": pl.Int64, "instruction": pl.String, "input": pl.String, "output": pl.String}
     rounds = pl.DataFrame(found, schema=schema, orient="row")
     companions = [pl.lit(False).alias(name) for name in frame.columns if name.endswith(NOT_TEXT_SUFFIX)]

@@ -14,7 +14,8 @@ class Kind:
 
     Attributes:
         prompt: text columns that the model is given; the first is required.
-        context: what was said before: `history`, a JSON list of [role, content], empty for a single turn.
+        context: what was said before: `history`, a JSON list of [role, content], empty for a single turn; an answer
+            that is not to be learned is [role, content, 0].
         answer: the column that it is to produce; required.
         aliases: our column → names that files use for it, best first.
         answered: whether rows have their answer; those that a model is asked need none.
@@ -41,24 +42,55 @@ class Kind:
         return (self.prompt[0], self.answer) if self.answered else self.prompt[:1]
 
 
+# What a column of whole dialogues is taken for, and what it is called in `source.columns`.
+DIALOGUE, MESSAGES = "dialogue", "messages"
+# What was said before an instruction: rounds of [question, answer], or turns of {role, content}.
+HISTORY = "history"
+# What the system says before an instruction or a dialogue: the first turn of its history.
+SYSTEM = "system"
+# Columns with what the system says before an instruction or a dialogue.
+SYSTEMS = ("system", "system_prompt", "system_message")
 # A column of whole dialogues: lists of {role, content}, or of {from, value} as ShareGPT has them.
 DIALOGUES = ("messages", "conversations", "conversation", "dialogue", "dialog")
-ROLES = {"system": "system", "user": "user", "human": "user"}
+ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user"}
 ROLES |= dict.fromkeys(("assistant", "gpt", "bot", "model", "chatgpt"), "assistant")
 
 
 def turn_of(item: Any) -> tuple[str, str]:
-    """(role, what is said) of a turn as files have it: {role, content}, ShareGPT's {from, value}, or [role, content].
+    """(role, what is said) of a turn as files have it: {role, content}, ShareGPT's {from, value}, or [role, content]
+    with a weight or without.
 
     Errors: `ValueError`, `TypeError`, `KeyError` or `AttributeError` for anything else.
     """
     if isinstance(item, Mapping):
         role, said = (item["role"], item["content"]) if "role" in item else (item["from"], item["value"])
     else:
-        role, said = item
+        role, said, *weight = item
+        if len(weight) > 1:
+            raise ValueError(f"{len(item)} values are no turn")
+    if isinstance(said, list) and said and all(isinstance(part, Mapping) and part["type"] == "text" for part in said):
+        said = "".join(part["text"] for part in said)  # in parts, as models of text and pictures have it
     if not isinstance(said, str):
         raise TypeError(f"{type(said).__name__} is no text")
     return ROLES[role.lower()], said
+
+
+# What an assistant's turn says about being learned: a weight, or a truth value.
+_WEIGHTS = ("weight", "train", "loss")
+_ZERO = ("0", "0.0", "false", "no")
+
+
+def is_supervised(item: Any) -> bool:
+    """Whether an assistant's turn is to be learned: a turn says no by `weight: 0` or `train: false`.
+
+    Args:
+        item: a turn as files have it; as a list `[role, content, weight]`.
+    """
+    if isinstance(item, Mapping):
+        said = [item.get(name) for name in _WEIGHTS]
+    else:
+        said = list(item[2:3]) if isinstance(item, list | tuple) else []
+    return not any(value is not None and str(value).strip().lower() in _ZERO for value in said)
 
 
 # What has a label or a score.

@@ -11,8 +11,9 @@ from types import FunctionType
 import polars as pl
 
 from biasline.custom import own_functions
+from biasline.data.dialogues import NOT_LEARNED, PROBLEM, TOOL_TURNS
 from biasline.data.kinds import KINDS, Kind
-from biasline.data.sources import FIXED_SPLIT, NOT_TEXT_SUFFIX
+from biasline.data.raw import FIXED_SPLIT, NOT_TEXT_SUFFIX
 from biasline.errors import BiaslineError, first_line, shown
 from biasline.params import Quality
 
@@ -125,9 +126,12 @@ def _free_of(pattern: str) -> Good:
 
 
 def _all_text(terms: Terms) -> pl.Expr:
-    # A label may be a number: it names a class all the same.
-    columns = terms.kind.columns if terms.kind.answer == "output" else terms.kind.prompt
-    return ~pl.any_horizontal(pl.col(name + NOT_TEXT_SUFFIX) for name in columns)
+    # Of labels and scores the reader marks what is neither text nor a plain value: a number names a class all the same.
+    return ~pl.any_horizontal(pl.col(name + NOT_TEXT_SUFFIX) for name in terms.kind.columns)
+
+
+def _without(problem: str) -> Good:
+    return lambda _: pl.col(PROBLEM).ne_missing(problem)
 
 
 def _short_enough(terms: Terms) -> pl.Expr:
@@ -213,7 +217,21 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "broken_dialogue",
         "its turns are not user and assistant in turn",
-        lambda _: pl.col("history").is_not_null(),
+        lambda _: pl.col("history").is_not_null() | pl.col(PROBLEM).is_not_null(),
+        _INSTRUCTION,
+        rounds=False,
+    ),
+    Rule(
+        TOOL_TURNS,
+        "its turns call tools or come from tools, which no template here writes",
+        _without(TOOL_TURNS),
+        _INSTRUCTION,
+        rounds=False,
+    ),
+    Rule(
+        NOT_LEARNED,
+        "no answer of it is to be learned (weight 0)",
+        _without(NOT_LEARNED),
         _INSTRUCTION,
         rounds=False,
     ),

@@ -5,39 +5,43 @@ further column as metadata. Values that are no text are kept as their JSON, so t
 row instead of the reader refusing the file.
 """
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from biasline.data.files import Record, raw_files
-from biasline.data.kinds import DIALOGUES, ROLES, Kind, turn_of
+from biasline.data import shapes
+from biasline.data.dialogues import PROBLEM, with_history, with_joined_prompts
+from biasline.data.kinds import DIALOGUE, DIALOGUES, HISTORY, MESSAGES, SYSTEM, SYSTEMS, Kind
+from biasline.data.labels import by_value
+from biasline.data.preference import judged, of_pairs, verdict_columns
+from biasline.data.raw import FIXED_SPLIT, NOT_TEXT_SUFFIX, Raw, read_raw
+from biasline.data.raw import RAW as _RAW
+from biasline.data.where import filtered
 from biasline.errors import BiaslineError, shown
 from biasline.glue import GLUE
 from biasline.params import Source
 
-# A Boolean companion of each of our columns: whether the file had something else than text there.
-NOT_TEXT_SUFFIX = "__not_text"
-# Where the names of files fix the split of their rows: `train`, `valid`, `test`, or null.
-FIXED_SPLIT = "fixed_split"
 # Columns that validation and evaluation add.
 RESERVED = frozenset(
-    {"row", "reasons", "file", FIXED_SPLIT, "base", "tuned", "base_exact", "tuned_exact", "base_error", "tuned_error"}
+    {
+        "row",
+        "reasons",
+        "file",
+        FIXED_SPLIT,
+        PROBLEM,
+        "base",
+        "tuned",
+        "base_exact",
+        "tuned_exact",
+        "base_error",
+        "tuned_error",
+    }
     | {"probability", "parent", "method", "length", "tokens", "base_nll", "tuned_nll", "base_hits", "tuned_hits"}
 )
 
-
-# Rows that are Python objects at one time: a million of them would not fit.
-_CHUNK = 20_000
-_RAW = "raw."
-# What a column of whole dialogues is taken for, and what it is called in `source.columns`.
-DIALOGUE, MESSAGES = "dialogue", "messages"
-# What was said before an instruction: rounds of [question, answer], or turns of {role, content}.
-HISTORY = "history"
+# Columns of ours that a file may lack, and whose guess an empty name in `source.columns` denies.
+_OPTIONAL = ("input", "text_pair", HISTORY, SYSTEM)
 
 
 @dataclass(frozen=True)
@@ -46,24 +50,27 @@ class Examples:
 
     Attributes:
         frame: `row` (1-based number of the record), the kind's columns as text, each with a Boolean companion
-            `<name>__not_text`, then the metadata columns as text; at last `file`, where there are several, and
-            `FIXED_SPLIT`.
+            `<name>__not_text` (and `PROBLEM`, where there are dialogues), then the metadata columns as text; at last
+            `file`, where there are several, and `FIXED_SPLIT`.
         taken: our column → the file's column.
         notes: what was guessed and should be said.
+        left_out: parameter → how many records it left out.
     """
 
     frame: pl.DataFrame
     taken: dict[str, str]
     notes: tuple[str, ...]
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
-def read_examples(data: Path, kind: Kind, source: Source) -> Examples:
+def read_examples(data: Path, kind: Kind, source: Source, limit: int | None = None) -> Examples:
     """Read a file or a folder of files (see `files.raw_files`) into one frame.
 
     Args:
         data: the file or folder.
         kind: which columns are ours.
-        source: names of columns, and whether there is a header, where the guess would fail.
+        source: names of columns, and whether there is a header, where the guess would fail; which records are used.
+        limit: read so many records at most.
 
     Errors: `BiaslineError` for data that are missing, empty or broken (with the place), and for columns that are
     absent.
@@ -71,55 +78,82 @@ def read_examples(data: Path, kind: Kind, source: Source) -> Examples:
     preset = GLUE.get(source.preset)
     if preset is not None:
         kind = replace(kind, aliases=preset.columns)
-    headers = _Headers(kind, source)
-    chunks: list[pl.DataFrame] = []
-    files = raw_files(data)
-    row = 0
-    for file in files:
-        for records in _batched(file.records(headers)):
-            chunk = _chunk(file.path, records)
-            extra = [pl.int_range(row + 1, row + chunk.height + 1, dtype=pl.Int64).alias("row")]
-            extra += [pl.lit(file.path.name).alias("file")] if len(files) > 1 else []
-            extra += [pl.lit(file.split, pl.String).alias(FIXED_SPLIT)]
-            chunks.append(chunk.select(pl.all().name.prefix(_RAW)).with_columns(extra))
-            row += chunk.height
-    if not row:
-        raise BiaslineError(f"{shown(data)}: no rows in it", "a task needs at least a few hundred examples")
-    raw = pl.concat(chunks, how="diagonal", rechunk=True)
-    del chunks
-    names = [name.removeprefix(_RAW) for name in raw.columns if name.startswith(_RAW)]
-    names = [name for name in names if not name.endswith(NOT_TEXT_SUFFIX)]
-    taken, notes = _take_columns(data, raw, names, kind, source)
-    if DIALOGUE in taken:
-        raw = _unrolled(raw, taken[DIALOGUE], kind.answered)
-    elif HISTORY in taken:
-        said = [_before(text) for text in raw[_RAW + taken[HISTORY]].to_list()]
-        raw = raw.with_columns(
-            pl.Series(_RAW + taken[HISTORY], said, dtype=pl.String),
-            pl.lit(False).alias(_RAW + taken[HISTORY] + NOT_TEXT_SUFFIX),
-        )
+    headers = _Headers(kind, source.model_copy(update={"columns": _named(source)}))
+    raw, added = read_raw(data, headers, _paths(source), limit)
+    notes, left_out = [], {}
+    verdicts = verdict_columns(raw) if kind.answered and kind.context else []
+    if kind.answered:
+        raw, left_out["source.where"] = filtered(raw, source.where, shown(data))
+        raw = raw.without([name for name in added if name not in source.columns.values()])
+        raw, source, rejected = of_pairs(shown(data), raw, kind, source)
+        notes += [f"source.prefer: {rejected:,} rejected answers are left out"] if rejected else []
+    if kind.context and not {*kind.required, MESSAGES} & source.columns.keys():
+        raw, turns = with_joined_prompts(raw, kind.answered)
+        source = source.model_copy(update={"columns": source.columns | {MESSAGES: turns}}) if turns else source
+    taken, guessed = _take_columns(data, raw.frame, raw.names, kind, source)
+    notes += guessed
+    if kind.answered and kind.context:
+        raw, left_out["source.prefer"], told = judged(shown(data), raw, verdicts, taken, source, bool(rejected))
+        notes += told
+    raw = _refuse_nested(data, raw, kind, taken)
+    names, frame = raw.names, raw.frame
+    if kind.context:
+        frame, told = with_history(raw, taken, kind.answered)
+        notes += told
 
     columns = [pl.col("row")]
     for ours in kind.columns:
-        if DIALOGUE in taken:
-            columns += [pl.col(ours), pl.lit(False).alias(ours + NOT_TEXT_SUFFIX)]
+        if ours == HISTORY or DIALOGUE in taken:
+            flag = pl.col(HISTORY + NOT_TEXT_SUFFIX) if ours == HISTORY else pl.lit(False).alias(ours + NOT_TEXT_SUFFIX)
+            columns += [pl.col(ours), flag]
             continue
         theirs = taken.get(ours)
         text = pl.col(_RAW + theirs) if theirs else pl.lit("", pl.String)
         flag = pl.col(_RAW + theirs + NOT_TEXT_SUFFIX).fill_null(False) if theirs else pl.lit(False)
         columns += [text.alias(ours), flag.alias(ours + NOT_TEXT_SUFFIX)]
-    further = [name for name in names if name not in taken.values()]
+    columns += [pl.col(PROBLEM)] if kind.context else []
+    # What the system says stays metadata too: rows may be sliced or grouped by it.
+    further = [name for name in names if name not in taken.values() or name == taken.get(SYSTEM)]
     called = {name: metadata_name(name, kind) for name in further}
     for name in further:  # `row` becomes `meta_row`, and there may be one already
         while called[name] != name and called[name] in names:
             called[name] += "_"
     columns += [pl.col(_RAW + name).alias(called[name]) for name in further]
-    columns += [pl.col(name) for name in ("file", FIXED_SPLIT) if name in raw.columns]
-    frame = raw.select(columns)
+    columns += [pl.col(name) for name in ("file", FIXED_SPLIT) if name in frame.columns]
+    frame = frame.select(columns)
     if preset is not None and preset.labels and kind.answered:
         numbers = {str(number): name for number, name in enumerate(preset.labels)}
         frame = frame.with_columns(pl.col("label").str.strip_chars().replace(numbers))
-    return Examples(frame, taken, (*headers.notes, *notes))
+    left_out = {name: count for name, count in left_out.items() if count}
+    notes += [f"{name} leaves out {count:,} of the data's records" for name, count in left_out.items()]
+    return Examples(frame, taken, (*headers.notes, *notes), left_out)
+
+
+def _named(source: Source) -> dict[str, str]:
+    """Names that a header may have: those in `source.columns`, and where their paths begin."""
+    roots = {f"{ours} (root)": theirs.partition(".")[0] for ours, theirs in source.columns.items() if "." in theirs}
+    return {ours: theirs for ours, theirs in (source.columns | roots).items() if theirs}
+
+
+def _paths(source: Source) -> list[str]:
+    """Names in `source` that may be paths into nested values."""
+    filtering = source.where if isinstance(source.where, dict) else ()
+    return [name for name in dict.fromkeys((*source.columns.values(), *filtering)) if "." in name]
+
+
+def _refuse_nested(data: Path, raw: Raw, kind: Kind, taken: dict[str, str]) -> Raw:
+    """`BiaslineError` where a column is lists or objects through and through; labels as they are by value."""
+    for ours in kind.required if DIALOGUE not in taken else ():
+        shape = shapes.not_text(raw, taken[ours], ours, kind, taken)
+        if shape is not None:
+            raise BiaslineError(f"{shown(data)}: {shape.told}", shape.hint)
+    if kind.answered and kind.answer == "label":
+        name = taken["label"]
+        labels, flags = by_value(raw.text(name), raw.not_text(name))
+        return raw.replaced(name, labels, flags)
+    if kind.answered and kind.answer == "score":  # a number is no text, and a score all the same
+        return raw.replaced(taken["score"], raw.text(taken["score"]), raw.nested(taken["score"]))
+    return raw
 
 
 class _Headers:
@@ -160,39 +194,13 @@ def read_asked(path: Path, kind: Kind, source: Source) -> list[dict[str, str]]:
         rows = [{first: line} for line in lines]
     else:
         columns = {ours: theirs for ours, theirs in source.columns.items() if ours != kind.answer}
-        asked = source.model_copy(update={"columns": columns})
+        asked = source.model_copy(update={"columns": columns, "where": "", "prefer": "", "answers": ""})
         frame = read_examples(path, replace(kind, answered=False), asked).frame
         rows = frame.select(pl.col(kind.given).fill_null("")).to_dicts()
     for number, row in enumerate(rows, 1):
         if not row[first].strip():
             raise BiaslineError(f"{shown(path)}: row {number} has no {first}", "answers stand beside rows: take it out")
     return rows
-
-
-def _batched(records: Iterator[Record]) -> Iterator[list[Record]]:
-    while batch := list(islice(records, _CHUNK)):
-        yield batch
-
-
-def _chunk(path: Path, records: Sequence[Record]) -> pl.DataFrame:
-    """Records as text columns, each with its companion."""
-    names = dict.fromkeys(name for record in records for name in record)
-    if clash := [name for name in names if name.endswith(NOT_TEXT_SUFFIX)]:
-        raise BiaslineError(
-            f"{shown(path)}: a column is called {clash[0]!r}", f"names ending in {NOT_TEXT_SUFFIX} are ours"
-        )
-    data: dict[str, list[Any]] = {}
-    for name in names:
-        values = [record.get(name) for record in records]
-        data[name] = [_as_text(value) for value in values]
-        data[name + NOT_TEXT_SUFFIX] = [value is not None and not isinstance(value, str) for value in values]
-    schema = {name: pl.Boolean if name.endswith(NOT_TEXT_SUFFIX) else pl.String for name in data}
-    try:
-        return pl.DataFrame(data, schema=schema)
-    except UnicodeEncodeError as error:
-        raise BiaslineError(
-            f"{shown(path)}: half a surrogate pair (\\u{ord(error.object[error.start]):04x}) in a text", "mend that row"
-        ) from None
 
 
 def metadata_name(name: str, kind: Kind) -> str:
@@ -205,32 +213,39 @@ def _take_columns(
     data: Path, raw: pl.DataFrame, names: list[str], kind: Kind, source: Source
 ) -> tuple[dict[str, str], list[str]]:
     """Which file column is which of ours, and what was guessed."""
-    known = (*kind.aliases, *((MESSAGES, HISTORY) if kind.context else ()))
+    known = (*kind.aliases, *((MESSAGES, HISTORY, SYSTEM) if kind.context else ()))
     for ours, theirs in source.columns.items():
         if ours not in known:
             raise BiaslineError(
                 f"source.columns: {ours!r} is none of our columns; expected {', '.join(known)}",
                 "write it as `our column: the file's column`",
             )
-        if theirs not in names:
+        if theirs not in names and (theirs or ours not in _OPTIONAL):
+            inside = shapes.nested_names(Raw(raw, names)) if "." in theirs else []
             raise BiaslineError(
-                f"{shown(data)}: no column {theirs!r} (source.columns.{ours}); it has: {', '.join(names)}",
+                f"{shown(data)}: no column {theirs!r} (source.columns.{ours}); it has: {', '.join([*names, *inside])}",
                 "mend source.columns in params.yaml",
             )
-    taken = dict(source.columns)
+    taken = {ours: theirs for ours, theirs in source.columns.items() if theirs}
+    system = {}
+    if kind.context and SYSTEM not in source.columns:
+        found = Raw(raw, names).looked_up(*SYSTEMS)
+        system = {SYSTEM: found} if found is not None and found not in taken.values() else {}
+    elif SYSTEM in taken:
+        system = {SYSTEM: taken.pop(SYSTEM)}
     if MESSAGES in taken:
-        return {DIALOGUE: taken[MESSAGES]}, []
+        return {DIALOGUE: taken[MESSAGES], **system}, []
     rolls = [name for name in names if name.strip().lower() in DIALOGUES]
     if kind.context and rolls and not taken and not {"instruction", "output"} & {name.lower() for name in names}:
-        return {DIALOGUE: rolls[0]}, []
+        return {DIALOGUE: rolls[0], **system}, []
     lowered = {name.strip().lower(): name for name in reversed(names)}
     for ours, aliases in kind.aliases.items():
-        if ours not in taken:
+        if ours not in source.columns:
             free = (lowered[alias] for alias in aliases if alias in lowered and lowered[alias] not in taken.values())
             found = next(free, None)
             if found is not None:
                 taken[ours] = found
-    if kind.context and HISTORY in lowered and HISTORY not in taken:
+    if kind.context and HISTORY in lowered and HISTORY not in source.columns:
         said = raw[_RAW + lowered[HISTORY]].drop_nulls()
         if said.filter(said != "").str.starts_with("[").all():  # else it is a text that is only called so
             taken[HISTORY] = lowered[HISTORY]
@@ -239,11 +254,9 @@ def _take_columns(
         taken, notes = _guess(raw, names)
     for ours in kind.required:
         if ours not in taken:
-            raise BiaslineError(
-                f"{shown(data)}: no column for {ours!r}; it has: {', '.join(names)}",
-                f"name it in params.yaml: source: {{columns: {{{ours}: …}}}}",
-            )
-    return taken, notes
+            shape = shapes.shape_of(Raw(raw, names), kind, taken)
+            raise BiaslineError(f"{shown(data)}: no column for {ours!r}; it has: {', '.join(names)}{shape}", shape.hint)
+    return {**taken, **system}, notes
 
 
 def _guess(raw: pl.DataFrame, names: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -261,55 +274,3 @@ def _guess(raw: pl.DataFrame, names: list[str]) -> tuple[dict[str, str], list[st
     return {"text": text, "label": label}, [
         f"guessed: text is column {text} (the longest), label column {label} ({values[label]} values)"
     ]
-
-
-def _unrolled(raw: pl.DataFrame, name: str, answered: bool) -> pl.DataFrame:
-    """Dialogues as what the user says last, what the assistant answers, and what was said before; null if broken."""
-    rows = [_parted(text, answered) for text in raw[_RAW + name].to_list()]
-    schema = {ours: pl.String for ours in ("instruction", "input", "output", "history")}
-    return raw.with_columns(pl.DataFrame(rows, schema=schema, orient="row").get_columns())
-
-
-def _parted(text: str | None, answered: bool) -> tuple[str | None, str, str | None, str | None]:
-    try:
-        turns = [turn_of(item) for item in json.loads(text or "")]
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return text, "", None, None
-    if not answered and turns and turns[-1][0] == "user":  # it is to be answered now
-        turns.append(("assistant", ""))
-    while turns and turns[-1][0] != "assistant":  # a question without an answer teaches nothing
-        turns.pop()
-    spoken = turns[1:] if turns and turns[0][0] == "system" else turns
-    expected = ["user", "assistant"] * (len(spoken) // 2)
-    if not spoken or [role for role, _ in spoken] != expected:
-        return text, "", None, None
-    *before, (_, question), (_, answer) = turns
-    return question, "", answer, json.dumps(before, ensure_ascii=False) if before else ""
-
-
-def _before(text: str | None) -> str | None:
-    """What was said before, as we keep it; empty where nothing was, null where it is no dialogue."""
-    if not text:
-        return ""
-    try:
-        items = json.loads(text)
-        pairs = all(isinstance(item, list) and len(item) == 2 for item in items)
-        rounds = pairs and not all(str(item[0]).lower() in ROLES for item in items)
-        turns = (
-            [turn for asked, said in items for turn in (("user", asked), ("assistant", said))]
-            if rounds
-            else [turn_of(item) for item in items]
-        )
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
-    spoken = turns[1:] if turns and turns[0][0] == "system" else turns
-    in_turn = [role for role, _ in spoken] == ["user", "assistant"] * (len(spoken) // 2)
-    if not in_turn or not all(isinstance(said, str) for _, said in turns):
-        return None
-    return json.dumps(turns, ensure_ascii=False) if turns else ""
-
-
-def _as_text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, default=str)
