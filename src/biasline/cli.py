@@ -60,14 +60,16 @@ def task_add(
 
 @task_app.command("check")
 def task_check(as_json: AsJson = False) -> None:
-    """Check params.yaml, the data files that it names, and every base against its pin; nothing is run."""
+    """Check params.yaml, the data files and columns that it names, and every base against its pin; nothing is run."""
     from biasline.bases.pin import verified_folder
+    from biasline.data.columns import check_columns
     from biasline.params import check_inputs, read_params
 
     root = _project()
     params = read_params(root / "params.yaml")
     for name, task in params.tasks.items():
         check_inputs(name, task, root)
+        check_columns(task.model_copy(update={"data": str(root / task.data)}))
     for base in sorted({task.base for task in params.tasks.values()}):
         verified_folder(root / base)
     rows = [{"task": name, "base": task.base, "data": task.data} for name, task in params.tasks.items()]

@@ -56,8 +56,39 @@ def test_another_seed_deals_anew():
     assert one != two
 
 
+@pytest.mark.parametrize(
+    ("count", "split", "told"),
+    [
+        (
+            2,
+            {},
+            "2 good rows are too few.* → about 29 rows give each split one.*split.valid: 0 does without validation",
+        ),
+        (2, {"valid": 0.0}, "the (test|train) split is empty: 2 good rows are too few"),
+        (1, {"valid": 0.0, "test": 0.3}, "1 good row is too few .* → about 9 rows give each split one"),
+        (5, {"valid": 0.01}, "about 299 rows"),
+    ],
+)
+def test_how_many_rows_are_needed_is_told(count, split, told):
+    with pytest.raises(BiaslineError, match=told):
+        refuse_empty(split_examples(frame(count), KINDS["instruction"], Split(**split)), Split(**split))
+
+
+def test_a_split_that_many_rows_leave_empty_is_told_otherwise():
+    grouped = frame(400).with_columns(pl.lit("one").alias("customer"))
+    split = Split(group="customer")
+    with pytest.raises(BiaslineError, match="of 400 good rows the groups of 'customer' leave it none → look at"):
+        refuse_empty(split_examples(grouped, KINDS["instruction"], split), split)
+
+
+def test_as_many_rows_as_are_asked_for_give_each_split_one():
+    parts = split_examples(frame(29), KINDS["instruction"], Split())
+    refuse_empty(parts, Split())
+    assert all(part.height for part in parts.values())
+
+
 def test_an_empty_split_is_told():
-    with pytest.raises(BiaslineError, match="split is empty: 1 good rows are too few"):
+    with pytest.raises(BiaslineError, match="split is empty: 1 good row is too few"):
         refuse_empty(split_examples(frame(1), KINDS["instruction"], Split()), Split())
 
 

@@ -72,6 +72,46 @@ def test_the_page_shows_how_long_rows_are(workspace):
     assert f"| a | 60 | {'█' * 30} |\n| b | 20 | {'█' * 10} |" in page
 
 
+def test_what_is_left_out_is_counted_and_said(workspace, capsys):
+    place = TaskPlace("small")
+    validate(task(), place)
+    assert "left_out" not in json.loads(place.quality.read_text())
+    skills = pl.read_parquet(place.split("train"))["skill"].unique().sort().to_list()
+    validate(task(source={"where": {"skill": skills[:1]}}, split={"valid": 0.3, "test": 0.3}), place)
+    numbers = json.loads(place.quality.read_text())
+    assert numbers["rows"] + numbers["left_out"]["source.where"] == 200
+    note = f"source.where leaves out {numbers['left_out']['source.where']:,} of the data's records"
+    assert f"note: {note}" in capsys.readouterr().out and f"- {note}" in place.quality_page.read_text()
+    for name in ("train", "valid", "test"):
+        assert pl.read_parquet(place.split(name))["skill"].unique().to_list() == skills[:1]
+
+
+def test_a_filter_leaves_every_row_in_its_split(workspace):
+    place = TaskPlace("small")
+
+    def splits():
+        return {
+            row: name
+            for name in ("train", "valid", "test")
+            for row in pl.read_parquet(place.split(name))["row"].to_list()
+        }
+
+    validate(task(), place)
+    before = splits()
+    validate(task(source={"where": "length(output) > 2"}), place)
+    after = splits()
+    assert len(after) < len(before) and after.items() <= before.items()
+
+
+def test_labels_that_differ_in_form_are_said(workspace, capsys):
+    rows = [{"text": f"visit {n} was fine", "label": ["Yes", "yes", "no"][n % 3]} for n in range(120)]
+    (workspace / "forms.json").write_text(json.dumps(rows))
+    validate(Task(base="b", data="forms.json", kind="classification"), TaskPlace("forms"))
+    assert "note: labels that differ in form alone are classes of their own: 'Yes' (40 rows) and 'yes'" in (
+        capsys.readouterr().out
+    )
+
+
 ROW = '{"instruction": "Ask %d", "input": "", "output": "say %d"}'
 
 
@@ -85,7 +125,7 @@ def rows(count, *more):
         ("[" + rows(40).replace("\n", ",\n"), r"bad\.json: broken JSON at line 40, column \d+: the array does not end"),
         ("[]", r"bad\.json: no rows in it"),
         ("", r"bad\.json: empty"),
-        (ROW % (1, 1), r"the (train|valid|test) split is empty: 1 good rows are too few"),
+        (ROW % (1, 1), r"the (train|valid|test) split is empty: 1 good row is too few"),
         (
             "\n".join(json.dumps({"instruction": f"Ask {n}", "output": ""}) for n in range(40)),
             r"40 of 40 rows \(100\.0%\) break",

@@ -1,6 +1,6 @@
 """What validation found, as numbers for `dvc metrics` and as a page for people."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ _SHOWN_CHARS = 80
 _SHOWN_LABELS = 20
 
 
-def quality_numbers(checked: Checked, splits: dict[str, pl.DataFrame], raw_sha256: str) -> dict[str, Any]:
-    """Counts for quality.json: rows read, quarantined by rule, and by split."""
+def quality_numbers(
+    checked: Checked, splits: dict[str, pl.DataFrame], raw_sha256: str, left_out: Mapping[str, int]
+) -> dict[str, Any]:
+    """Counts for quality.json: rows read, quarantined by rule, and by split; what a filter left out, where it did."""
     rows = checked.rows
     return {
         "raw_sha256": raw_sha256,
@@ -26,6 +28,7 @@ def quality_numbers(checked: Checked, splits: dict[str, pl.DataFrame], raw_sha25
         "quarantine_rate": round(checked.quarantine.height / rows, 6),
         "reasons": checked.broken,
         "splits": {name: splits[name].height for name in SPLITS},
+        **({"left_out": dict(left_out)} if left_out else {}),
     }
 
 

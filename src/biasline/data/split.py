@@ -1,6 +1,7 @@
 """Splitting by content: where a row goes depends on its own text alone, so new rows never move old ones."""
 
 import hashlib
+import math
 import unicodedata
 from collections.abc import Iterable
 
@@ -8,10 +9,13 @@ import polars as pl
 
 from biasline.data.kinds import Kind
 from biasline.data.nearness import near_duplicates
-from biasline.data.sources import FIXED_SPLIT
+from biasline.data.raw import FIXED_SPLIT
 from biasline.errors import BiaslineError, first_line
 from biasline.layout import SPLITS, TaskPlace
 from biasline.params import Split
+
+# How likely a split may be empty at the number of rows that is asked for.
+_CHANCE = 0.05
 
 
 def content_key(*texts: str) -> str:
@@ -63,15 +67,32 @@ def split_examples(good: pl.DataFrame, kind: Kind, split: Split) -> dict[str, pl
 
 
 def refuse_empty(parts: dict[str, pl.DataFrame], split: Split) -> None:
-    """`BiaslineError` where the training split, or one that params give a share, has no rows."""
+    """Whether each split that is to have rows has one.
+
+    Raises:
+        BiaslineError: where the training split, or one that params give a share, has no rows; with how many are needed.
+    """
     shares = {"train": 1.0, "valid": split.valid, "test": split.test}
     rows = sum(part.height for part in parts.values())
-    for name, part in parts.items():
-        if part.is_empty() and shares[name] > 0:
-            raise BiaslineError(
-                f"the {name} split is empty: {rows} good rows are too few for split.{name} {shares[name]:g}",
-                "add rows or raise the share",
-            )
+    name = next((name for name, part in parts.items() if part.is_empty() and shares[name] > 0), None)
+    if name is None:
+        return
+    least = min(share for share in (split.valid, split.test) if share > 0)
+    needed = math.ceil(math.log(_CHANCE) / math.log(1 - least))
+    without = {"valid": "; split.valid: 0 does without validation rows", "train": ""}
+    without["test"] = "; a test there must be, validation rows need not (split.valid: 0)" if split.valid else ""
+    if rows < needed:
+        few = "1 good row is" if rows == 1 else f"{rows} good rows are"
+        raise BiaslineError(
+            f"the {name} split is empty: {few} too few for split.valid {split.valid:g} and split.test {split.test:g}",
+            f"about {needed} rows give each split one, some hundreds give numbers that mean anything: add rows"
+            f"{without[name]}",
+        )
+    why = f"the groups of {split.group!r} leave it none" if split.group else "the others leave it none"
+    raise BiaslineError(
+        f"the {name} split is empty: of {rows:,} good rows {why}",
+        f"look at what quality.off and given files leave, add rows, or change the shares{without[name]}",
+    )
 
 
 def without_near_duplicates(

@@ -2,24 +2,23 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 
+from biasline.data.columns import refuse_absent
 from biasline.data.contract import check_examples, emptied_inputs, refuse_too_many, with_quarantined
 from biasline.data.kinds import KINDS
+from biasline.data.labels import form_notes, imbalance_notes, refuse_unlearned, unjudged_notes
+from biasline.data.raw import FIXED_SPLIT
 from biasline.data.report import quality_numbers, quality_page
 from biasline.data.rules import LEAK, NEAR_DUPLICATE, own_rules
-from biasline.data.sources import FIXED_SPLIT, read_examples
+from biasline.data.sources import read_examples
 from biasline.data.split import refuse_empty, split_examples, without_near_duplicates
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json
 from biasline.layout import SPLITS, TaskPlace, replacing, write_parquet, write_text
 from biasline.params import Task
-
-# How many times more rows of one label than of another are worth a warning.
-_UNBALANCED, _LISTED = 20, 10
 
 
 def data_sha256(data: Path) -> str:
@@ -42,6 +41,7 @@ def validate(task: Task, place: TaskPlace) -> str:
     """
     data, kind = Path(task.data), KINDS[task.kind]
     examples = read_examples(data, kind, task.source)
+    refuse_absent(task, examples.frame)
     notes = list(examples.notes)
     frame = examples.frame
     if "input" in kind.columns:
@@ -64,8 +64,11 @@ def validate(task: Task, place: TaskPlace) -> str:
     refuse_too_many(checked, task.quality)
     refuse_empty(splits, task.split)
     if task.kind == "classification":
-        notes += _imbalance(splits["train"]["label"]) + _unjudged(splits)
-    numbers = quality_numbers(checked, splits, data_sha256(data))
+        if not task.source.labels:
+            refuse_unlearned(splits)
+        notes += form_notes(checked.good["label"], frame["label"])
+        notes += imbalance_notes(splits["train"]["label"]) + unjudged_notes(splits)
+    numbers = quality_numbers(checked, splits, data_sha256(data), examples.left_out)
     page = quality_page(data, kind, examples.taken, notes, numbers, checked)
 
     with replacing(place.clean) as draft:
@@ -94,24 +97,3 @@ def _refuse_lost_files(frame: pl.DataFrame, good: pl.DataFrame) -> None:
                 f"the {name} file has {given.height} rows and none keeps the contract",
                 "mend it (a test file needs its labels or answers), or take it out of the folder",
             )
-
-
-def _unjudged(splits: Mapping[str, pl.DataFrame]) -> list[str]:
-    """Labels that training has and a held-out split has not."""
-    labels = splits["train"]["label"].unique(maintain_order=True).to_list()
-    told = []
-    for name in ("valid", "test"):
-        missing = [label for label in labels if label not in set(splits[name]["label"])]
-        if missing and splits[name].height:
-            listed = ", ".join(map(repr, missing[:_LISTED])) + (", …" if len(missing) > _LISTED else "")
-            told.append(f"no {name} row has the label {listed}: no number of that split says anything about it")
-    return told
-
-
-def _imbalance(labels: pl.Series) -> list[str]:
-    """A warning where one label is much rarer than another."""
-    counts = labels.value_counts(sort=True).rows()
-    (most, many), (least, few) = counts[0], counts[-1]
-    if few * _UNBALANCED > many:
-        return []
-    return [f"unbalanced labels: {most!r} has {many:,} training rows, {least!r} {few:,}; look at the macro F1"]
