@@ -123,7 +123,7 @@ NAMES |= st.sampled_from(["system", "history", "answers", "choices", "instances"
 NAMES |= st.sampled_from(["response_0", "response_1", "winner"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(st.dictionaries(NAMES, VALUES, min_size=1, max_size=5), min_size=1, max_size=4),
     kind=st.sampled_from(list(KINDS)),

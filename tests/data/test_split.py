@@ -1,3 +1,5 @@
+import json
+
 import polars as pl
 import pytest
 from hypothesis import given
@@ -47,6 +49,17 @@ def test_two_answers_to_one_question_stay_together():
     rows = [(1, "q", "i", "", "a", None), (2, "q", "i", "", "b", None), *frame(50, 3).rows()]
     parts = split_examples(pl.DataFrame(rows, schema=frame(1).schema, orient="row"), KINDS["instruction"], Split())
     assert sum({1, 2} <= set(part["row"]) for part in parts.values()) == 1
+
+
+def test_whether_an_earlier_answer_is_learned_moves_no_row():
+    turns = [["user", "count"], ["assistant", 'one", 0]'], ["user", "on"], ["assistant", "two"]]
+    histories = [json.dumps(turns), json.dumps([*turns[:3], [*turns[3], 0]])]
+    for number in range(20):
+        rows = [(n, f"ask {number}", "", history, "a", None) for n, history in enumerate(histories)]
+        parts = split_examples(pl.DataFrame(rows, schema=frame(1).schema, orient="row"), KINDS["instruction"], Split())
+        assert sorted(part.height for part in parts.values()) == [0, 0, 2]
+    alone = content_key("ask", "", histories[0])
+    assert json.loads(histories[0])[1][1] == 'one", 0]' and "0]" in alone  # what is said stays as it is
 
 
 def test_another_seed_deals_anew():

@@ -2,18 +2,21 @@
 
 import hashlib
 import math
+import re
 import unicodedata
 from collections.abc import Iterable
 
 import polars as pl
 
-from biasline.data.kinds import Kind
+from biasline.data.kinds import HISTORY, Kind
 from biasline.data.nearness import near_duplicates
 from biasline.data.raw import FIXED_SPLIT
 from biasline.errors import BiaslineError, first_line
 from biasline.layout import SPLITS, TaskPlace
 from biasline.params import Split
 
+# How a turn of a history ends that has a weight.
+_WEIGHT = re.compile(r'(?<!\\)", 0\]')
 # How likely a split may be empty at the number of rows that is asked for.
 _CHANCE = 0.05
 
@@ -47,7 +50,7 @@ def split_examples(good: pl.DataFrame, kind: Kind, split: Split) -> dict[str, pl
 
     Errors: `BiaslineError` where `split.group` is no column.
     """
-    keys = list(map(content_key, *(good[name].to_list() for name in kind.given)))
+    keys = list(map(content_key, *(_given(good[name]) for name in kind.given)))
     if split.group:
         if split.group not in good.columns:
             known = ", ".join(name for name in good.columns if name not in ("row", FIXED_SPLIT))
@@ -64,6 +67,11 @@ def split_examples(good: pl.DataFrame, kind: Kind, split: Split) -> dict[str, pl
     ]
     rest = good.drop(FIXED_SPLIT)
     return {name: rest.filter(pl.Series(placed, dtype=pl.String) == name) for name in SPLITS}
+
+
+def _given(texts: pl.Series) -> list[str]:
+    """What the model is given in one column; whether an earlier answer is learned is no part of it."""
+    return [_WEIGHT.sub('"]', text) for text in texts] if texts.name == HISTORY else texts.to_list()
 
 
 def refuse_empty(parts: dict[str, pl.DataFrame], split: Split) -> None:
