@@ -139,6 +139,8 @@ def test_ranked_answers_are_refused_and_the_best_is_taken(tmp_path):
     assert outputs() == ["first"] * 3
     assert outputs(scores=[1, 5]) == outputs(ranks=[2, 1]) == ["second"] * 3
     assert outputs(scores=[5, 1]) == ["first"] * 3
+    assert outputs(output=["", "second", "third"], scores=[0, 5, 1]) == ["second"] * 3
+    assert outputs(output=[None, "second"], scores=[5, 1]) == ["second"] * 3
 
 
 def test_preferring_where_nothing_is_preferred_is_told(tmp_path):

@@ -36,8 +36,7 @@ def chosen_answers(raw: Raw, name: str, which: str, best: list[int] | None = Non
         elif which == "longest":
             texts.append(max(found, key=len))
         else:
-            at = best[place] if best else 0
-            texts.append(found[at] if at < len(found) else found[0])
+            texts.append(_at(text, best[place]) or found[0] if best else found[0])
     flags = raw.not_text(name) & pl.Series([found is None for found in lists], dtype=pl.Boolean)
     told = "best" if best else which
     note = f"records with several answers in {name!r}, of which the {told} is taken: {several:,}"
@@ -62,6 +61,12 @@ def _one_row_each(raw: Raw, name: str, lists: list[list[str] | None]) -> tuple[R
     more = more.replaced(called, records.cast(pl.String))
     note = f"source.answers: each: {len(raw):,} records give {len(places):,} rows; the record's number is in {called!r}"
     return more, [note]
+
+
+def _at(text: str | None, place: int) -> str | None:
+    """One item of a list, by its place among all of them."""
+    items = json.loads(text or "[]")
+    return items[place] if place < len(items) else None
 
 
 def _texts(text: str | None) -> list[str] | None:
