@@ -4,6 +4,7 @@ A task in params.yaml needs two lines, `base` and `data`; all else has a default
 with the nearest known name, because a misspelled learning rate that is silently ignored costs a day.
 """
 
+import datetime
 import difflib
 import json
 import re
@@ -153,7 +154,19 @@ class Tokens(Group):
         min_length=1,
         description="human-assistant, alpaca, chat (the tokenizer's own), or a chat template in custom/ (.jinja)",
     )
-    max_length: int = Field(256, ge=8, description="tokens of prompt + response + EOS; the prompt is cut first")
+    max_length: int = Field(
+        256,
+        ge=8,
+        description="tokens of prompt + response + EOS; a longer dialogue loses its oldest exchanges, then a part of "
+        "its last question",
+    )
+    shorten: Literal["middle", "start"] = Field(
+        "middle", description="where a question that is too long loses a part; the system prompt and answers stay whole"
+    )
+    date: datetime.date = Field(
+        datetime.date(2025, 1, 1),
+        description="the day that a template is told which writes today's date: tokens must not depend on the day",
+    )
     long_response: Literal["reject", "truncate"] = Field(
         "reject", description="a response beyond max_length: leave the row out and count it, or cut it (EOS kept)"
     )
