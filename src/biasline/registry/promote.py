@@ -88,8 +88,8 @@ def promote(
             package=candidate.tags.get("biasline.package"),
             previous=champion.tags["biasline.fingerprint"] if champion is not None else None,
             verdict=verdict.as_data(),
-            metric=params.metric,
-            value=shown.metrics["tuned"][params.metric],
+            metric=verdict.metric,
+            value=shown.metrics["tuned"][verdict.metric],
             test_sha256=shown.metrics["test_sha256"],
             data_sha256=tags.get("data.sha256"),
             base_digest=tags.get("base.digest"),
@@ -198,7 +198,7 @@ def _verdict(
     rival = best = None
     if champion is not None:
         rival = on_rows_of(client, champion, candidate, params)
-        entry = _best(ledger.champions(TaskPlace(task).ledger), candidate, params.metric)
+        entry = _best(ledger.champions(TaskPlace(task).ledger), candidate, params.decided_by(candidate.metrics))
         version = entry and judged_version(versions_of(client, task), entry["fingerprint"], entry.get("package"))
         if version and version.version != champion.version:
             best = on_rows_of(client, version, candidate, params)

@@ -148,7 +148,8 @@ class Encoder:
     @classmethod
     def from_params(cls, tokenizer: Any, params: Tokens) -> "Encoder":
         """An encoder as a task's parameters say."""
-        return cls(tokenizer, params.template, params.max_length, params.long_response, params.shorten, params.date)
+        day = date.fromisoformat(params.date)
+        return cls(tokenizer, params.template, params.max_length, params.long_response, params.shorten, day)
 
     def stops(self) -> list[int]:
         """Tokens that end an answer: the tokenizer's end of sequence, and the template's end of turn."""

@@ -150,6 +150,7 @@ def run_tags(record: Record, task: Task) -> dict[str, str]:
     tags["base.digest"] = report.get("base", {}).get("digest", "")
     tags["params.sha256"] = hashlib.sha256(task.model_dump_json().encode()).hexdigest()
     tags["test.sha256"] = metrics.get("test_sha256", "")
+    tags["test.metric"] = metrics.get("metric", "")
     if record.file(place.delta).is_file():
         tags["delta.sha256"] = file_sha256(record.file(place.delta))
     if commit := tags.get("git.commit"):

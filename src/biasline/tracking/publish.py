@@ -123,7 +123,7 @@ def publish(client: "MlflowClient", record: Record) -> str:
     if run.info.status != "FINISHED":
         client.set_terminated(run_id, "FINISHED", end_time=span(record)[1])
     client.set_tag(run_id, _PUBLISHED, digest)
-    share_view_of(client, run.info.experiment_id, task)
+    share_view_of(client, run.info.experiment_id, task.decided_by(record.read(TaskPlace(record.task).metrics) or {}))
     return run_id
 
 
