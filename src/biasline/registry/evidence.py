@@ -14,6 +14,7 @@ from biasline.params import Task
 from biasline.registry.gates import Shown
 from biasline.registry.package import metrics_sha256, package_files
 from biasline.registry.versions import model_name, run_file
+from biasline.tracking.lineage import uncommitted_when_made
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -76,11 +77,7 @@ def _latest(client: "MlflowClient", version: "ModelVersion") -> tuple[Shown, boo
         found, rows = load_json(metrics, "biasline sync"), pl.read_parquet(predictions)
         told = load_json(quality, "biasline sync")
     run = client.get_run(version.run_id)
-    uncommitted = run.data.tags.get("git.changed", "")
-    if not uncommitted and run.data.tags.get("git.dirty") == "true":
-        uncommitted = "params.yaml"  # what `git.changed` leaves out, since the command that makes a run again tells it
-    if "git.commit" not in run.data.tags:
-        uncommitted = "all of it, in no git repository"
+    uncommitted = uncommitted_when_made(run.data.tags)
     costs = {name: run.data.metrics[name] for name in _COSTS if name in run.data.metrics}
     shown = Shown(f"version {version.version} ({fingerprint[:8]})", found, rows, told, costs, uncommitted)
     return shown, is_its_own

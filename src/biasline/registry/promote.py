@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from biasline.errors import BiaslineError
-from biasline.layout import TaskPlace, local_state
+from biasline.layout import TaskPlace, home, local_state
 from biasline.params import Task
 from biasline.registry import ledger
 from biasline.registry.aliases import CANDIDATE, CHAMPION, aliased, point, settle
 from biasline.registry.evidence import on_rows_of, shown_by
 from biasline.registry.gates import Shown, Verdict, judge
 from biasline.registry.versions import judged_version, model_name, named_version, versions_of
-from biasline.tracking.lineage import MAKING, changed, lineage
+from biasline.tracking.lineage import lineage, uncommitted_now
 from biasline.tracking.record import note_candidate, pending_candidate
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _verdict(
         version = entry and judged_version(versions_of(client, task), entry["fingerprint"], entry.get("package"))
         if version and version.version != champion.version:
             best = on_rows_of(client, version, candidate, params)
-    return judge(params, candidate, rival, best, changed(*MAKING))
+    return judge(params, candidate, rival, best, uncommitted_now(home()))
 
 
 def _best(made: Sequence[dict[str, Any]], candidate: Shown, metric: str) -> dict[str, Any] | None:

@@ -175,7 +175,7 @@ def _listed(values: Mapping[str, Any]) -> str:
 
 def _code(code: Mapping[str, Any]) -> str:
     if not code["commit"]:
-        return "not in git"
+        return f"not in git; **{code['not_committed']}**" if code["not_committed"] else "not in git"
     told = f"commit `{code['commit']}`" + (f" on {code['branch']}" if code["branch"] not in ("", "HEAD") else "")
     told += f", experiment {code['experiment']}" if code["experiment"] else ""
     told += f", requirements.lock sha256 `{code['requirements_lock_sha256'][:12]}`"

@@ -16,6 +16,7 @@ from biasline.evaluation.statistics import is_per_row, paired_interval, row_scor
 from biasline.jsonfile import load_json
 from biasline.layout import TaskPlace, home
 from biasline.params import Task
+from biasline.tracking.git import GitRefused, git
 from biasline.tracking.record import Record
 from biasline.tracking.store import experiment_id
 
@@ -184,8 +185,13 @@ def run_missing(name: str, data: str, missing: Sequence[str]) -> None:
 
     Errors: `BiaslineError` where DVC fails, or would not find the data.
     """
-    known = subprocess.run(["git", "ls-files", "--", data, f"{data}.dvc"], cwd=home(), capture_output=True, check=False)
-    if not known.stdout:
+    try:
+        known = git("ls-files", "--", data, f"{data}.dvc", where=home())
+    except GitRefused as error:
+        raise BiaslineError(
+            f"an experiment wants git, which says: {error}", "mend what it names, then the same again"
+        ) from None
+    if not known:
         raise BiaslineError(
             f"{data}: unknown to git and to DVC, so an experiment, which runs in a checkout of its own, lacks it",
             f"`git add {shlex.quote(data)}`, or `dvc add` it and `git add {shlex.quote(data)}.dvc`",
