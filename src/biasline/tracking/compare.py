@@ -18,7 +18,7 @@ from biasline.layout import TaskPlace, home
 from biasline.params import Task
 from biasline.tracking.git import GitRefused, git
 from biasline.tracking.record import Record
-from biasline.tracking.store import experiment_id
+from biasline.tracking.store import find_experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -86,10 +86,11 @@ def compare(client: "MlflowClient", name: str, task: Task) -> Comparison:
 
     Errors: `BiaslineError` where no run was evaluated.
     """
+    experiment = find_experiment(client, name)
     finished = [
         run
         for run in client.search_runs(
-            [experiment_id(client, name)], filter_string="attributes.status = 'FINISHED'", max_results=1000
+            [experiment] if experiment else [], filter_string="attributes.status = 'FINISHED'", max_results=1000
         )
         if "test.sha256" in run.data.tags and f"tuned.{task.metric}" in run.data.metrics
     ]

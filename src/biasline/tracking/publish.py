@@ -16,7 +16,7 @@ from biasline.layout import TaskPlace, home
 from biasline.params import Task
 from biasline.tracking.contents import artifacts, files, points_of, run_name, run_params, run_tags, single_metrics, span
 from biasline.tracking.record import Point, Record
-from biasline.tracking.store import experiment_id, store_lock
+from biasline.tracking.store import experiment_id, find_experiment, store_lock
 from biasline.tracking.views import share_view_of
 
 if TYPE_CHECKING:
@@ -32,8 +32,11 @@ _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#0
 
 def find_run(client: "MlflowClient", task: str, fingerprint: str) -> "Run | None":
     """The run of a fingerprint; None where the store has none."""
+    experiment = find_experiment(client, task)
+    if experiment is None:
+        return None
     runs = client.search_runs(
-        [experiment_id(client, task)],
+        [experiment],
         filter_string=f"tags.`biasline.fingerprint` = '{fingerprint}'",
         order_by=["attributes.start_time ASC"],
         max_results=1,
@@ -81,7 +84,8 @@ def end_orphans(client: "MlflowClient", task: str) -> int:
 
     Returns: how many there were. Runs that another checkout or machine started stay as they are.
     """
-    running = client.search_runs([experiment_id(client, task)], filter_string="attributes.status = 'RUNNING'")
+    experiment = find_experiment(client, task)
+    running = client.search_runs([experiment], filter_string="attributes.status = 'RUNNING'") if experiment else []
     ended = 0
     for run in running:
         record = Record(task, run.data.tags.get("biasline.fingerprint", ""))
@@ -93,7 +97,7 @@ def end_orphans(client: "MlflowClient", task: str) -> int:
                 if client.get_run(run.info.run_id).info.status == "RUNNING":
                     client.set_terminated(run.info.run_id, "KILLED")
                     ended += 1
-        except Timeout:  # its process lives
+        except (Timeout, PermissionError):  # its process lives, or is another user's
             continue
     return ended
 
