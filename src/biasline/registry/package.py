@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
+import yaml
 
 from biasline.bases.match import check_base
 from biasline.bases.pin import file_sha256, read_pin
@@ -20,6 +21,7 @@ from biasline.params import Task, read_task
 from biasline.tracking.record import Record
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
     from mlflow.models.model import ModelInfo
@@ -62,7 +64,9 @@ def package_files(version: "ModelVersion") -> tuple[dict[str, Path], Path, dict[
     import mlflow
 
     folder = _downloaded(version)
-    flavor = mlflow.models.Model.load(str(folder)).flavors["python_function"]
+    # Not by its path, which MLflow would decode: there may be a % in it.
+    described = mlflow.models.Model.from_dict(yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8")))
+    flavor = described.flavors["python_function"]
     files = {name: folder / place["path"] for name, place in flavor["artifacts"].items()}
     noted = flavor.get("config") or {}
     return files, Path(noted.get("pin_path", "")), noted.get("sha256", {})
@@ -71,7 +75,19 @@ def package_files(version: "ModelVersion") -> tuple[dict[str, Path], Path, dict[
 def _downloaded(version: "ModelVersion") -> Path:
     import mlflow
 
-    return Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}"))
+    # A local store's own folder, with nothing written to it, as MLflow would for a model's name.
+    place = mlflow.MlflowClient().get_model_version_download_uri(version.name, version.version)
+    named = f"models:/{version.name}/{version.version}"
+    return Path(mlflow.artifacts.download_artifacts(place if place.startswith("file:") else named))
+
+
+def has_files(client: "MlflowClient", version: "ModelVersion") -> bool:
+    """Whether the store has a version's files; their content is `verify`'s to look at."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    kept = get_artifact_repository(client.get_model_version_download_uri(version.name, version.version))
+    found = {item.path for folder in (None, "artifacts") for item in kept.list_artifacts(folder)}
+    return {"MLmodel", "python_env.yaml", "code", "artifacts/delta.safetensors"} <= found
 
 
 def package_sha256(record: Record) -> str:

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
-from biasline.errors import BiaslineError, full_disk_is_told
+from biasline.errors import BiaslineError
 from biasline.layout import local_state
+from biasline.tracking.locks import file_lock
 from biasline.tracking.relocate import artifact_folder, follow_home
 from biasline.tracking.uris import database, shown_uri, tracking_uri
 
 if TYPE_CHECKING:
+    from filelock import FileLock
     from mlflow import MlflowClient
 
 
@@ -101,19 +101,12 @@ def store_is_away(error: Exception) -> bool:
     return False
 
 
-def lock(name: str) -> FileLock:
-    """A lock of this checkout, to be held by whoever writes. Other machines do not see it.
-
-    Errors: `BiaslineError` where nothing may be written here.
-    """
-    path = local_state() / f"{name}.lock"
-    with full_disk_is_told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return FileLock(path)
+def lock(name: str) -> "FileLock":
+    """A lock of this checkout, see `file_lock`."""
+    return file_lock(local_state() / f"{name}.lock")
 
 
-def store_lock() -> FileLock:
+def store_lock() -> "FileLock":
     """Held while looking up and creating: MLflow has no compare-and-swap."""
     return lock("names")
 
