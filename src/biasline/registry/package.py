@@ -45,7 +45,7 @@ def log_package(record: Record, run_id: str) -> "ModelInfo":
         return mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("model.py")),
-            artifacts={name: str(path) for name, path in files.items()},
+            artifacts={name: path.as_uri() for name, path in files.items()},  # a plain path would be decoded
             model_config=noted,
             code_paths=[str(_code(Path(scratch)))],
             signature=_signature(task),
