@@ -45,8 +45,11 @@ def main() -> None:
 
 def _run() -> None:
     for argument in sys.argv[1:]:
-        if not argument.isprintable() and not Path(argument).exists() and "\udc80" <= max(argument) <= "\udcff":
-            raise BiaslineError(f"{argument!r}: no UTF-8", "write it in UTF-8, or take a terminal whose locale is")
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            if not Path(argument).exists():  # a file's name may be of any bytes
+                raise BiaslineError(f"{argument!r}: no UTF-8", "write it in UTF-8, and have a locale that is") from None
     app()
 
 
