@@ -2,10 +2,11 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from biasline.registry.aliases import aliased
-from biasline.registry.package import package_files
+from biasline.registry.package import files_in, package_files
 from biasline.registry.versions import model_name, no_version
 from biasline.tracking.store import connect
 
@@ -44,7 +45,9 @@ def ask(
         for task, asked in rows.items():
             # A copy: MLflow notes something beside what it loads, and loads from no folder with a % in its path.
             with tempfile.TemporaryDirectory() as scratch:
-                model = mlflow.pyfunc.load_model(f"models:/{model_name(task)}@{alias}", dst_path=scratch)
+                folder = mlflow.artifacts.download_artifacts(f"models:/{model_name(task)}@{alias}", dst_path=scratch)
+                _, pin, _ = files_in(Path(folder))
+                model = mlflow.pyfunc.load_model(folder, model_config={"pin_path": str(pin)})
                 yield task, list(model.predict(list(asked)))
         return
     packages = {task: _package(version) for task, version in versions.items()}

@@ -5,6 +5,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,18 +59,30 @@ def log_package(record: Record, run_id: str) -> "ModelInfo":
 def package_files(version: "ModelVersion") -> tuple[dict[str, Path], Path, dict[str, str]]:
     """What a version holds, as `Package.read` takes it.
 
-    Returns: its files by name (`delta`, `pin`, `task`), where its pin lay when it was packaged, and the sha256 of each
-    file then.
+    Returns: its files by name (`delta`, `pin`, `task`), where its base's pin lies, and the sha256 of each file when it
+    was packaged.
     """
+    return files_in(_downloaded(version))
+
+
+def files_in(folder: Path) -> tuple[dict[str, Path], Path, dict[str, str]]:
+    """As `package_files`, of a package that was downloaded."""
     import mlflow
 
-    folder = _downloaded(version)
     # Not by its path, which MLflow would decode: there may be a % in it.
     described = mlflow.models.Model.from_dict(yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8")))
     flavor = described.flavors["python_function"]
     files = {name: folder / place["path"] for name, place in flavor["artifacts"].items()}
     noted = flavor.get("config") or {}
-    return files, Path(noted.get("pin_path", "")), noted.get("sha256", {})
+    return files, _pin_place(files["task"], Path(noted.get("pin_path", ""))), noted.get("sha256", {})
+
+
+def _pin_place(task: Path, noted: Path) -> Path:
+    """Where a package's pin lies in this checkout; else where it lay when it was packaged, maybe in another one."""
+    with suppress(ValueError, TypeError, KeyError, OSError):  # what is wrong with the task is told by whoever reads it
+        here = home() / json.loads(task.read_text(encoding="utf-8"))["base"]
+        return here if here.is_file() else noted
+    return noted
 
 
 def _downloaded(version: "ModelVersion") -> Path:
