@@ -16,8 +16,9 @@ from biasline.evaluation.statistics import PER_TOKEN, is_per_row, paired_interva
 from biasline.jsonfile import load_json
 from biasline.layout import TaskPlace, home
 from biasline.params import Task
+from biasline.tracking.git import GitRefused, git
 from biasline.tracking.record import Record
-from biasline.tracking.store import experiment_id
+from biasline.tracking.store import find_experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -85,17 +86,19 @@ def compare(client: "MlflowClient", name: str, task: Task) -> Comparison:
 
     Errors: `BiaslineError` where no run was evaluated.
     """
+    experiment = find_experiment(client, name)
     evaluated = [
         run
         for run in client.search_runs(
-            [experiment_id(client, name)], filter_string="attributes.status = 'FINISHED'", max_results=1000
+            [experiment] if experiment else [], filter_string="attributes.status = 'FINISHED'", max_results=1000
         )
         if "test.sha256" in run.data.tags
     ]
     place = TaskPlace(name)
     ours = load_json(home() / place.metrics, "") if (home() / place.metrics).is_file() else {}
     # Without an evaluation here the newest run says by what its task is judged.
-    newest = {"metric": evaluated[0].data.tags["test.metric"]} if evaluated and _names_metric(evaluated[0]) else {}
+    tags = evaluated[0].data.tags if evaluated else {}
+    newest = {"metric": tags["test.metric"]} if "test.metric" in tags else {}
     metric = task.decided_by(ours or newest)
     finished = [run for run in evaluated if f"tuned.{metric}" in run.data.metrics]
     if not finished:
@@ -113,10 +116,6 @@ def compare(client: "MlflowClient", name: str, task: Task) -> Comparison:
     missing = tuple(method for method in _methods(task) if method not in found)
     rows = int(chosen[0].data.metrics["test.rows"])
     return Comparison(name, metric, test, rows, runs, len(finished) - len(chosen), missing)
-
-
-def _names_metric(run: "Run") -> bool:
-    return "test.metric" in run.data.tags
 
 
 def _methods(task: Task) -> Iterable[str]:
@@ -190,8 +189,13 @@ def run_missing(name: str, data: str, missing: Sequence[str]) -> None:
 
     Errors: `BiaslineError` where DVC fails, or would not find the data.
     """
-    known = subprocess.run(["git", "ls-files", "--", data, f"{data}.dvc"], cwd=home(), capture_output=True, check=False)
-    if not known.stdout:
+    try:
+        known = git("ls-files", "--", data, f"{data}.dvc", where=home())
+    except GitRefused as error:
+        raise BiaslineError(
+            f"an experiment wants git, which says: {error}", "mend what it names, then the same again"
+        ) from None
+    if not known:
         raise BiaslineError(
             f"{data}: unknown to git and to DVC, so an experiment, which runs in a checkout of its own, lacks it",
             f"`git add {shlex.quote(data)}`, or `dvc add` it and `git add {shlex.quote(data)}.dvc`",

@@ -10,6 +10,7 @@ from typing import Any
 from biasline.bases.pin import file_sha256
 from biasline.layout import TaskPlace
 from biasline.params import Task, Train
+from biasline.tracking.limits import RUN_TAG, fitted
 from biasline.tracking.record import Point, Record
 
 _TABLE, _TABLE_ROWS = "predictions.json", 1_000
@@ -170,7 +171,8 @@ def _description(record: Record, tags: dict[str, str]) -> str:
         lines += ["Made again by:", "", f"    {command}", ""]
     if changed := tags.get("git.changed"):
         lines += [f"Changes that were in no commit: {changed}.", ""]
-    return "\n".join(lines) + (card.read_text(encoding="utf-8") if card.is_file() else "")
+    told = "\n".join(lines) + (card.read_text(encoding="utf-8") if card.is_file() else "")
+    return fitted(told, RUN_TAG, "\n(shortened; the whole card is this run's artifact `evaluation/card.md`)\n")
 
 
 def _result(record: Record) -> list[str]:
