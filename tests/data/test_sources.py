@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from biasline.data import files
+from biasline.data import decoding
 from biasline.data.kinds import KINDS
 from biasline.data.sources import read_asked, read_examples
 from biasline.errors import BiaslineError
@@ -193,7 +193,7 @@ def test_where_blocks_end_does_not_matter(tmp_path, monkeypatch, block, array):
     text = json.dumps(rows, ensure_ascii=False) if array else "\n".join(map(json.dumps, rows))
     path = put(tmp_path, b"\xef\xbb\xbf" + text.encode())
     whole = frame_of(path)
-    monkeypatch.setattr(files, "_BLOCK", block)
+    monkeypatch.setattr(decoding, "_BLOCK", block)
     assert frame_of(path).equals(whole)
     assert whole["n"].to_list() == ["1234567"] * 9
 
@@ -201,7 +201,7 @@ def test_where_blocks_end_does_not_matter(tmp_path, monkeypatch, block, array):
 def test_the_place_of_an_error_does_not_depend_on_blocks(tmp_path, monkeypatch):
     rows = ",\n".join(json.dumps({"instruction": f"a{n}", "output": "b"}) for n in range(50))
     broken = put(tmp_path, f"[{rows},\n{{'no'}}]")
-    monkeypatch.setattr(files, "_BLOCK", 11)
+    monkeypatch.setattr(decoding, "_BLOCK", 11)
     with pytest.raises(BiaslineError, match="broken JSON at line 51, column 2"):
         read(broken)
     odd = put(tmp_path, ("é" * 40 + "\n").encode() * 3 + b"\xff")

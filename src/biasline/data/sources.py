@@ -73,13 +73,13 @@ def read_examples(data: Path, kind: Kind, source: Source) -> Examples:
         kind = replace(kind, aliases=preset.columns)
     headers = _Headers(kind, source)
     chunks: list[pl.DataFrame] = []
-    files = raw_files(data)
+    found = raw_files(data)
     row = 0
-    for file in files:
+    for file in found.files:
         for records in _batched(file.records(headers)):
             chunk = _chunk(file.path, records)
             extra = [pl.int_range(row + 1, row + chunk.height + 1, dtype=pl.Int64).alias("row")]
-            extra += [pl.lit(file.path.name).alias("file")] if len(files) > 1 else []
+            extra += [pl.lit(file.name).alias("file")] if len(found.files) > 1 else []
             extra += [pl.lit(file.split, pl.String).alias(FIXED_SPLIT)]
             chunks.append(chunk.select(pl.all().name.prefix(_RAW)).with_columns(extra))
             row += chunk.height
@@ -119,7 +119,7 @@ def read_examples(data: Path, kind: Kind, source: Source) -> Examples:
     if preset is not None and preset.labels and kind.answered:
         numbers = {str(number): name for number, name in enumerate(preset.labels)}
         frame = frame.with_columns(pl.col("label").str.strip_chars().replace(numbers))
-    return Examples(frame, taken, (*headers.notes, *notes))
+    return Examples(frame, taken, (*found.notes, *headers.notes, *notes))
 
 
 class _Headers:
