@@ -312,10 +312,9 @@ def test_a_pinned_hub_data_set(tmp_path, monkeypatch):
         frame_of(put(tmp_path, json.dumps(pinned | {"split": "train"})), "classification")
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "gb18030"])
-def test_another_encoding_is_told_with_the_way_out(tmp_path, encoding):
+def test_another_encoding_is_told_with_the_way_out(tmp_path):
     with pytest.raises(BiaslineError, match=r"not UTF-8: byte 0x.. at position \d+ \(line 1\).*iconv"):
-        read(put(tmp_path, json.dumps(ROWS, ensure_ascii=False).encode(encoding)))
+        read(put(tmp_path, json.dumps(ROWS, ensure_ascii=False).encode("gb18030")))
 
 
 CHAT = [
