@@ -52,9 +52,7 @@ def test_western_bytes_are_told_from_chinese_ones(tmp_path, encoding):
     with pytest.raises(BiaslineError, match=r"byte 0xe9 at position 26 \(line 2\) → it is likely cp1252: .*-f cp1252"):
         read(path)
     path.write_bytes(TEXTS["csv"].replace("Ä,ö", "用,户").encode("gb18030"))
-    with pytest.raises(
-        BiaslineError, match=r"\(line 2\) → it is likely gb18030: .*iconv -f gb18030 -t utf-8 rows\.csv"
-    ):
+    with pytest.raises(BiaslineError, match=r"\(line 2\) → it is likely gb18030: .*-f gb18030 -t utf-8 rows\.csv"):
         read(path)
 
 

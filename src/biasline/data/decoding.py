@@ -118,9 +118,8 @@ def _refuse_no_text(path: Path, raw: bytes, encoding: str) -> None:
 def _way_out(path: Path, raw: bytes) -> str:
     likely = likely_encoding(raw[:_SAMPLE])
     if not likely:
-        return (
-            f"find its encoding, as with `file {path.name}`, then convert it: `iconv -f ENCODING -t utf-8 {path.name}`"
-        )
+        name = path.name
+        return f"find its encoding, as with `file {name}`, then convert it: `iconv -f ENCODING -t utf-8 {name}`"
     return f"it is likely {likely}: convert it, as with `iconv -f {likely} -t utf-8 {path.name}`"
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from biasline.data.files import Record, raw_files
+from biasline.data.headers import Headers
 from biasline.data.kinds import DIALOGUES, ROLES, Kind, turn_of
 from biasline.errors import BiaslineError, shown
 from biasline.glue import GLUE
@@ -71,7 +72,7 @@ def read_examples(data: Path, kind: Kind, source: Source) -> Examples:
     preset = GLUE.get(source.preset)
     if preset is not None:
         kind = replace(kind, aliases=preset.columns)
-    headers = _Headers(kind, source)
+    headers = Headers(kind, source)
     chunks: list[pl.DataFrame] = []
     found = raw_files(data)
     row = 0
@@ -120,26 +121,6 @@ def read_examples(data: Path, kind: Kind, source: Source) -> Examples:
         numbers = {str(number): name for number, name in enumerate(preset.labels)}
         frame = frame.with_columns(pl.col("label").str.strip_chars().replace(numbers))
     return Examples(frame, taken, (*found.notes, *headers.notes, *notes))
-
-
-class _Headers:
-    """Tells whether the first line of a delimited file names its columns; remembers what should be said."""
-
-    def __init__(self, kind: Kind, source: Source) -> None:
-        self._source = source
-        self._known = {name.lower() for names in kind.aliases.values() for name in names}
-        self._known |= {name.lower() for name in source.columns.values()}
-        self.notes: list[str] = []
-
-    def __call__(self, first: list[str]) -> bool:
-        if self._source.header != "auto":
-            return self._source.header == "present"
-        if any(cell.strip().lower() in self._known for cell in first):
-            return True
-        note = f"no header: the first line has no known column name, so columns are called 1 to {len(first)}"
-        if note not in self.notes:
-            self.notes.append(note)
-        return False
 
 
 def read_asked(path: Path, kind: Kind, source: Source) -> list[dict[str, str]]:
