@@ -68,6 +68,9 @@ class Headers:
         if self._source.header != "auto":
             return self._source.header == "present"
         first = records[0]
+        if _counts_columns(records):
+            self._note("header: the first line numbers the columns")
+            return True
         evidence = judged(records)
         known = [place for place, cell in enumerate(first) if cell.strip().lower() in self._known]
         if known:
@@ -144,6 +147,14 @@ def _is_of_few_values(counts: Counter[str]) -> bool:
     cells = counts.total()
     alone = sum(count == 1 for count in counts.values())
     return cells >= _ENOUGH and len(counts) * _REPEATED <= cells and alone <= cells * _ALONE
+
+
+def _counts_columns(records: Sequence[list[str]]) -> bool:
+    """Whether the first line is 0, 1, 2, … (or from 1 on), as a table without names is written, above other cells."""
+    first = [cell.strip() for cell in records[0]]
+    counts = any(first == [str(start + place) for place in range(len(first))] for start in (0, 1))
+    cells = [cell for row in records[1:] for cell in row]
+    return counts and len(first) > 1 and not all(map(_NUMBER.fullmatch, cells))
 
 
 def _comes_again(records: Sequence[list[str]], place: int) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from biasline.data.files import Record, raw_files
+from biasline.data.guesses import doubts, guessed_columns, way_out
 from biasline.data.headers import Headers
 from biasline.data.kinds import DIALOGUES, ROLES, Kind, turn_of
 from biasline.errors import BiaslineError, shown
@@ -215,33 +216,16 @@ def _take_columns(
         said = raw[_RAW + lowered[HISTORY]].drop_nulls()
         if said.filter(said != "").str.starts_with("[").all():  # else it is a text that is only called so
             taken[HISTORY] = lowered[HISTORY]
-    notes = []
+    notes, contents = [], {name: raw[_RAW + name] for name in names}
     if not taken and kind.answered and kind.answer == "label" and all(name.isdecimal() for name in names):
-        taken, notes = _guess(raw, names)
+        taken, notes = guessed_columns(data, contents)
     for ours in kind.required:
         if ours not in taken:
             raise BiaslineError(
                 f"{shown(data)}: no column for {ours!r}; it has: {', '.join(names)}",
-                f"name it in params.yaml: source: {{columns: {{{ours}: …}}}}",
+                way_out(contents, kind, taken, ours),
             )
-    return taken, notes
-
-
-def _guess(raw: pl.DataFrame, names: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Text and label of a file without header: the longest column, and that of few values, none of them empty.
-
-    Nothing where the first line's label never comes again: then that line is a header nobody knows.
-    """
-    columns = {name: raw[_RAW + name].fill_null("") for name in names}
-    lengths = {name: column.str.len_chars().mean() or 0.0 for name, column in columns.items()}
-    text = max(names, key=lambda name: lengths[name])
-    values = {name: column.n_unique() for name, column in columns.items() if name != text and (column != "").all()}
-    label = min((name for name, count in values.items() if count > 1), key=lambda name: values[name], default=None)
-    if label is None or (columns[label] == columns[label][0]).sum() < 2:
-        return {}, []
-    return {"text": text, "label": label}, [
-        f"guessed: text is column {text} (the longest), label column {label} ({values[label]} values)"
-    ]
+    return taken, notes if source.preset else [*notes, *doubts(contents, taken)]
 
 
 def _unrolled(raw: pl.DataFrame, name: str, answered: bool) -> pl.DataFrame:
