@@ -1,6 +1,6 @@
 import pytest
 
-from biasline.data.headers import judged
+from biasline.data.headers import Evidence, judged
 from biasline.data.kinds import KINDS
 from biasline.data.sources import read_examples
 from biasline.errors import BiaslineError
@@ -109,8 +109,15 @@ def test_dialogues_and_histories_are_known_names(tmp_path, name):
 
 
 def test_few_rows_and_missing_values_say_nothing():
-    assert judged([["a", "b"]]) == judged([["a", "b"], ["c", "1"]])
-    assert not judged([["a", ""], ["c", "1"], ["d", "2"]]).header
-    assert judged([["a", "x"], ["c", "1"], ["d", "NaN"], ["e", "2"]]).header == (
+    assert judged([["a", "b"]]) == judged([["a", "b"], ["c", "1"]]) == Evidence()
+    assert judged([["a", ""], ["c", "1"], ["d", "2"]]).verdict == "row"
+    assert judged([["a", "x"], ["c", "1"], ["d", "NaN"], ["e", "2"]]).type == (
         "'x' is no number, and all below it are",
     )
+
+
+def test_a_rare_label_in_the_first_row_is_no_header():
+    rows = [[text, LABELS[n % 3]] for n, text in enumerate(TEXTS)]
+    assert judged([["satz", "urteil"], *rows]).verdict == "header"
+    assert judged([[TEXTS[0] + "!", "rare"], *rows]).verdict == "doubt"
+    assert judged([["1", "rare", TEXTS[0]], *([str(n), *row] for n, row in enumerate(rows))]).verdict == "row"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 from biasline.data.kinds import DIALOGUES, Kind
 from biasline.errors import BiaslineError, shown
@@ -23,17 +24,37 @@ _ROWS = 5
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the cells of the first line say, beside those below.
+    """What the cells of the first line say, beside those below; each reason in words.
 
     Attributes:
-        header: why they are names.
-        row: why they are values.
-        short: the first line is short above long texts, which names are, and short texts too.
+        type: cells that are no numbers above numbers, as names are.
+        repetition: cells that do not come again above few values, as names do not, and rare values neither.
+        length: short cells above long texts, as names are, and some texts.
+        row: cells that are numbers above numbers, or come again: values.
+        texts: whether there are columns of texts.
     """
 
-    header: tuple[str, ...]
-    row: tuple[str, ...]
-    short: str = ""
+    type: tuple[str, ...] = ()
+    repetition: tuple[str, ...] = ()
+    length: tuple[str, ...] = ()
+    row: tuple[str, ...] = ()
+    texts: bool = False
+
+    @property
+    def verdict(self) -> Literal["header", "row", "doubt"]:
+        """What the first line is; a row where nothing says anything."""
+        if self.type:
+            return "doubt" if self.row else "header"
+        if self.row:
+            return "row"
+        if self.repetition and (self.length or not self.texts):
+            return "header"
+        return "doubt" if self.repetition or self.length else "row"
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """All that speaks for a header, the strongest first."""
+        return (*self.type, *self.repetition, *self.length)
 
 
 class Headers:
@@ -75,18 +96,19 @@ class Headers:
         known = [place for place, cell in enumerate(first) if cell.strip().lower() in self._known]
         if known:
             again = [first[place].strip() for place in known if _comes_again(records, place)]
-            if len(again) == len(known) and not evidence.header:
+            if len(again) == len(known) and not (evidence.type or evidence.repetition):
                 why_row = f"{again[0]!r} comes again further down in its column"
                 raise self._in_doubt(path, first, f"{again[0]!r} is the name of a column", why_row)
             return True
-        if evidence.header and (evidence.row or self._by_place):
-            why_row = evidence.row[0] if evidence.row else "params name columns by their place"
-            raise self._in_doubt(path, first, evidence.header[0], why_row)
-        if evidence.header:
+        verdict = evidence.verdict
+        if self._by_place:
+            verdict = "doubt" if evidence.type else "row"
+        if verdict == "doubt":
+            why_row = "params name columns by their place" if self._by_place else "no name in it is known"
+            raise self._in_doubt(path, first, evidence.header[0], (*evidence.row, why_row)[0])
+        if verdict == "header":
             self._note(f"header: the first line names the columns, since {evidence.header[0]}")
             return True
-        if evidence.short and not (evidence.row or self._by_place):
-            raise self._in_doubt(path, first, evidence.short, "no name in it is known, and texts may be short")
         self._note(f"no header: the first line has no known column name, so columns are called 1 to {len(first)}")
         return False
 
@@ -116,9 +138,7 @@ def judged(records: Sequence[list[str]]) -> Evidence:
     """
     first = [cell.strip() for cell in records[0]]
     rows = [row for row in records[1:] if len(row) == len(first)]
-    header: list[str] = []
-    row: list[str] = []
-    shorter: list[str] = []
+    type_, repetition, row, shorter = [], [], [], []
     texts = 0
     for place, cell in enumerate(first):
         below = [filled for values in rows if (filled := values[place].strip()).lower() not in _MISSING]
@@ -128,19 +148,22 @@ def judged(records: Sequence[list[str]]) -> Evidence:
             if _NUMBER.fullmatch(cell):
                 row.append(f"{cell!r} is a number, as all of its column")
             else:
-                header.append(f"{cell!r} is no number, and all below it are")
+                type_.append(f"{cell!r} is no number, and all below it are")
             continue
         counts = Counter(below)
         if cell in counts:
             row.append(f"{cell!r} comes again further down in its column")
         elif _is_of_few_values(counts):
-            header.append(f"{cell!r} does not come again in a column of {len(counts)} values")
+            repetition.append(f"{cell!r} does not come again in a column of {len(counts)} values")
         elif median(map(len, below)) >= _TEXT:
             texts += 1
-            if len(cell) <= _NAME and len(cell) < min(map(len, below)):
+            lengths = sorted(map(len, below))
+            if len(cell) <= _NAME and len(cell) < lengths[int(len(lengths) * _ALONE)]:
                 shorter.append(cell)
-    short = len(rows) >= _ROWS and texts and len(shorter) == texts
-    return Evidence(tuple(header), tuple(row), f"{shorter[0]!r} is shorter than every text below it" if short else "")
+    length = [f"{cell!r} is shorter than nearly every text below it" for cell in shorter]
+    if len(rows) < _ROWS or len(shorter) < texts:
+        length = []
+    return Evidence(tuple(type_), tuple(repetition), tuple(length), tuple(row), texts > 0)
 
 
 def _is_of_few_values(counts: Counter[str]) -> bool:
