@@ -63,7 +63,8 @@ class Source(Group):
         description="our column name: the file's (without a header its place, from 1), where the guess fails",
     )
     header: Literal["auto", "present", "absent"] = Field(
-        "auto", description="whether a CSV or TSV file names its columns; auto: if it has a name that is recognised"
+        "auto",
+        description="whether a CSV or TSV file names its columns; auto: by known names and by the cells below them",
     )
     labels: tuple[str, ...] = Field(
         (), description="label names in the order of their numbers; empty: those of the training rows, sorted"

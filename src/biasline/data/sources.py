@@ -15,6 +15,8 @@ from typing import Any
 import polars as pl
 
 from biasline.data.files import Record, raw_files
+from biasline.data.guesses import doubts, guessed_columns, way_out
+from biasline.data.headers import Headers
 from biasline.data.kinds import DIALOGUES, ROLES, Kind, turn_of
 from biasline.errors import BiaslineError, shown
 from biasline.glue import GLUE
@@ -71,15 +73,15 @@ def read_examples(data: Path, kind: Kind, source: Source) -> Examples:
     preset = GLUE.get(source.preset)
     if preset is not None:
         kind = replace(kind, aliases=preset.columns)
-    headers = _Headers(kind, source)
+    headers = Headers(kind, source)
     chunks: list[pl.DataFrame] = []
-    files = raw_files(data)
+    found = raw_files(data)
     row = 0
-    for file in files:
+    for file in found.files:
         for records in _batched(file.records(headers)):
             chunk = _chunk(file.path, records)
             extra = [pl.int_range(row + 1, row + chunk.height + 1, dtype=pl.Int64).alias("row")]
-            extra += [pl.lit(file.path.name).alias("file")] if len(files) > 1 else []
+            extra += [pl.lit(file.name).alias("file")] if len(found.files) > 1 else []
             extra += [pl.lit(file.split, pl.String).alias(FIXED_SPLIT)]
             chunks.append(chunk.select(pl.all().name.prefix(_RAW)).with_columns(extra))
             row += chunk.height
@@ -119,27 +121,7 @@ def read_examples(data: Path, kind: Kind, source: Source) -> Examples:
     if preset is not None and preset.labels and kind.answered:
         numbers = {str(number): name for number, name in enumerate(preset.labels)}
         frame = frame.with_columns(pl.col("label").str.strip_chars().replace(numbers))
-    return Examples(frame, taken, (*headers.notes, *notes))
-
-
-class _Headers:
-    """Tells whether the first line of a delimited file names its columns; remembers what should be said."""
-
-    def __init__(self, kind: Kind, source: Source) -> None:
-        self._source = source
-        self._known = {name.lower() for names in kind.aliases.values() for name in names}
-        self._known |= {name.lower() for name in source.columns.values()}
-        self.notes: list[str] = []
-
-    def __call__(self, first: list[str]) -> bool:
-        if self._source.header != "auto":
-            return self._source.header == "present"
-        if any(cell.strip().lower() in self._known for cell in first):
-            return True
-        note = f"no header: the first line has no known column name, so columns are called 1 to {len(first)}"
-        if note not in self.notes:
-            self.notes.append(note)
-        return False
+    return Examples(frame, taken, (*found.notes, *headers.notes, *notes))
 
 
 def read_asked(path: Path, kind: Kind, source: Source) -> list[dict[str, str]]:
@@ -234,33 +216,16 @@ def _take_columns(
         said = raw[_RAW + lowered[HISTORY]].drop_nulls()
         if said.filter(said != "").str.starts_with("[").all():  # else it is a text that is only called so
             taken[HISTORY] = lowered[HISTORY]
-    notes = []
+    notes, contents = [], {name: raw[_RAW + name] for name in names}
     if not taken and kind.answered and kind.answer == "label" and all(name.isdecimal() for name in names):
-        taken, notes = _guess(raw, names)
+        taken, notes = guessed_columns(data, contents)
     for ours in kind.required:
         if ours not in taken:
             raise BiaslineError(
                 f"{shown(data)}: no column for {ours!r}; it has: {', '.join(names)}",
-                f"name it in params.yaml: source: {{columns: {{{ours}: …}}}}",
+                way_out(contents, kind, taken, ours),
             )
-    return taken, notes
-
-
-def _guess(raw: pl.DataFrame, names: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Text and label of a file without header: the longest column, and that of few values, none of them empty.
-
-    Nothing where the first line's label never comes again: then that line is a header nobody knows.
-    """
-    columns = {name: raw[_RAW + name].fill_null("") for name in names}
-    lengths = {name: column.str.len_chars().mean() or 0.0 for name, column in columns.items()}
-    text = max(names, key=lambda name: lengths[name])
-    values = {name: column.n_unique() for name, column in columns.items() if name != text and (column != "").all()}
-    label = min((name for name, count in values.items() if count > 1), key=lambda name: values[name], default=None)
-    if label is None or (columns[label] == columns[label][0]).sum() < 2:
-        return {}, []
-    return {"text": text, "label": label}, [
-        f"guessed: text is column {text} (the longest), label column {label} ({values[label]} values)"
-    ]
+    return taken, notes if source.preset else [*notes, *doubts(contents, taken)]
 
 
 def _unrolled(raw: pl.DataFrame, name: str, answered: bool) -> pl.DataFrame:
