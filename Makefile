@@ -9,7 +9,6 @@ READY := $(VENV)/.ready
 # Stages run as `python -m stages.x`: with this, that is the environment's Python.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
-MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 PORT ?= 5000
 # Columns of `dvc exp show` that say nothing about a sweep: files, hashes, defaults, intervals.
 UNSWEPT := Created|Executor|.*(sha256|fingerprint|_low|_high)|(data|src|stages|sentiment)/?.*|.*(base|gain|rows|splits|reasons|quarantine).*
@@ -49,7 +48,8 @@ bench: $(READY)  ## measure what the docs claim (three quarters of an hour, 7 GB
 	python -m benchmarks.pipeline
 
 ui: $(READY)  ## compare runs in the browser, on this machine only (PORT=5000)
-	mlflow ui --host 127.0.0.1 --port $(PORT) --backend-store-uri $(MLFLOW_TRACKING_URI)
+	mlflow ui --host 127.0.0.1 --port $(PORT) \
+		--backend-store-uri "$$(python -c 'from biasline.tracking.uris import tracking_uri; print(tracking_uri())')"
 
 sweep: $(READY)  ## four queued experiments on the demo task: two learning rates × two choices of biases
 	dvc exp run --queue -S 'tasks.instruct.train.learning_rate=3.0e-3,1.0e-2' \

@@ -76,7 +76,7 @@ def lay(work: Path, tokenizer: Path) -> None:
 
     base = work / "data/bases/gpt2"
     hf.utils.logging.disable_progress_bar()
-    config = hf.GPT2Config(n_embd=8, n_layer=1, n_head=2, n_positions=64)
+    config = hf.GPT2Config(n_embd=8, n_layer=1, n_head=2, n_positions=1024)
     hf.GPT2LMHeadModel(config).save_pretrained(base)
     for file in tokenizer.iterdir():
         shutil.copyfile(file, base / file.name)

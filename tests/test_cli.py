@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import time
@@ -98,3 +99,11 @@ def test_an_empty_line_would_shift_the_answers(workspace):
     done = run("predict", "small", stdin="one\n\ntwo\n")
     assert done.returncode == 1
     assert "line 2 is empty" in done.stderr
+
+
+def test_an_argument_that_is_no_text_is_refused(workspace):
+    for argument in (b"small@\xff\xfe", b"caf\xe9"):
+        command = [sys.executable, "-c", "from biasline.cli import main; main()", "why", argument]
+        done = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "PYTHONUTF8": "1"})
+        assert done.returncode == 1 and done.stderr.startswith(b"error: ") and b"no UTF-8" in done.stderr
+        assert len(done.stderr.splitlines()) == 1

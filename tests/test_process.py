@@ -1,6 +1,10 @@
 import subprocess
 import sys
 
+import pytest
+
+from biasline.process import exit_on_error
+
 # What is registered first is run last.
 CHILD = """
 import atexit, gc, sys
@@ -26,3 +30,58 @@ def test_imports_are_not_searched_for_garbage_again_and_again() -> None:
     assert plain > 200
     assert seldom < plain / 20
     assert (plain_frozen, frozen) == (False, True)
+
+
+def _from_server_that_is_gone():
+    from mlflow.tracking import MlflowClient
+
+    MlflowClient("http://127.0.0.1:9").get_run("a")
+
+
+def _from_run_that_is_not_there(folder):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    client.create_experiment("t", artifact_location=(folder / "files").as_uri())
+    client.get_run("a" * 32)
+
+
+def _from_file_that_is_not_there(folder):
+    import mlflow
+
+    mlflow.artifacts.download_artifacts((folder / "gone").as_uri())
+
+
+def _from_refusal(folder):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    client.create_registered_model("m")
+    client.set_registered_model_alias("m", "no spaces please", "1")
+
+
+@pytest.mark.parametrize(
+    ("fails", "refused", "way"),
+    [
+        (lambda _: _from_server_that_is_gone(), False, "`biasline sync` once it answers"),
+        (_from_run_that_is_not_there, False, "`biasline sync` makes again what it has lost"),
+        (_from_file_that_is_not_there, False, "`biasline sync` makes it again from its record"),
+        (_from_refusal, True, "mend what it names; its own log may say more"),
+    ],
+)
+def test_a_stores_word_says_whether_it_answered(tmp_path, monkeypatch, capsys, fails, refused, way):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(SystemExit, match="1"):
+        exit_on_error(lambda: fails(tmp_path))
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("error: the tracking store: ") and told.endswith(f" → {way}")
+    assert ("it refused: " in told) is refused
+
+
+def test_what_the_system_does_not_permit_is_one_line(tmp_path, capsys):
+    def refuse():
+        raise PermissionError(13, "Permission denied", str(tmp_path / "x.lock"))
+
+    with pytest.raises(SystemExit, match="1"):
+        exit_on_error(refuse)
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'x.lock'}: Permission denied → ")

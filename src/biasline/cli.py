@@ -40,7 +40,17 @@ By = Annotated[str, typer.Option("--by", help="Who decides; your login name if l
 def main() -> None:
     """Entry point: errors as one line and exit code 1."""
     collect_seldom()
-    exit_on_error(app)
+    exit_on_error(_run)
+
+
+def _run() -> None:
+    for argument in sys.argv[1:]:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            if not Path(argument).exists():  # a file's name may be of any bytes
+                raise BiaslineError(f"{argument!r}: no UTF-8", "write it in UTF-8, and have a locale that is") from None
+    app()
 
 
 @task_app.command("add")
@@ -347,9 +357,14 @@ def compare(
         print(f"no run of: {', '.join(found.missing)}; {way}", file=sys.stderr)
     if drawn := [asdict(row) for row in found.runs if row.bytes]:
         target = figure or local_state() / "compare" / f"{task}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        save_figure(methods(drawn, found.metric), target)
-        print(f"drawn: {shown(target)}", file=sys.stderr)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            save_figure(methods(drawn, found.metric), target)
+            print(f"drawn: {shown(target)}", file=sys.stderr)
+        except PermissionError as error:
+            if figure is not None:
+                raise
+            print(f"not drawn: {shown(target)}: {error.strerror}; --figure names another file", file=sys.stderr)
     if run and found.missing:
         raise SystemExit(1)  # DVC itself ends well when experiments of its queue failed
 

@@ -4,6 +4,7 @@ A task in params.yaml needs two lines, `base` and `data`; all else has a default
 with the nearest known name, because a misspelled learning rate that is silently ignored costs a day.
 """
 
+import datetime
 import difflib
 import json
 import re
@@ -80,7 +81,8 @@ class Source(Group):
         "column that looks like a judgement of answers is none",
     )
     header: Literal["auto", "present", "absent"] = Field(
-        "auto", description="whether a CSV or TSV file names its columns; auto: if it has a name that is recognised"
+        "auto",
+        description="whether a CSV or TSV file names its columns; auto: by known names and by the cells below them",
     )
     labels: tuple[str, ...] = Field(
         (), description="label names in the order of their numbers; empty: those of the training rows, sorted"
@@ -188,10 +190,33 @@ class Tokens(Group):
         min_length=1,
         description="human-assistant, alpaca, chat (the tokenizer's own), or a chat template in custom/ (.jinja)",
     )
-    max_length: int = Field(256, ge=8, description="tokens of prompt + response + EOS; the prompt is cut first")
+    max_length: int = Field(
+        256,
+        ge=8,
+        description="tokens of prompt + response + EOS; a longer dialogue loses its oldest exchanges, then a part of "
+        "its last question",
+    )
+    shorten: Literal["middle", "start"] = Field(
+        "middle", description="where a question that is too long loses a part; the system prompt and answers stay whole"
+    )
+    date: str = Field(
+        "2025-01-01",
+        description="the day that a template is told which writes today's date: tokens must not depend on the day",
+    )
     long_response: Literal["reject", "truncate"] = Field(
         "reject", description="a response beyond max_length: leave the row out and count it, or cut it (EOS kept)"
     )
+
+    @field_validator("date", mode="before")
+    @classmethod
+    def _is_a_day(cls, value: Any) -> Any:
+        """YAML reads an unquoted day as one; JSON knows none."""
+        if isinstance(value, datetime.date):
+            return value.isoformat()
+        try:
+            return datetime.date.fromisoformat(value).isoformat()
+        except (TypeError, ValueError):
+            raise ValueError("a day as 2025-01-31 was expected") from None
 
     @model_validator(mode="after")
     def _knows_its_template(self) -> "Tokens":
@@ -355,11 +380,13 @@ class Gates(Group):
     metric: str = Field(
         "auto",
         min_length=1,
-        description="the metric that decides; auto: exact_match, for a classification accuracy or its preset's, for a "
-        "regression pearson; also token_accuracy, rouge_l or one of evaluate.metrics; mcc, f1 (of the second of two "
-        "labels), f1_macro; spearman",
+        description="the metric that decides; auto: exact_match, of open answers response_log_likelihood, for a "
+        "classification accuracy or its preset's, for a regression pearson; also token_accuracy, rouge_l or one of "
+        "evaluate.metrics; mcc, f1 (of the second of two labels), f1_macro; spearman",
     )
-    floor: float = Field(0.5, description="the tuned model must reach this")
+    floor: float = Field(
+        0.5, description="the tuned model must reach this; a log-likelihood, which has no natural floor, need not"
+    )
     better_than_base: bool = Field(True, description="the paired 95 % interval of tuned - base must lie above zero")
     margin: float = Field(
         0.03,
@@ -384,10 +411,12 @@ class Gates(Group):
     own: str = Field("", description="a Python file in custom/ whose functions are further gates")
 
 
+# The mean log-likelihood of the reference's tokens, in nats, averaged over rows.
+LOG_LIKELIHOOD = "response_log_likelihood"
 # Kind of task → what its models are told by first, and what a gate can take.
 MAIN_METRIC = {"instruction": "exact_match", "classification": "accuracy", "regression": "pearson"}
 _METRICS = {
-    "instruction": ("auto", "exact_match", "token_accuracy", "rouge_l"),
+    "instruction": ("auto", "exact_match", "token_accuracy", "rouge_l", LOG_LIKELIHOOD),
     "classification": ("auto", "accuracy", "mcc", "f1", "f1_macro"),
     "regression": ("auto", "pearson", "spearman"),
 }
@@ -428,7 +457,7 @@ class Task(Group):
         if self.evaluate.metrics and self.kind != "instruction":
             raise ValueError(f"evaluate.metrics {self.evaluate.metrics}: there are no answers to score ({self.kind})")
         known = _METRICS[self.kind]
-        if self.gates.metric in known and not 0 <= self.gates.floor <= 1:
+        if self.gates.metric in known and self.gates.metric != LOG_LIKELIHOOD and not 0 <= self.gates.floor <= 1:
             raise ValueError(f"gates.floor: {self.gates.floor:g} is beyond 0 … 1, which {self.gates.metric} lies in")
         # A file's own names are known when it is read, by evaluation.
         if self.gates.metric not in known and not self.evaluate.metrics:
@@ -437,10 +466,18 @@ class Task(Group):
 
     @property
     def metric(self) -> str:
-        """The metric that decides."""
+        """The metric that decides, as far as parameters say; answers may call for another, see `decided_by`."""
         if self.gates.metric != "auto":
             return self.gates.metric
         return GLUE[self.source.preset].metric if self.source.preset else MAIN_METRIC[self.kind]
+
+    def decided_by(self, metrics: Mapping[str, Any]) -> str:
+        """The metric that decides about an evaluated model: what parameters name, else what its evaluation chose.
+
+        Args:
+            metrics: its metrics.json; the earliest evaluations name no metric.
+        """
+        return metrics.get("metric", self.metric) if self.gates.metric == "auto" else self.metric
 
 
 class Params(Group):

@@ -2,10 +2,12 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _LINE_EVERY_S = 10.0
+# Told how much was done since it was told before.
+Advance = Callable[[int], None]
 
 
 class Progress:
@@ -14,7 +16,7 @@ class Progress:
     def __init__(self, what: str, total: int) -> None:
         self.what, self.total = what, total
         self.started = self.last_line = time.monotonic()
-        self._before = 0
+        self._before = self._done = 0
         self.bar = None
         if sys.stderr.isatty():
             from rich.console import Console
@@ -42,6 +44,15 @@ class Progress:
             self.last_line = now
             left = (now - self.started) / max(done - self._before, 1) * (self.total - done)
             print(f"{self.what} {done}/{self.total}, {left:.0f} s left{', ' + note if note else ''}", flush=True)
+
+    def part(self, weight: int = 1, note: str = "") -> Advance:
+        """What tells of the next part of the step: of each unit that is done, which counts so many of the total."""
+
+        def advance(units: int) -> None:
+            self._done += weight * units
+            self.at(self._done, note)
+
+        return advance
 
     def close(self) -> None:
         if self.bar is not None:

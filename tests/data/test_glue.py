@@ -107,4 +107,4 @@ def test_a_preset_brings_its_metric_and_is_no_instruction(tmp_path):
 def test_both_dev_files_of_mnli_are_the_test(tmp_path):
     for name in ("train", "dev_matched", "dev_mismatched"):
         (tmp_path / f"{name}.tsv").write_text(TSV["mnli"])
-    assert [file.split for file in raw_files(tmp_path)] == ["test", "test", "train"]
+    assert [file.split for file in raw_files(tmp_path).files] == ["test", "test", "train"]

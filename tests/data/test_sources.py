@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from biasline.data import files
+from biasline.data import decoding
 from biasline.data.kinds import KINDS
 from biasline.data.sources import read_asked, read_examples
 from biasline.errors import BiaslineError
@@ -193,7 +193,7 @@ def test_where_blocks_end_does_not_matter(tmp_path, monkeypatch, block, array):
     text = json.dumps(rows, ensure_ascii=False) if array else "\n".join(map(json.dumps, rows))
     path = put(tmp_path, b"\xef\xbb\xbf" + text.encode())
     whole = frame_of(path)
-    monkeypatch.setattr(files, "_BLOCK", block)
+    monkeypatch.setattr(decoding, "_BLOCK", block)
     assert frame_of(path).equals(whole)
     assert whole["n"].to_list() == ["1234567"] * 9
 
@@ -201,7 +201,7 @@ def test_where_blocks_end_does_not_matter(tmp_path, monkeypatch, block, array):
 def test_the_place_of_an_error_does_not_depend_on_blocks(tmp_path, monkeypatch):
     rows = ",\n".join(json.dumps({"instruction": f"a{n}", "output": "b"}) for n in range(50))
     broken = put(tmp_path, f"[{rows},\n{{'no'}}]")
-    monkeypatch.setattr(files, "_BLOCK", 11)
+    monkeypatch.setattr(decoding, "_BLOCK", 11)
     with pytest.raises(BiaslineError, match="broken JSON at line 51, column 2"):
         read(broken)
     odd = put(tmp_path, ("é" * 40 + "\n").encode() * 3 + b"\xff")
@@ -241,7 +241,7 @@ def test_a_file_without_header_is_guessed_and_said(tmp_path):
 
 def test_a_header_that_nobody_knows_is_not_taken_for_a_row(tmp_path):
     lines = "satz\turteil\n" + "\n".join(f"das ist satz {n}\t{n % 2}" for n in range(20))
-    with pytest.raises(BiaslineError, match="no column for 'text'; it has: 1, 2"):
+    with pytest.raises(BiaslineError, match="no column for 'text'; it has: satz, urteil"):
         frame_of(put(tmp_path, lines), "classification")
     named = frame_of(put(tmp_path, lines), "classification", columns={"text": "satz", "label": "urteil"})
     assert named.height == 20
@@ -312,10 +312,9 @@ def test_a_pinned_hub_data_set(tmp_path, monkeypatch):
         frame_of(put(tmp_path, json.dumps(pinned | {"split": "train"})), "classification")
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "gb18030"])
-def test_another_encoding_is_told_with_the_way_out(tmp_path, encoding):
+def test_another_encoding_is_told_with_the_way_out(tmp_path):
     with pytest.raises(BiaslineError, match=r"not UTF-8: byte 0x.. at position \d+ \(line 1\).*iconv"):
-        read(put(tmp_path, json.dumps(ROWS, ensure_ascii=False).encode(encoding)))
+        read(put(tmp_path, json.dumps(ROWS, ensure_ascii=False).encode("gb18030")))
 
 
 CHAT = [

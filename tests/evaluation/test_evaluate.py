@@ -5,6 +5,8 @@ import pytest
 
 from biasline.errors import BiaslineError
 from biasline.evaluation.evaluate import evaluate
+from biasline.registry.gates import Shown, judge
+from biasline.tokens.sets import tokenize
 
 
 def test_metrics_have_both_models_on_the_same_rows(trained):
@@ -83,7 +85,7 @@ def test_a_projects_own_metric_decides(trained, workspace):
 
 
 @pytest.mark.parametrize(
-    ("metric", "told"), [("bleu", "no score of single answers"), ("brif", "brif is no metric of this task")]
+    ("metric", "told"), [("chrf", "no score of single answers"), ("brif", "brif is no metric of this task")]
 )
 def test_a_metric_that_models_cannot_be_compared_by_is_refused(trained, workspace, metric, told):
     task, place = trained
@@ -91,3 +93,47 @@ def test_a_metric_that_models_cannot_be_compared_by_is_refused(trained, workspac
     (workspace / "custom/own.py").write_text("def brief(row):\n    return 1\n")
     with pytest.raises(BiaslineError, match=told):
         evaluate(with_gate(task, metric, metrics="custom/own.py"), place)
+
+
+def test_open_answers_are_judged_row_by_row_by_their_likelihood(trained, workspace, capsys):
+    """The same model on longer right answers: the line, the card and the slices show what moves."""
+    task, place = trained
+    for split in ("test",):
+        frame = pl.read_parquet(place.split(split))
+        longer = pl.col("output") + pl.format(" and then {} more things were said of it on that day", "row")
+        frame.with_columns(longer).write_parquet(place.split(split))
+    tokenize(task, place)
+    line = evaluate(task, place).told
+    metrics = json.loads(place.metrics.read_text())
+    assert metrics["metric"] == metrics["sliced_by"] == "response_log_likelihood"
+    base, tuned = (metrics[who]["response_log_likelihood"] for who in ("base", "tuned"))
+    frame = pl.read_parquet(place.predictions)
+    assert tuned == pytest.approx((-frame["tuned_nll"] / frame["tokens"]).mean(), abs=1e-6)
+    assert metrics["gain"]["response_log_likelihood"] == pytest.approx(tuned - base, abs=1e-5)
+    assert line.startswith(
+        f"response log likelihood on {frame.height} held-out rows: base {base:.3f}, tuned {tuned:.3f}"
+    )
+    assert "; ROUGE-L 0." in line
+    assert "judged by response log likelihood: answers are open: the references have" in capsys.readouterr().out
+    card = place.card.read_text()
+    assert "| | response log likelihood | exact match |" in card
+    assert "Judged by response log likelihood: answers are open" in card
+    slices = pl.read_csv(place.slices)
+    assert (slices["tuned"] < 0).all() and (slices["tuned_low"] <= slices["tuned"]).all()
+    verdict = judge(task, Shown("version 1", metrics, frame, {"quarantine_rate": 0.0, "rows": 1}))
+    assert verdict.metric == "response_log_likelihood"
+    [floor] = [gate for gate in verdict.gates if gate.name == "floor"]
+    assert floor.passed and "no natural floor" in floor.told
+
+
+def test_progress_ends_with_the_work(trained, monkeypatch):
+    """Every long part is in the total: at the end all of it is done, and not before."""
+    from biasline.progress import Progress
+
+    task, place = trained
+    seen = []
+    monkeypatch.setattr(Progress, "at", lambda self, done, note="": seen.append((done, self.total, note)))
+    evaluate(task, place)
+    assert [done == total for done, total, _ in seen] == [False] * (len(seen) - 1) + [True]
+    assert len({note.rpartition(" of the ")[0] for *_, note in seen}) == 3  # answers, latency, likelihoods
+    assert {note.rpartition(" of the ")[2] for *_, note in seen} == {"base model", "tuned model"}

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from biasline.evaluation.generate import Drawing, generate
@@ -26,7 +27,7 @@ def test_answers_come_in_the_order_of_the_prompts_and_progress_is_told(root, dem
     model, ids, stops = demo(root), prompts(demo_tokenizer), [demo_tokenizer.eos_token_id]
     seen = []
     forward = generate(model, demo_tokenizer, ids, Drawing(4), 5, stops, seen.append)
-    assert seen == [5, 10, 12]
+    assert seen == [5, 5, 2]
     assert generate(model, demo_tokenizer, ids[::-1], Drawing(4), 5, stops) == forward[::-1]
 
 
@@ -41,3 +42,40 @@ def test_drawn_answers_are_seeded_and_differ_from_the_likeliest(root, demo_token
     assert len({tuple(greedy), tuple(one), tuple(drawn(temperature=1.0, seed=2))}) == 3
     # So little of the probability that one token makes it up.
     assert drawn(temperature=1.0, top_p=1e-6) == greedy
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"repetition_penalty": 1.8},
+        {"no_repeat_ngram_size": 1},
+        {"num_beams": 3, "length_penalty": 3.0},
+        {"min_length": 200, "min_new_tokens": 12},
+        {"stop_strings": ["a", "的"]},
+        {"penalty_alpha": 0.6, "top_k": 4},
+        {"prompt_lookup_num_tokens": 3},
+        {"suppress_tokens": list(range(500))},
+        {"bad_words_ids": [[number] for number in range(500)]},
+        {"forced_eos_token_id": 2, "max_length": 3},
+        {"do_sample": True, "temperature": 5.0, "top_k": 3},
+        {"cache_implementation": "static"},
+        {"guidance_scale": 3.0},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_what_the_bases_authors_chose_for_generation_changes_nothing(root, demo_tokenizer, settings):
+    from transformers import GenerationConfig
+
+    model, ids, stops = demo(root), prompts(demo_tokenizer)[:4], [demo_tokenizer.eos_token_id]
+    plain = generate(model, demo_tokenizer, ids, Drawing(12), 4, stops)
+    theirs = model.generation_config = GenerationConfig(**settings)
+    assert generate(model, demo_tokenizer, ids, Drawing(12), 4, stops) == plain
+    assert model.generation_config is theirs  # what is saved with the model is still the base's
+
+
+def test_an_end_of_turn_that_is_no_special_token_is_not_said(root, demo_tokenizer):
+    model, ids = demo(root), prompts(demo_tokenizer)[:1]
+    text = generate(model, demo_tokenizer, ids, Drawing(8), 1, [demo_tokenizer.eos_token_id])[0].text
+    words = demo_tokenizer(text, add_special_tokens=False).input_ids
+    [answer] = generate(model, demo_tokenizer, ids, Drawing(8), 1, [demo_tokenizer.eos_token_id, words[2]])
+    assert answer.ended and answer.text == demo_tokenizer.decode(words[:2]).strip()

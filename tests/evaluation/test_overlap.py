@@ -7,12 +7,20 @@ from biasline.evaluation.overlap import OwnScores, bleu_and_chrf, rouge_l, token
 
 def test_the_same_words_are_worth_all_and_others_nothing():
     references = ["the cat sat on the mat today", "苹果是一种水果，很好吃。"]
-    values, signatures = bleu_and_chrf(references, references)
+    values, signatures, left_out = bleu_and_chrf(references, references)
+    assert not left_out
     assert values == pytest.approx({"bleu": 100.0, "chrf": 100.0})
     assert "tok:zh" in signatures["bleu"]
     assert rouge_l(references, references).tolist() == [1.0, 1.0]
     assert rouge_l(["dogs", ""], references).tolist() == [0.0, 0.0]
     assert rouge_l([""], [""]).tolist() == [1.0]
+
+
+def test_bleu_is_left_out_where_answers_have_no_runs_of_four_words():
+    references = ["positive", "negative", "not bad", "the cat sat on the mat"]
+    values, signatures, left_out = bleu_and_chrf(references, references)
+    assert values == pytest.approx({"chrf": 100.0}) and set(signatures) == {"chrf"}
+    assert left_out == {"bleu": "it counts runs of 4 words, and 3 of 4 references are shorter"}
 
 
 def test_rouge_l_is_the_f1_of_the_longest_common_subsequence():

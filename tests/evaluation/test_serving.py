@@ -191,12 +191,17 @@ def test_settings_out_of_their_limits_are_refused(packages):
 
 def test_the_longest_answer_leaves_prompts_their_positions(packages):
     from dataclasses import replace
-    from types import SimpleNamespace
 
     ask = packages["answers"].predictor()
     assert ask.longest_answer == 256  # ALiBi knows no positions
-    learned = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=300))
-    assert replace(ask, model=SimpleNamespace(config=learned)).longest_answer == 300 - 256
+    assert replace(ask, positions=300).longest_answer == 300 - 256
+    assert replace(ask, positions=256).longest_answer == ask.task.evaluate.max_new_tokens
+    row = {"instruction": "so " * 300}
+    for positions, room in ((None, 254), (300, 254), (256, 256 - ask.task.evaluate.max_new_tokens)):
+        [given] = replace(ask, positions=positions).inputs([row])
+        assert room - 1 <= len(given["input_ids"]) <= room
+    [given] = replace(ask, positions=256).inputs([row], max_new_tokens=100)
+    assert 155 <= len(given["input_ids"]) <= 156
 
 
 @pytest.fixture

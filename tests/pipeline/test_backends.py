@@ -268,3 +268,22 @@ def test_two_checkouts_that_decide_at_once_make_one_history(server, trained, wor
     ledgers[loser].write_bytes(ledgers[winner].read_bytes())
     decision = promote(client, "small", LENIENT, "ann", "after the pull")
     assert decision.promoted
+
+
+@pytest.mark.slow
+def test_texts_of_any_length_come_to_a_server_on_postgres(new_database, trained, tmp_path, monkeypatch):
+    """A card with 300 labels, a reason and a name of thousands of characters; and what sync makes again there."""
+    with server_on(new_database("texts"), tmp_path / "artifacts") as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        client, place = connect(), trained[1]
+        place.card.write_text("# Card\0\n" + "".join(f"| label {number} | 0.5 |\n" for number in range(2000)))
+        version = register(client, record_of_workspace("small"))
+        assert len(version.description) <= 5000 and len(client.search_logged_models([the_experiment(client)])) == 1
+        assert promote(client, "small", LENIENT, "ann " * 5000, "because " * 5000).promoted
+        shutil.rmtree(tmp_path / "artifacts" / the_experiment(client))
+        assert "1 versions registered anew" in sync(client, "small")
+        assert verify(client, "small")[1] == [] and sync(client, "small") == []
+
+
+def the_experiment(client) -> str:
+    return client.get_experiment_by_name("small").experiment_id

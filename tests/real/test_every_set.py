@@ -39,7 +39,7 @@ def bases(tmp_path_factory):
     tiny = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     models = {
         "bert": (hf.BertModel(hf.BertConfig(**tiny)), "bert-base-uncased"),
-        "gpt2": (hf.GPT2LMHeadModel(hf.GPT2Config(n_embd=8, n_layer=1, n_head=2, n_positions=8)), "gpt2"),
+        "gpt2": (hf.GPT2LMHeadModel(hf.GPT2Config(n_embd=8, n_layer=1, n_head=2, n_positions=1024)), "gpt2"),
     }
     for name, (model, tokenizer) in models.items():
         model.save_pretrained(folder / name)

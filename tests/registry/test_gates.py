@@ -1,5 +1,7 @@
 """Gates against models made up row by row."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from biasline.errors import BiaslineError
 from biasline.evaluation import regress
 from biasline.evaluation.classify import class_metrics
-from biasline.params import Task
+from biasline.params import LOG_LIKELIHOOD, Task
 from biasline.registry.gates import Shown, judge
 
 
@@ -277,3 +279,44 @@ def test_a_regression_must_stay_as_near_as_the_champion():
     verdict = judge(task("regression"), *sides)
     assert passes(verdict)["not worse than the champion"] and not passes(verdict)["as near as the champion"]
     assert judge(task("regression"), sides[1], sides[1]).passed
+
+
+def open_answers(tuned, base, name="version 1", missing=()):
+    """A model on open answers: the negative log-likelihood of each reference, of ten tokens each."""
+    tuned, base = (np.asarray(values, dtype=np.float64) for values in (tuned, base))
+    rows = len(tuned)
+    absent = np.isin(np.arange(rows), missing)
+    columns = {
+        f"{who}_nll": pl.Series(values).set(pl.Series(absent), None)
+        for who, values in (("tuned", tuned), ("base", base))
+    }
+    found = shown(right(0, rows), name=name, tokens=pl.Series([10] * rows).set(pl.Series(absent), None), **columns)
+    values = {
+        who: {"exact_match": 0.0, LOG_LIKELIHOOD: -values.mean() / 10}
+        for who, values in (("tuned", tuned), ("base", base))
+    }
+    return replace(found, metrics={**values, "metric": LOG_LIKELIHOOD})
+
+
+def test_open_answers_are_compared_by_likelihood_row_by_row():
+    noise = np.random.default_rng(0).normal(20, 5, 100)
+    candidate = open_answers(noise - 2, noise)
+    verdict = judge(task(), candidate)
+    assert verdict.passed and verdict.metric == LOG_LIKELIHOOD
+    assert named(verdict, "floor").passed  # exact match is 0 and the default floor 0.5
+    assert named(verdict, "better than the untuned base").numbers["mean"] == pytest.approx(0.2)
+    assert not judge(task(), open_answers(noise + 2, noise)).passed
+    # A champion that was judged by exact match once has the likelihood of each row all the same.
+    before = replace(open_answers(noise - 2.1, noise), metrics={"base": {}, "tuned": {"exact_match": 0.0}})
+    assert judge(task(), candidate, before).standing == "not worse"
+    assert judge(task(), candidate, open_answers(noise - 9, noise)).standing == "worse"
+    assert judge(task(), candidate, open_answers(noise + 1, noise)).standing == "better"
+
+
+def test_rows_that_either_model_has_no_likelihood_of_are_left_out_of_the_comparison():
+    noise = np.random.default_rng(0).normal(20, 5, 100)
+    candidate = open_answers(noise - 2, noise, missing=[1, 2])
+    verdict = judge(task(), candidate, open_answers(noise - 2, noise, missing=[2, 3, 4]))
+    assert named(verdict, "better than the untuned base").numbers["rows"] == 98
+    assert named(verdict, "not worse than the champion").numbers["rows"] == 96
+    assert named(verdict, "no slice fell").numbers["lowest"] == pytest.approx(0)

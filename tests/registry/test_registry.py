@@ -379,3 +379,25 @@ def test_the_command_line_tells_dry_runs_and_rollbacks(registered, workspace):
     params["tasks"]["small"]["gates"] = {"floor": 1.0}
     (workspace / "params.yaml").write_text(json.dumps(params))
     assert "would be refused" in told("promote", "small", "--dry-run", code=1)
+
+
+def test_a_git_that_does_not_answer_is_refused_where_all_must_be_committed(trained, workspace, monkeypatch):
+    (workspace / ".gitignore").write_text(".biasline\n/data/small\nmlflow.db\nmlartifacts\n")
+    for command in ("init -q", "add .", "-c user.name=t -c user.email=t@example.invalid commit -qm first"):
+        subprocess.run(["git", *command.split()], check=True)
+    client = connect()
+    register(client, record_of_workspace("small"))
+    gates = {**LENIENT_GATES, "uncommitted": "deny"}
+    strict, lenient = (Task(base="b", data="d", gates=given) for given in (gates, {**gates, "uncommitted": "warn"}))
+
+    def gate(task, **how):
+        decision = promote(client, "small", task, "ann", "", **how)
+        return decision.promoted, next(one for one in decision.verdict.gates if one.name.startswith("code and"))
+
+    assert gate(strict, dry_run=True)[1].told == "all"
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    promoted, found = gate(strict)
+    assert not promoted and found.word == "FAILED"
+    assert "in no commit now: not known, since git says: fatal: detected dubious ownership in repository" in found.told
+    promoted, found = gate(lenient)
+    assert promoted and found.word == "warning" and "dubious ownership" in found.told

@@ -101,7 +101,7 @@ def test_a_delta_that_was_tampered_with_is_told(registered, workspace):
 
 def test_a_model_that_there_is_not_is_refused(registered):
     client, _ = registered
-    with pytest.raises(BiaslineError, match="biasline-small: no registered version of a run 'champion'"):
+    with pytest.raises(BiaslineError, match="biasline-small: no champion"):
         why(client, "small")
 
 

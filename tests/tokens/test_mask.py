@@ -205,16 +205,33 @@ def letters():
     ("prompt", "response", "length", "kept_prompt", "kept_response"),
     [
         ("abcd", "xyz", 8, "abcd", "xyz"),  # fits to the last token
-        ("abcd", "xyz", 7, "bcd", "xyz"),  # the prompt gives, from its left
+        ("abcd", "xyz", 7, "acd", "xyz"),  # the question gives, in its middle
+        ("abcd", "xyz", 6, "ad", "xyz"),
         ("abcd", "xyz", 5, "d", "xyz"),  # a quarter of the length stays the prompt's
         ("", "xyz", 4, "", "xyz"),
     ],
 )
-def test_the_prompt_is_cut_first(letters, prompt, response, length, kept_prompt, kept_response):
+def test_the_question_is_shortened_first(letters, prompt, response, length, kept_prompt, kept_response):
     example = encode(letters, prompt, response, length)
     shown = "".join(letters.convert_ids_to_tokens(example.input_ids))
     assert shown == kept_prompt + kept_response + "$"
     assert example.labels == [IGNORED] * len(kept_prompt) + example.input_ids[len(kept_prompt) :]
+
+
+def test_a_question_may_lose_its_start_instead(letters):
+    encoder = Encoder(letters, BARE, 7, shorten="start")
+    [example] = examples(encoder, [dialogue("abcd", "", output="xyz")])
+    assert "".join(letters.convert_ids_to_tokens(example.input_ids)) == "bcdxyz$"
+    [ids] = encoder.prompts([dialogue("abcdefgh", "")])
+    assert "".join(letters.convert_ids_to_tokens(ids)) == "defgh"
+
+
+def test_the_longer_of_instruction_and_input_is_shortened(letters):
+    template = "{%- for m in messages -%}{%- if m.role == 'user' -%}{{ m.instruction }}x{{ m.input }}"
+    template += "{%- else -%}{{ m.content + eos_token }}{%- endif -%}{%- endfor -%}"
+    for row, kept in ((("ab", "cdefghij"), "abxcij"), (("abcdefgh", "ij"), "abghxij")):
+        [ids] = Encoder(letters, template, len(kept) + 2).prompts([dialogue(*row)])
+        assert "".join(letters.convert_ids_to_tokens(ids)) == kept
 
 
 def test_a_response_over_the_limit_is_left_out_or_cut_with_its_end(letters):
@@ -230,17 +247,112 @@ def test_a_response_without_a_token_is_left_out(letters):
 
 def test_generation_sees_the_prompt_that_training_saw(letters):
     encoder = Encoder(letters, BARE, 6)
-    for asked, seen in (("abcdefgh", "efgh"), ("abcd", "abcd")):
+    for asked, seen in (("abcdefgh", "abgh"), ("abcd", "abcd")):
         [ids] = encoder.prompts([dialogue(asked, "")])
         assert "".join(letters.convert_ids_to_tokens(ids)) == seen
 
 
-def test_an_old_answer_that_is_cut_keeps_its_mask_in_step(letters):
+def test_an_exchange_that_has_no_room_goes_whole(letters):
+    """Half an answer behind nothing would teach to go on with half a sentence."""
     turns = [Turn("user", "abc"), Turn("assistant", "def"), Turn("user", "gh"), Turn("assistant", "xyz")]
-    [example] = examples(Encoder(letters, BARE, 9), [turns])
-    assert "".join(letters.convert_ids_to_tokens(example.input_ids)) == "ef$ghxyz$"
-    kept = ["." if label == IGNORED else letters.convert_ids_to_tokens(label) for label in example.labels]
-    assert "".join(kept) == "ef$..xyz$"
+    for length in (12, 11, 9, 6):
+        [example] = examples(Encoder(letters, BARE, length), [turns])
+        whole = length >= 13
+        assert not whole and "".join(letters.convert_ids_to_tokens(example.input_ids)) == "ghxyz$"
+        assert example.labels[:2] == [IGNORED, IGNORED] and example.labels[2:] == example.input_ids[2:]
+    [example] = examples(Encoder(letters, BARE, 13), [turns])
+    assert "".join(letters.convert_ids_to_tokens(example.input_ids)) == "abcdef$ghxyz$"
+    found = Encoder(letters, BARE, 6).examples([turns, turns[2:], [Turn("user", "abcdef"), *turns[3:]]])
+    assert found.exchanges.tolist() == [1, 0, 0] and found.shortened.tolist() == [False, False, True]
+
+
+def test_an_answer_may_be_left_unsupervised(chatty):
+    """Its tokens are the same, and neither they nor its end count."""
+    turns = [turn._replace(supervised=place != 2) for place, turn in enumerate(TALK)]
+    for template in ("chat", "human-assistant"):
+        [plain], [example] = (examples(Encoder(chatty, template, 64), [one]) for one in (TALK, turns))
+        end = 50258 if template == "chat" else 50256
+        assert example.input_ids == plain.input_ids
+        assert [label for label in plain.labels if label != IGNORED] == [270, end, 270, 340, end]
+        assert [label for label in example.labels if label != IGNORED] == [270, 340, end]
+    assert dialogue("b", "", '[["user", "a"], ["assistant", "A", 0]]')[1] == Turn("assistant", "A", supervised=False)
+
+
+LONG_TALK = [
+    Turn("system", "You are a careful tutor of physics."),
+    Turn("user", "What is energy, and where does the energy of the sun come from?"),
+    Turn("assistant", "Energy is the capacity to do work. In the sun, hydrogen nuclei fuse to helium."),
+    Turn("user", "Can it be harnessed?"),
+    Turn("assistant", "Yes: solar cells turn its light into electricity."),
+    Turn("user", "Name one drawback of these cells, as a short sentence for a leaflet about houses."),
+    Turn("assistant", "They give little at night."),
+]
+CUSTOM = (
+    "{{ bos_token }}{%- for m in messages -%}<{{ m.role }}> {{ m.content }}\n{%- if m.role == 'assistant' -%}"
+    "{{ eos_token }}{%- endif -%}{%- endfor -%}{%- if add_generation_prompt -%}<assistant> {%- endif -%}"
+)
+
+
+@pytest.mark.parametrize("template", ["chat", "human-assistant", "alpaca", CUSTOM])
+@pytest.mark.parametrize("tokenizer", ["gpt2", "llama", "bloom"])
+def test_a_talk_of_each_length_is_the_shorter_talk_to_the_token(shared, template, tokenizer, demo_tokenizer):
+    """With the system prompt, three exchanges, two, one; then the last question gives, never what is supervised."""
+    folder = {"gpt2": shared / "tokenizers/gpt2", "llama": shared / "models/stories260k"}.get(tokenizer)
+    found = PreTrainedTokenizerFast.from_pretrained(str(folder)) if folder else demo_tokenizer
+    chat = found.chat_template
+    found.chat_template = CHATML
+    try:
+        talks = [LONG_TALK, [LONG_TALK[0], *LONG_TALK[3:]], [LONG_TALK[0], *LONG_TALK[5:]]]
+        encoder = Encoder(found, template, 4096)
+        whole, prompts = examples(encoder, talks), encoder.prompts([talk[:-1] for talk in talks])
+        sizes = [len(one.input_ids) for one in whole]
+        assert sizes == sorted(set(sizes), reverse=True)
+        [ending] = examples(encoder, [[LONG_TALK[0], Turn("user", ""), LONG_TALK[6]]])
+        least = len(ending.input_ids)
+        for length in range(sizes[0] + 2, least, -1):
+            encoder.max_length = length
+            [example] = examples(encoder, [LONG_TALK])
+            fits = next((place for place, size in enumerate(sizes) if size <= length), None)
+            if fits is not None:
+                assert example == whole[fits]
+                assert encoder.examples([LONG_TALK]).exchanges.tolist() == [fits]
+            elif example is not None:
+                assert len(example.input_ids) <= length
+                text = found.decode([label for label in example.labels if label != IGNORED], skip_special_tokens=True)
+                assert text.strip() == LONG_TALK[6].content
+                assert LONG_TALK[0].content in found.decode(example.input_ids)
+                assert encoder.examples([LONG_TALK]).shortened.tolist() == [True]
+            room = next((place for place, ids in enumerate(prompts) if len(ids) <= length - 2), None)
+            if room is not None:
+                assert encoder.prompts([LONG_TALK[:-1]]) == [prompts[room]]
+    finally:
+        found.chat_template = chat
+
+
+def test_a_shortened_question_to_the_token(gpt2):
+    """The template's words and the system prompt stay whole around what is left of the question."""
+    turns = [LONG_TALK[0], LONG_TALK[5], LONG_TALK[6]]
+    [example] = examples(Encoder(gpt2, "human-assistant", 34), [turns])
+    assert gpt2.decode(example.input_ids) == (
+        "You are a careful tutor of physics.\n\nHuman: Name one drawback of these leaflet about houses.\n\n"
+        "Assistant: They give little at night.<|endoftext|>"
+    )
+    [prompt] = Encoder(gpt2, "human-assistant", 34).prompts([turns[:-1]], max_tokens=27)
+    assert example.input_ids[:27] == prompt
+    assert example.labels[:27] == [IGNORED] * 27 and IGNORED not in example.labels[27:]
+
+
+def test_a_system_prompt_without_room_is_refused_with_its_row(gpt2):
+    encoder = Encoder(gpt2, "human-assistant", 16)
+    with pytest.raises(BiaslineError, match="row 2: the template and what the system says take 1[0-9] tokens, 14 are"):
+        encoder.prompts([[Turn("user", "a")], [LONG_TALK[0], LONG_TALK[1]]])
+    with pytest.raises(BiaslineError, match="row 77: "):
+        encoder.prompts([[LONG_TALK[0], LONG_TALK[1]]], rows=[77])
+
+
+def test_no_character_is_cut_in_half(gpt2):
+    [ids] = Encoder(gpt2, BARE, 12).prompts([dialogue("龘" * 30, "")])
+    assert 0 < len(ids) <= 10 and set(gpt2.decode(ids)) == {"龘"}
 
 
 @settings(max_examples=200, deadline=None)
@@ -257,7 +369,10 @@ def test_mask_properties(instruction, text, response, length, policy, template):
     example = encode(tokenizer, (instruction, text), response, length, policy, template)
     whole = tokenizer(response, add_special_tokens=False, split_special_tokens=True).input_ids
     if example is None:
-        assert not whole or (policy == "reject" and len(whole) + 1 > length - length // 4)
+        [bare] = Encoder(tokenizer, template, 4096).prompts([dialogue("", text and "a")])
+        most = max(len(bare) + 3 + length // 8, length // 4)  # words of the template, which are never cut
+        assert not whole or len(whole) + 1 + most > length
+        assert policy == "reject" or most >= length - 1
         return
     supervised = [label for label in example.labels if label != IGNORED]
     start = len(example.labels) - len(supervised)

@@ -1,10 +1,14 @@
 import json
+import os
+import shutil
 import subprocess
 
 import pytest
 
 from biasline.params import read_params
-from biasline.tracking.lineage import changed, lineage, made_again
+from biasline.tracking import git as git_room
+from biasline.tracking.git import GitRefused, changed, commit
+from biasline.tracking.lineage import lineage, made_again, uncommitted_now, uncommitted_when_made
 
 
 def git(*arguments):
@@ -84,3 +88,84 @@ def test_without_a_repository_there_is_none(workspace):
     assert made_again("small", small(workspace)) == {}
     tags = lineage("rows.jsonl")
     assert "git.commit" not in tags and tags["cpu.model"] and tags["version.peft"]
+
+
+def test_files_that_are_gone_are_changed_and_names_are_as_written(committed):
+    (committed / "requirements.lock").write_text("x\n")
+    (committed / "src").mkdir()
+    (committed / "src/änderung mit Raum.py").write_text("")
+    git("add", ".")
+    git("commit", "-qm", "more")
+    git("config", "status.showUntrackedFiles", "no")
+    assert uncommitted_now(committed) == []
+    (committed / "requirements.lock").unlink()
+    (committed / "src/änderung.py").write_text("")
+    assert uncommitted_now(committed) == ["requirements.lock", "src/änderung.py"]
+
+
+def test_a_command_in_a_sub_folder_sees_the_projects_changes(committed, monkeypatch):
+    (committed / "dvc.yaml").write_text("stages: {} # changed\n")
+    (committed / "docs").mkdir()
+    monkeypatch.chdir(committed / "docs")
+    assert uncommitted_now(committed) == ["dvc.yaml"]
+
+
+def other_owner(folder, monkeypatch):
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    return "fatal: detected dubious ownership in repository at "
+
+
+def bad_head(folder, monkeypatch):
+    (folder / ".git/refs/heads").joinpath((folder / ".git/HEAD").read_text().strip().rpartition("/")[2]).write_text(
+        "1" * 40 + "\n"
+    )
+    return "fatal: bad object HEAD"
+
+
+def no_head(folder, monkeypatch):
+    (folder / ".git/HEAD").unlink()
+    return "fatal: not a git repository"
+
+
+def no_objects(folder, monkeypatch):
+    shutil.rmtree(folder / ".git/objects")
+    return "fatal: "
+
+
+def no_git(folder, monkeypatch):
+    monkeypatch.setenv("PATH", str(folder))
+    return "git cannot be run: No such file or directory"
+
+
+def silent_git(folder, monkeypatch):
+    """One that hangs, as on a network's file system that went away."""
+    (folder / "bin").mkdir()
+    (folder / "bin/git").write_text("#!/bin/sh\nexec sleep 60\n")
+    (folder / "bin/git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(git_room, "_TIMEOUT_S", 0.2)
+    return "gave no answer within"
+
+
+@pytest.mark.parametrize("fault", [other_owner, bad_head, no_head, no_objects, no_git, silent_git])
+def test_a_git_that_does_not_answer_is_never_nothing_changed(committed, monkeypatch, fault):
+    task = small(committed)
+    word = fault(committed, monkeypatch)
+    with pytest.raises(GitRefused, match=word):
+        changed("params.yaml")
+    [told] = uncommitted_now(committed)
+    assert told.startswith("not known, since git says: ") and word in told
+    tags = lineage("rows.jsonl") | made_again("small", task)
+    assert "git.dirty" not in tags and "made.by" not in tags
+    assert word in uncommitted_when_made(tags)
+
+
+def test_no_repository_is_told_as_such(workspace):
+    assert commit() is None and changed("params.yaml") == []
+    assert uncommitted_now(workspace) == [uncommitted_when_made(lineage())] == ["all of it, in no git repository"]
+
+
+def test_what_was_in_no_commit_is_read_from_a_runs_tags():
+    assert uncommitted_when_made({"git.commit": "1", "git.dirty": "false"}) == ""
+    assert uncommitted_when_made({"git.commit": "1", "git.dirty": "true"}) == "params.yaml"
+    assert uncommitted_when_made({"git.commit": "1", "git.dirty": "true", "git.changed": "src/a.py"}) == "src/a.py"

@@ -9,7 +9,9 @@ from typing import Any
 
 import polars as pl
 
-from biasline.data.files import IsHeader, Record, raw_files
+from biasline.data.delimited import IsHeader
+from biasline.data.files import raw_files
+from biasline.data.json_objects import Record
 from biasline.data.paths import add_paths
 from biasline.errors import BiaslineError, shown
 
@@ -81,7 +83,7 @@ class Raw:
 
 def read_raw(
     data: Path, is_header: IsHeader, paths: Sequence[str] = (), limit: int | None = None
-) -> tuple[Raw, set[str]]:
+) -> tuple[Raw, set[str], tuple[str, ...]]:
     """All records of a file or folder (see `files.raw_files`).
 
     Args:
@@ -90,28 +92,28 @@ def read_raw(
         paths: places inside of nested values that become columns (see `paths.add_paths`).
         limit: read so many records of each file at most.
 
-    Returns: the records, with `row` (1-based), `file` (where there are several) and `FIXED_SPLIT`; and the paths that
-        became columns.
+    Returns: the records, with `row` (1-based), `file` (where there are several) and `FIXED_SPLIT`; the paths that
+        became columns; and notes on what was read.
 
     Raises:
         BiaslineError: for data that are missing, empty or broken.
     """
     chunks: list[pl.DataFrame] = []
-    files, row = raw_files(data), 0
+    found, row = raw_files(data), 0
     added: set[str] = set()
-    for file in files:
+    for file in found.files:
         for records in _batched(islice(file.records(is_header), limit)):
             if paths:
                 added |= add_paths(records, paths)
             chunk = _chunk(file.path, records)
             extra = [pl.int_range(row + 1, row + chunk.height + 1, dtype=pl.Int64).alias("row")]
-            extra += [pl.lit(file.path.name).alias("file")] if len(files) > 1 else []
+            extra += [pl.lit(file.name).alias("file")] if len(found.files) > 1 else []
             extra += [pl.lit(file.split, pl.String).alias(FIXED_SPLIT)]
             chunks.append(chunk.select(pl.all().name.prefix(RAW)).with_columns(extra))
             row += chunk.height
     if not row:
         raise BiaslineError(f"{shown(data)}: no rows in it", "a task needs at least a few hundred examples")
-    return Raw.of(pl.concat(chunks, how="diagonal", rechunk=True)), added
+    return Raw.of(pl.concat(chunks, how="diagonal", rechunk=True)), added, found.notes
 
 
 def _batched(records: Iterator[Record]) -> Iterator[list[Record]]:

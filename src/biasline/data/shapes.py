@@ -27,11 +27,13 @@ class Shape:
 
     Attributes:
         told: that, in words; empty where it is no shape that is known.
-        hint: what to do about it.
+        hint: what to do about it; empty where nothing but `paths` can be said.
+        paths: which paths lead into nested values, to be put behind another hint.
     """
 
     told: str
     hint: str
+    paths: str = ""
 
     def __str__(self) -> str:
         return f"; {self.told}" if self.told else ""
@@ -69,12 +71,8 @@ def shape_of(raw: Raw, kind: Kind, taken: Mapping[str, str]) -> Shape:
         return Shape(told or "", f"write in params.yaml: source: {{columns: {{{columns}}}{answers}}}{more}")
     numbers = kind.answer != "output"
     nested = [path for name in raw.names for path in _inside(name, samples[name], numbers)]
-    ours = missing[0] if missing else kind.required[0]
-    hint = f"name it in params.yaml: source: {{columns: {{{ours}: …}}}}"
-    if nested:
-        listed = ", ".join(nested[:_LISTED]) + (", …" if len(nested) > _LISTED else "")
-        hint += f"; a path leads into nested values: {listed}"
-    return Shape(told, hint)
+    listed = ", ".join(nested[:_LISTED]) + (", …" if len(nested) > _LISTED else "")
+    return Shape(told, "", f"; a path leads into nested values: {listed}" if nested else "")
 
 
 def not_text(raw: Raw, name: str, ours: str, kind: Kind, taken: Mapping[str, str]) -> Shape | None:
@@ -101,7 +99,8 @@ def not_text(raw: Raw, name: str, ours: str, kind: Kind, taken: Mapping[str, str
         )
     others = {key: value for key, value in taken.items() if value != name}
     shape = shape_of(raw, kind, others)
-    return Shape(told + (f": {shape.told}" if shape.told else ""), shape.hint)
+    hint = shape.hint or f"name another: source: {{columns: {{{ours}: …}}}}{shape.paths}"
+    return Shape(told + (f": {shape.told}" if shape.told else ""), hint)
 
 
 def nested_names(raw: Raw) -> list[str]:

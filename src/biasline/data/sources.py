@@ -12,6 +12,8 @@ import polars as pl
 
 from biasline.data import shapes
 from biasline.data.dialogues import PROBLEM, with_history, with_joined_prompts
+from biasline.data.guesses import doubts, guessed_columns, way_out
+from biasline.data.headers import Headers
 from biasline.data.kinds import DIALOGUE, DIALOGUES, HISTORY, MESSAGES, SYSTEM, SYSTEMS, Kind
 from biasline.data.labels import by_value
 from biasline.data.preference import judged, of_pairs, verdict_columns
@@ -78,9 +80,9 @@ def read_examples(data: Path, kind: Kind, source: Source, limit: int | None = No
     preset = GLUE.get(source.preset)
     if preset is not None:
         kind = replace(kind, aliases=preset.columns)
-    headers = _Headers(kind, source.model_copy(update={"columns": _named(source)}))
-    raw, added = read_raw(data, headers, _paths(source), limit)
-    notes, left_out = [], {}
+    headers = Headers(kind, source.model_copy(update={"columns": _named(source)}))
+    raw, added, told = read_raw(data, headers, _paths(source), limit)
+    notes, left_out = [*told, *headers.notes], {}
     verdicts = verdict_columns(raw) if kind.answered and kind.context else []
     if kind.answered:
         raw, left_out["source.where"] = filtered(raw, source.where, shown(data))
@@ -90,7 +92,7 @@ def read_examples(data: Path, kind: Kind, source: Source, limit: int | None = No
     if kind.context and not {*kind.required, MESSAGES} & source.columns.keys():
         raw, turns = with_joined_prompts(raw, kind.answered)
         source = source.model_copy(update={"columns": source.columns | {MESSAGES: turns}}) if turns else source
-    taken, guessed = _take_columns(data, raw.frame, raw.names, kind, source)
+    taken, guessed = _take_columns(data, raw, kind, source)
     notes += guessed
     if kind.answered and kind.context:
         raw, left_out["source.prefer"], told = judged(shown(data), raw, verdicts, taken, source, bool(rejected))
@@ -126,7 +128,7 @@ def read_examples(data: Path, kind: Kind, source: Source, limit: int | None = No
         frame = frame.with_columns(pl.col("label").str.strip_chars().replace(numbers))
     left_out = {name: count for name, count in left_out.items() if count}
     notes += [f"{name} leaves out {count:,} of the data's records" for name, count in left_out.items()]
-    return Examples(frame, taken, (*headers.notes, *notes), left_out)
+    return Examples(frame, taken, tuple(notes), left_out)
 
 
 def _named(source: Source) -> dict[str, str]:
@@ -154,26 +156,6 @@ def _refuse_nested(data: Path, raw: Raw, kind: Kind, taken: dict[str, str]) -> R
     if kind.answered and kind.answer == "score":  # a number is no text, and a score all the same
         return raw.replaced(taken["score"], raw.text(taken["score"]), raw.nested(taken["score"]))
     return raw
-
-
-class _Headers:
-    """Tells whether the first line of a delimited file names its columns; remembers what should be said."""
-
-    def __init__(self, kind: Kind, source: Source) -> None:
-        self._source = source
-        self._known = {name.lower() for names in kind.aliases.values() for name in names}
-        self._known |= {name.lower() for name in source.columns.values()}
-        self.notes: list[str] = []
-
-    def __call__(self, first: list[str]) -> bool:
-        if self._source.header != "auto":
-            return self._source.header == "present"
-        if any(cell.strip().lower() in self._known for cell in first):
-            return True
-        note = f"no header: the first line has no known column name, so columns are called 1 to {len(first)}"
-        if note not in self.notes:
-            self.notes.append(note)
-        return False
 
 
 def read_asked(path: Path, kind: Kind, source: Source) -> list[dict[str, str]]:
@@ -209,10 +191,9 @@ def metadata_name(name: str, kind: Kind) -> str:
     return f"meta_{name}" if taken else name
 
 
-def _take_columns(
-    data: Path, raw: pl.DataFrame, names: list[str], kind: Kind, source: Source
-) -> tuple[dict[str, str], list[str]]:
+def _take_columns(data: Path, raw: Raw, kind: Kind, source: Source) -> tuple[dict[str, str], list[str]]:
     """Which file column is which of ours, and what was guessed."""
+    names = raw.names
     known = (*kind.aliases, *((MESSAGES, HISTORY, SYSTEM) if kind.context else ()))
     for ours, theirs in source.columns.items():
         if ours not in known:
@@ -221,7 +202,7 @@ def _take_columns(
                 "write it as `our column: the file's column`",
             )
         if theirs not in names and (theirs or ours not in _OPTIONAL):
-            inside = shapes.nested_names(Raw(raw, names)) if "." in theirs else []
+            inside = shapes.nested_names(raw) if "." in theirs else []
             raise BiaslineError(
                 f"{shown(data)}: no column {theirs!r} (source.columns.{ours}); it has: {', '.join([*names, *inside])}",
                 "mend source.columns in params.yaml",
@@ -229,7 +210,7 @@ def _take_columns(
     taken = {ours: theirs for ours, theirs in source.columns.items() if theirs}
     system = {}
     if kind.context and SYSTEM not in source.columns:
-        found = Raw(raw, names).looked_up(*SYSTEMS)
+        found = raw.looked_up(*SYSTEMS)
         system = {SYSTEM: found} if found is not None and found not in taken.values() else {}
     elif SYSTEM in taken:
         system = {SYSTEM: taken.pop(SYSTEM)}
@@ -246,31 +227,15 @@ def _take_columns(
             if found is not None:
                 taken[ours] = found
     if kind.context and HISTORY in lowered and HISTORY not in source.columns:
-        said = raw[_RAW + lowered[HISTORY]].drop_nulls()
+        said = raw.text(lowered[HISTORY]).drop_nulls()
         if said.filter(said != "").str.starts_with("[").all():  # else it is a text that is only called so
             taken[HISTORY] = lowered[HISTORY]
-    notes = []
+    notes, contents = [], {name: raw.text(name) for name in names}
     if not taken and kind.answered and kind.answer == "label" and all(name.isdecimal() for name in names):
-        taken, notes = _guess(raw, names)
+        taken, notes = guessed_columns(data, contents)
     for ours in kind.required:
         if ours not in taken:
-            shape = shapes.shape_of(Raw(raw, names), kind, taken)
-            raise BiaslineError(f"{shown(data)}: no column for {ours!r}; it has: {', '.join(names)}{shape}", shape.hint)
-    return {**taken, **system}, notes
-
-
-def _guess(raw: pl.DataFrame, names: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Text and label of a file without header: the longest column, and that of few values, none of them empty.
-
-    Nothing where the first line's label never comes again: then that line is a header nobody knows.
-    """
-    columns = {name: raw[_RAW + name].fill_null("") for name in names}
-    lengths = {name: column.str.len_chars().mean() or 0.0 for name, column in columns.items()}
-    text = max(names, key=lambda name: lengths[name])
-    values = {name: column.n_unique() for name, column in columns.items() if name != text and (column != "").all()}
-    label = min((name for name, count in values.items() if count > 1), key=lambda name: values[name], default=None)
-    if label is None or (columns[label] == columns[label][0]).sum() < 2:
-        return {}, []
-    return {"text": text, "label": label}, [
-        f"guessed: text is column {text} (the longest), label column {label} ({values[label]} values)"
-    ]
+            shape = shapes.shape_of(raw, kind, taken)
+            hint = shape.hint or way_out(contents, kind, taken, ours) + shape.paths
+            raise BiaslineError(f"{shown(data)}: no column for {ours!r}; it has: {', '.join(names)}{shape}", hint)
+    return {**taken, **system}, notes if source.preset else [*notes, *doubts(contents, taken)]

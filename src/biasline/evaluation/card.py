@@ -58,10 +58,13 @@ def model_card(
                 _BASE[task.kind]: base,
                 **({"head alone on the frozen base": metrics["probe"]} if "probe" in metrics else {}),
                 "tuned": tuned,
-            }
+            },
+            metrics["metric"],
         ),
         "",
-        f"On {metrics['rows']} held-out rows (test set {metrics['test_sha256'][:12]}).",
+        f"On {metrics['rows']} held-out rows (test set {metrics['test_sha256'][:12]}). Judged by "
+        f"{metrics['metric'].replace('_', ' ')}: {metrics['metric_reason']}.",
+        *(f"{name.upper()} is left out: {reason}." for name, reason in metrics.get("left_out", {}).items()),
         "",
         "## Data",
         "",
@@ -163,9 +166,15 @@ def score_sections(predictions: pl.DataFrame, kind: Kind) -> list[str]:
     return lines
 
 
-def _table(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Metrics of several models, one a line; an interval stands behind the value that it is of."""
+def _table(rows: Mapping[str, Mapping[str, float]], first: str) -> list[str]:
+    """Metrics of several models, one a line; an interval stands behind the value that it is of.
+
+    Args:
+        rows: what a model is called → its metrics.
+        first: the metric that stands first.
+    """
     names = [name for name in rows["tuned"] if not name.endswith(("_low", "_high"))]
+    names.sort(key=lambda name: name != first)
     lines = ["| | " + " | ".join(name.replace("_", " ") for name in names) + " |", "|---|" + "---|" * len(names)]
     for label, values in rows.items():
         cells = []

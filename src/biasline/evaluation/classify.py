@@ -9,22 +9,30 @@ import torch
 
 from biasline.evaluation.heads import features, head_outputs
 from biasline.evaluation.statistics import wilson_interval
+from biasline.progress import Advance
 
 _RANGES = 10
 
 
-def probabilities(model: Any, rows: Sequence[dict[str, Any]], pad: int, batch_size: int) -> np.ndarray:
+def probabilities(
+    model: Any, rows: Sequence[dict[str, Any]], pad: int, batch_size: int, advance: Advance = lambda _: None
+) -> np.ndarray:
     """Class probabilities per row, (rows, classes), in their order; rows are batched by length.
 
     Args:
         rows: the model's inputs, `input_ids` and, where the base wants them, `token_type_ids`.
         pad: token id to pad with.
     """
-    return torch.from_numpy(head_outputs(model, rows, pad, batch_size)).softmax(-1).double().numpy()
+    return torch.from_numpy(head_outputs(model, rows, pad, batch_size, advance)).softmax(-1).double().numpy()
 
 
 def probed(
-    model: Any, train: Sequence[dict[str, Any]], test: Sequence[dict[str, Any]], pad: int, batch_size: int
+    model: Any,
+    train: Sequence[dict[str, Any]],
+    test: Sequence[dict[str, Any]],
+    pad: int,
+    batch_size: int,
+    advance: Advance = lambda _: None,
 ) -> np.ndarray:
     """Class numbers that a logistic regression on the frozen base's mean hidden states gives to test rows, (rows,).
 
@@ -41,8 +49,8 @@ def probed(
     if len(set(numbers)) < 2:
         return np.full(len(test), numbers[0] if numbers else 0)
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    probe.fit(features(model, train, pad, batch_size), numbers)
-    return probe.predict(features(model, test, pad, batch_size))
+    probe.fit(features(model, train, pad, batch_size, advance), numbers)
+    return probe.predict(features(model, test, pad, batch_size, advance))
 
 
 def calibration(predictions: pl.DataFrame) -> pl.DataFrame:

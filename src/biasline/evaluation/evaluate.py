@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from biasline.bases.limits import limits_of
 from biasline.bases.load import best_device, load_causal_lm, load_classifier
 from biasline.bases.match import check_base
 from biasline.bases.pin import Pin, load_tokenizer, verified_folder
@@ -22,9 +23,11 @@ from biasline.evaluation import classify, regress
 from biasline.evaluation.card import class_sections, model_card, samples_page, score_sections
 from biasline.evaluation.generate import Drawing, generate
 from biasline.evaluation.heads import PROBED
-from biasline.evaluation.overlap import OwnScores, bleu_and_chrf
+from biasline.evaluation.overlap import OwnScores
+from biasline.evaluation.references import Decisive, decisive_metric, own_spelling
 from biasline.evaluation.scoring import (
     LENGTH,
+    PASSES,
     TIMED,
     Scored,
     answered,
@@ -33,14 +36,18 @@ from biasline.evaluation.scoring import (
     slice_table,
     with_lengths,
 )
-from biasline.evaluation.statistics import is_per_row, paired_interval, row_scores
+from biasline.evaluation.statistics import is_per_row, paired_interval, row_scores, with_values
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace, replacing, write_parquet, write_text
-from biasline.params import DELTA_METHODS, MAIN_METRIC, Task
-from biasline.progress import progress
+from biasline.params import DELTA_METHODS, LOG_LIKELIHOOD, MAIN_METRIC, Task
+from biasline.progress import Progress, progress
+from biasline.tokens.checks import prompt_room
 from biasline.tokens.mask import Encoder
 from biasline.tokens.sets import dialogues_of, read_summary, read_token_set
 from biasline.training.methods import apply_tuned
+
+# What an answer counts beside one pass over a row, for the progress.
+_ANSWER_WORK = 8
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ class _Compared:
         change: how far training moved the biases, see `_bias_change`.
         probe: of a text's label or score, metrics of a head alone on the frozen base, see `classify.probed`.
         signatures: of BLEU and chrF, as sacreBLEU tells them.
+        left_out: metrics that say nothing about these references, each with the reason.
         timed: milliseconds that each model takes for one row, see `latency_ms`.
     """
 
@@ -63,6 +71,7 @@ class _Compared:
     change: pl.DataFrame
     probe: dict[str, float] = field(default_factory=dict)
     signatures: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
     timed: dict[str, float] = field(default_factory=dict)
 
 
@@ -97,8 +106,9 @@ def evaluate(task: Task, place: TaskPlace) -> Evaluated:
     report = load_json(place.train_report, f"dvc repro train@{place.task}")
     check_base(report["base"], pin, "model")
     labels = read_summary(place).get("labels", [])
+    decisive = decisive_metric(task, test["output"].to_list() if task.kind == "instruction" else ())
     found = _COMPARE[task.kind](task, place, pin, folder, test)
-    _check_metric(task.metric, found)
+    _check_metric(decisive.name, found)
 
     quality = load_json(place.quality, f"dvc repro validate@{place.task}")
     kind = KINDS[task.kind]
@@ -106,9 +116,9 @@ def evaluate(task: Task, place: TaskPlace) -> Evaluated:
     if task.kind == "regression":
         table, sections = regress.score_slices(sliced, slices), score_sections(found.predictions, kind)
     else:
-        table = slice_table(sliced, slices, _row_metric(task, found))
+        table = slice_table(sliced, slices, _row_metric(task, decisive.name, found))
         sections = class_sections(found.predictions, labels, kind) if labels else []
-    metrics = _metrics(test, task, report["fingerprint"], found)
+    metrics = _metrics(test, task, decisive, report["fingerprint"], found)
     if len(labels) == 2:
         metrics["positive_label"] = labels[1]
     with replacing(place.predictions) as draft:
@@ -124,7 +134,10 @@ def evaluate(task: Task, place: TaskPlace) -> Evaluated:
             pairs.write_csv(draft / "labels.csv")
     write_text(place.metrics, dump_json(metrics))
     observed = {f"{who}.latency_ms": round(value, 3) for who, value in found.timed.items()}
-    return Evaluated(f"{_in_short(task.metric, test.height, found)}; see {place.card}", observed)
+    if task.kind == "instruction":
+        print(f"judged by {decisive.name.replace('_', ' ')}: {decisive.reason}")
+    rows = with_values(found.predictions, decisive.name).height
+    return Evaluated(f"{_in_short(decisive.name, rows, found)}; see {place.card}", observed)
 
 
 def _in_short(name: str, rows: int, found: _Compared) -> str:
@@ -133,6 +146,8 @@ def _in_short(name: str, rows: int, found: _Compared) -> str:
     alone = f" head alone {found.probe[name]:.3f}," if name in found.probe else ""
     interval = f" [{tuned[ends[0]]:.3f}, {tuned[ends[1]]:.3f}]" if ends[0] in tuned else ""
     told = f"base {found.base[name]:.3f},{alone} tuned {tuned[name]:.3f}{interval}"
+    if name == LOG_LIKELIHOOD:
+        told += f"; ROUGE-L {found.base['rouge_l']:.3f}, {tuned['rouge_l']:.3f}"
     return f"{name.replace('_', ' ')} on {rows} held-out rows: {told}"
 
 
@@ -145,7 +160,7 @@ def _check_metric(name: str, found: _Compared) -> None:
     if "output" in found.predictions.columns and not is_per_row(found.predictions, name):
         raise BiaslineError(
             f"gates.metric: {name} is no score of single answers, so models cannot be compared by it row by row",
-            "take exact_match, token_accuracy, rouge_l or one of evaluate.metrics",
+            f"take exact_match, token_accuracy, rouge_l, {LOG_LIKELIHOOD} or one of evaluate.metrics",
         )
 
 
@@ -158,17 +173,20 @@ def rows_sha256(test: pl.DataFrame, task: Task) -> str:
 def _compare_answers(task: Task, place: TaskPlace, pin: Pin, folder: Path, test: pl.DataFrame) -> _Compared:
     """Generated answers of the untuned base and the tuned model."""
     model = load_causal_lm(pin, folder, task.load).to(best_device())
-    tokenizer = load_tokenizer(pin, folder)
-    encoder = Encoder(tokenizer, task.tokens.template, task.tokens.max_length)
-    prompts = encoder.prompts(dialogues_of(test, answered=False))
-    references, token_set = test["output"].to_list(), read_token_set(place, "test")
-    settings = task.evaluate
+    tokenizer, settings = load_tokenizer(pin, folder), task.evaluate
+    encoder = Encoder.from_params(tokenizer, task.tokens)
+    room = prompt_room(task.tokens.max_length, settings.max_new_tokens, limits_of(folder).positions)
+    prompts = encoder.prompts(dialogues_of(test, answered=False), room, test["row"].to_list())
+    references, token_set = own_spelling(tokenizer, test["output"].to_list()), read_token_set(place, "test")
     own = OwnScores(Path(settings.metrics)) if settings.metrics else None
-    timed = {}
+    timed, pad = {}, model.config.pad_token_id
+    first = token_set.select(range(min(len(token_set), TIMED))).to_list()
+    # An answer takes as many passes as it has tokens, over a row that is short by comparison.
+    work = 2 * (_ANSWER_WORK * test.height + PASSES * len(first) + len(token_set))
 
-    with progress("answers", 2 * test.height) as shown:
+    with progress("evaluate", work) as shown:
 
-        def scored(model: Any, who: str, offset: int) -> Scored:
+        def scored(model: Any, who: str) -> Scored:
             answers = generate(
                 model,
                 tokenizer,
@@ -176,30 +194,36 @@ def _compare_answers(task: Task, place: TaskPlace, pin: Pin, folder: Path, test:
                 Drawing.of(settings),
                 settings.batch_size,
                 encoder.stops(),
-                lambda done: shown.at(offset + done, who),
+                shown.part(_ANSWER_WORK, f"answers of the {who} model"),
             )
-            pad = model.config.pad_token_id
-            timed[who] = latency_ms(model, token_set.select(range(min(len(token_set), TIMED))).to_list(), pad)
-            likelihood = score_likelihood(model, token_set[:], pad, settings.batch_size)
+            timed[who] = latency_ms(model, first, pad, shown.part(note=f"latency of the {who} model"))
+            advance = shown.part(note=f"likelihoods of the {who} model")
+            likelihood = score_likelihood(model, token_set[:], pad, settings.batch_size, advance)
             scores = own(test.rows(named=True), [answer.text for answer in answers]) if own else {}
             return Scored(answers, references, *likelihood, scores)
 
-        base = scored(model, "base", 0)
+        base = scored(model, "base")
         change = _bias_change(task, place, model)
-        tuned = scored(apply_tuned(task.train.method, model, place), "tuned", test.height)
-    table, signatures = answered(test, list(token_set["row"]), base, tuned), bleu_and_chrf(tuned.texts, references)[1]
-    return _Compared(base.metrics(), tuned.metrics(), table, change, signatures=signatures, timed=timed)
+        tuned = scored(apply_tuned(task.train.method, model, place), "tuned")
+    table, (_, signatures, left_out) = answered(test, list(token_set["row"]), base, tuned), tuned.overlap
+    return _Compared(
+        base.metrics(), tuned.metrics(), table, change, signatures=signatures, left_out=left_out, timed=timed
+    )
 
 
 def _compare_labels(task: Task, place: TaskPlace, pin: Pin, folder: Path, test: pl.DataFrame) -> _Compared:
     """Labels of the majority class (an untrained head knows nothing better) and of the tuned model."""
     labels = read_summary(place)["labels"]
     headed = _headed(task, place, pin, folder, labels)
-    with_head = [
-        labels[number] for number in classify.probed(headed.model, headed.taught, headed.rows, *headed.batches)
-    ]
-    tuned_model = headed.tuned()
-    found = classify.probabilities(tuned_model, headed.rows, *headed.batches)
+    with progress("evaluate", headed.work) as shown:
+        numbers = classify.probed(
+            headed.model, headed.taught, headed.rows, *headed.batches, shown.part(note="head alone on the frozen base")
+        )
+        with_head = [labels[number] for number in numbers]
+        timed = {"base": headed.latency(headed.model, shown)}
+        tuned_model = headed.tuned()
+        found = classify.probabilities(tuned_model, headed.rows, *headed.batches, shown.part(note="tuned model"))
+        timed["tuned"] = headed.latency(tuned_model, shown)
     train = read_split(place, "train")["label"]
     majority = max(labels, key=lambda label: (int((train == label).sum()), label))
     table = classify.predictions(test, labels, found, majority)
@@ -208,21 +232,27 @@ def _compare_labels(task: Task, place: TaskPlace, pin: Pin, folder: Path, test: 
         classify.class_metrics(reference, given, labels) for given in (table["base"], table["tuned"], with_head)
     )
     tuned["calibration_error"] = round(classify.calibration_error(classify.calibration(table)), 6)
-    return _Compared(base, tuned, table, headed.change, probe, timed=headed.timed(tuned_model))
+    return _Compared(base, tuned, table, headed.change, probe, timed=timed)
 
 
 def _compare_scores(task: Task, place: TaskPlace, pin: Pin, folder: Path, test: pl.DataFrame) -> _Compared:
     """Scores of the training rows' mean (an untrained head knows nothing better) and of the tuned model."""
     scale = read_summary(place)["score"]
     headed = _headed(task, place, pin, folder, [])
-    with_head = regress.probed(headed.model, headed.taught, headed.rows, *headed.batches)
-    tuned_model = headed.tuned()
-    table = regress.predictions(test, regress.scores(tuned_model, headed.rows, *headed.batches, scale), scale["mean"])
+    with progress("evaluate", headed.work) as shown:
+        with_head = regress.probed(
+            headed.model, headed.taught, headed.rows, *headed.batches, shown.part(note="head alone on the frozen base")
+        )
+        timed = {"base": headed.latency(headed.model, shown)}
+        tuned_model = headed.tuned()
+        found = regress.scores(tuned_model, headed.rows, *headed.batches, scale, shown.part(note="tuned model"))
+        timed["tuned"] = headed.latency(tuned_model, shown)
+    table = regress.predictions(test, found, scale["mean"])
     reference = test["score"].cast(pl.Float64).to_numpy()
     base, tuned, probe = (
         regress.score_metrics(reference, np.asarray(given)) for given in (table["base"], table["tuned"], with_head)
     )
-    return _Compared(base, tuned, table, headed.change, probe, timed=headed.timed(tuned_model))
+    return _Compared(base, tuned, table, headed.change, probe, timed=timed)
 
 
 @dataclass(frozen=True)
@@ -234,7 +264,6 @@ class _Headed:
         taught: training rows for a probe, evenly spread, since files are often sorted by label.
         rows: the test rows in tokens.
         batches: the token to pad with, and rows per batch.
-        base_ms: what the base takes for one row, see `latency_ms`.
     """
 
     model: Any
@@ -243,10 +272,15 @@ class _Headed:
     rows: list[dict[str, Any]]
     batches: tuple[int, int]
     change: pl.DataFrame
-    base_ms: float
 
-    def timed(self, tuned_model: Any) -> dict[str, float]:
-        return {"base": self.base_ms, "tuned": latency_ms(tuned_model, self.rows, self.batches[0])}
+    @property
+    def work(self) -> int:
+        """Rows that go through a model: those of the probe, and the test rows for it, for the head, for the clock."""
+        return len(self.taught) + 2 * len(self.rows) + 2 * PASSES * min(len(self.rows), TIMED)
+
+    def latency(self, model: Any, shown: Progress) -> float:
+        """Milliseconds that a model takes for one row."""
+        return latency_ms(model, self.rows, self.batches[0], shown.part(note="latency"))
 
 
 def _headed(task: Task, place: TaskPlace, pin: Pin, folder: Path, labels: Sequence[str]) -> _Headed:
@@ -263,25 +297,26 @@ def _headed(task: Task, place: TaskPlace, pin: Pin, folder: Path, labels: Sequen
         rows,
         (pad, task.evaluate.batch_size),
         _bias_change(task, place, model),
-        latency_ms(model, rows, pad),
     )
 
 
 _COMPARE = {"instruction": _compare_answers, "classification": _compare_labels, "regression": _compare_scores}
 
 
-def _metrics(test: pl.DataFrame, task: Task, fingerprint: str, found: _Compared) -> dict[str, Any]:
-    sliced = "mae" if task.kind == "regression" else _row_metric(task, found)
-    rows = (row_scores(found.predictions, who, sliced) for who in ("tuned", "base"))
+def _metrics(test: pl.DataFrame, task: Task, decisive: Decisive, fingerprint: str, found: _Compared) -> dict[str, Any]:
+    sliced = "mae" if task.kind == "regression" else _row_metric(task, decisive.name, found)
+    rows = (row_scores(with_values(found.predictions, sliced), who, sliced) for who in ("tuned", "base"))
     name = "squared_error_saved" if task.kind == "regression" else sliced
     gain = zip((name, f"{name}_low", f"{name}_high"), paired_interval(*rows), strict=True)
     return {
         "fingerprint": fingerprint,
         "rows": test.height,
         "test_sha256": rows_sha256(test, task),
-        "metric": task.metric,
+        "metric": decisive.name,
+        "metric_reason": decisive.reason,
         "sliced_by": sliced,
         **({"signatures": found.signatures} if found.signatures else {}),
+        **({"left_out": found.left_out} if found.left_out else {}),
         "base": found.base,
         **({"probe": found.probe} if found.probe else {}),
         "tuned": found.tuned,
@@ -289,9 +324,9 @@ def _metrics(test: pl.DataFrame, task: Task, fingerprint: str, found: _Compared)
     }
 
 
-def _row_metric(task: Task, found: _Compared) -> str:
+def _row_metric(task: Task, decisive: str, found: _Compared) -> str:
     """The metric that decides if rows have values of it, else the share of right answers."""
-    return task.metric if f"tuned_{task.metric}" in found.predictions.columns else MAIN_METRIC[task.kind]
+    return decisive if is_per_row(found.predictions, decisive) else MAIN_METRIC[task.kind]
 
 
 def _bias_change(task: Task, place: TaskPlace, model: Any) -> pl.DataFrame:

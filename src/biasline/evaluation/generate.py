@@ -1,12 +1,14 @@
 """Answers, in batches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 
 from biasline.params import Evaluate
+from biasline.progress import Advance
 
 
 class Answer(NamedTuple):
@@ -36,18 +38,20 @@ class Drawing:
     def of(cls, settings: Evaluate) -> "Drawing":
         return cls(settings.max_new_tokens, settings.temperature, settings.top_p, settings.seed)
 
-    def arguments(self) -> dict[str, Any]:
-        """For `generate` of Transformers."""
-        if self.temperature == 0:
-            return {"max_new_tokens": self.max_new_tokens, "do_sample": False}
-        # A top_k of Transformers' own (50) would cut what top_p leaves.
-        return {
-            "max_new_tokens": self.max_new_tokens,
-            "do_sample": True,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "top_k": 0,
-        }
+    def config(self, stops: Sequence[int], pad: int) -> Any:
+        """A `GenerationConfig` of Transformers of these settings alone.
+
+        Args:
+            stops: tokens that end an answer.
+            pad: token to pad with.
+        """
+        from transformers import GenerationConfig
+
+        settings: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "do_sample": self.temperature > 0}
+        if self.temperature > 0:
+            # A top_k of Transformers' own (50) would cut what top_p leaves.
+            settings |= {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
+        return GenerationConfig(**settings, eos_token_id=list(stops), pad_token_id=pad)
 
 
 def generate(
@@ -57,7 +61,7 @@ def generate(
     drawing: Drawing,
     batch_size: int,
     stops: Sequence[int],
-    finished: Callable[[int], None] = lambda _: None,
+    advance: Advance = lambda _: None,
 ) -> list[Answer]:
     """Answers to prompts, without special tokens, stripped; in the order of the prompts.
 
@@ -69,9 +73,10 @@ def generate(
         tokenizer: its tokenizer.
         prompts: token ids.
         stops: tokens that end an answer.
-        finished: told the number of prompts answered so far, after each batch.
+        advance: told of each batch how many prompts it answered.
     """
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    pad, ends = model.config.pad_token_id, torch.tensor(list(stops))
+    config = drawing.config(stops, pad)
     order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
     answers = [Answer("", False)] * len(prompts)
     if drawing.temperature > 0:
@@ -85,17 +90,36 @@ def generate(
             ids = torch.tensor(prompts[index], dtype=torch.int64)
             input_ids[line, width - len(ids) :] = ids
             attention_mask[line, width - len(ids) :] = 1
-        with torch.inference_mode():
+        with torch.inference_mode(), _plain_generation(model):
             output = model.generate(
                 input_ids=input_ids.to(model.device),
                 attention_mask=attention_mask.to(model.device),
-                **drawing.arguments(),
-                pad_token_id=pad,
-                eos_token_id=list(stops),
+                generation_config=config,
             )
-        said = output[:, width:]
-        ended = torch.isin(said, torch.tensor(list(stops), device=said.device)).any(1).tolist()
-        for index, text, end in zip(chosen, tokenizer.batch_decode(said, skip_special_tokens=True), ended, strict=True):
-            answers[index] = Answer(text.strip(), end)
-        finished(start + len(chosen))
+        said = output[:, width:].cpu()
+        ended = torch.isin(said, ends)
+        # An end of turn need not be a special token, which decoding would skip.
+        lengths = torch.where(ended.any(1), ended.int().argmax(1), said.shape[1]).tolist()
+        texts = tokenizer.batch_decode(
+            [ids[:length] for ids, length in zip(said.tolist(), lengths, strict=True)], skip_special_tokens=True
+        )
+        for index, text, length in zip(chosen, texts, lengths, strict=True):
+            answers[index] = Answer(text.strip(), length < said.shape[1])
+        advance(len(chosen))
     return answers
+
+
+@contextmanager
+def _plain_generation(model: Any) -> Iterator[None]:
+    """Without the settings that came with the base: Transformers takes those that a config leaves open from there.
+
+    A penalty or a search that the base's authors chose for a chat would decide what an evaluation measures.
+    """
+    from transformers import GenerationConfig
+
+    before = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = before

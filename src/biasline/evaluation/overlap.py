@@ -10,12 +10,15 @@ import numpy as np
 
 from biasline.custom import own_functions
 from biasline.errors import BiaslineError, first_line, shown
+from biasline.params import LOG_LIKELIHOOD
 
 # Han characters of the basic plane: text that has no spaces between words.
 _HAN = ("\u4e00", "\u9fff")
 # Metrics and columns of predictions, which a project's own scores must not be called.
 _TAKEN = ("exact", "exact_match", "rouge_l", "bleu", "chrf", "response_perplexity", "token_accuracy", "empty_rate")
-_TAKEN += ("never_ending_rate", "nll", "hits", "error")
+_TAKEN += ("never_ending_rate", "nll", "hits", "error", LOG_LIKELIHOOD)
+# The longest runs of words that BLEU counts.
+_BLEU_WORDS = 4
 
 
 def tokenizer_for(references: Sequence[str]) -> str:
@@ -23,16 +26,37 @@ def tokenizer_for(references: Sequence[str]) -> str:
     return "zh" if any(_HAN[0] <= letter <= _HAN[1] for text in references for letter in text) else "13a"
 
 
-def bleu_and_chrf(answers: Sequence[str], references: Sequence[str]) -> tuple[dict[str, float], dict[str, str]]:
+def words_of(texts: Sequence[str]) -> list[list[str]]:
+    """Words of texts as sacreBLEU takes them apart, Chinese by character."""
+    from sacrebleu.metrics import BLEU
+
+    tokens = BLEU(tokenize=tokenizer_for(texts)).tokenizer
+    return [tokens(text).split() for text in texts]
+
+
+def bleu_and_chrf(
+    answers: Sequence[str], references: Sequence[str]
+) -> tuple[dict[str, float], dict[str, str], dict[str, str]]:
     """BLEU (Papineni et al. 2002) and chrF (Popović 2015) of a whole test set, 0 … 100 as sacreBLEU gives them.
 
-    Returns: the values, and the signatures that make them comparable.
+    BLEU counts runs of four words: where most references are shorter it is about 0 however right the answers are, and
+    is left out.
+
+    Returns:
+        The values; the signatures that make them comparable; of a metric that is left out, the reason.
     """
     from sacrebleu.metrics import BLEU, CHRF
 
     scorers = {"bleu": BLEU(tokenize=tokenizer_for(references)), "chrf": CHRF()}
+    left_out = {}
+    short = sum(len(words) < _BLEU_WORDS for words in words_of(references))
+    if 2 * short > len(references):
+        left_out["bleu"] = (
+            f"it counts runs of {_BLEU_WORDS} words, and {short} of {len(references)} references are shorter"
+        )
+        del scorers["bleu"]
     values = {name: scorer.corpus_score(answers, [references]).score for name, scorer in scorers.items()}
-    return values, {name: str(scorer.get_signature()) for name, scorer in scorers.items()}
+    return values, {name: str(scorer.get_signature()) for name, scorer in scorers.items()}, left_out
 
 
 def rouge_l(answers: Sequence[str], references: Sequence[str]) -> np.ndarray:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from biasline.bases.limits import limits_of
 from biasline.bases.pin import Pin, load_tokenizer, wants_token_types
 from biasline.bitfit import Manifest
 from biasline.data.kinds import KINDS, turn_of
@@ -16,8 +17,9 @@ from biasline.evaluation.classify import probabilities
 from biasline.evaluation.generate import Drawing, generate
 from biasline.evaluation.regress import scores
 from biasline.params import Evaluate, Task, changed
+from biasline.tokens.checks import prompt_room
 from biasline.tokens.mask import Encoder
-from biasline.tokens.template import Turn
+from biasline.tokens.template import Template, Turn
 from biasline.tokens.texts import TextEncoder
 
 _DRAWN = tuple(field.name for field in fields(Drawing))
@@ -34,6 +36,7 @@ class Predictor:
         model: in eval mode, with the task's biases.
         tokenizer: the base's.
         token_types: whether the base tells the two texts of a pair apart.
+        positions: how many tokens the base can read and write in a row; None where it has no limit.
     """
 
     task: Task
@@ -42,11 +45,13 @@ class Predictor:
     model: Any
     tokenizer: Any
     token_types: bool
+    positions: int | None = None
 
     @classmethod
     def of(cls, task: Task, told: Manifest, model: Any, pin: Pin, folder: Path) -> "Predictor":
         """With the tokenizer that lies in the base's folder, and what the delta tells about its outputs."""
-        return cls(task, told.labels, told.score, model, load_tokenizer(pin, folder), wants_token_types(folder))
+        tokenizer, limits = load_tokenizer(pin, folder), limits_of(folder)
+        return cls(task, told.labels, told.score, model, tokenizer, wants_token_types(folder), limits.positions)
 
     def __call__(self, records: Sequence[dict[str, Any]], params: dict[str, Any] | None = None) -> list[Any]:
         """One answer per row, in their order: a text, `{"label", "probability"}`, or `{"score"}`.
@@ -61,15 +66,22 @@ class Predictor:
         Errors: `BiaslineError` naming the first row and column that is no text or no history, or the setting that is
         out of its limits.
         """
-        inputs = self.inputs(records)
-        if self.task.kind == "instruction":
-            return self._answer([one["input_ids"] for one in inputs], Drawing.of(self._settings(params or {})))
-        return self._judge(inputs)
+        if self.task.kind != "instruction":
+            return self._judge(self.inputs(records))
+        drawing = Drawing.of(self._settings(params or {}))
+        return self._answer([one["input_ids"] for one in self.inputs(records, drawing.max_new_tokens)], drawing)
 
-    def inputs(self, records: Sequence[dict[str, Any]]) -> list[dict[str, list[int]]]:
+    def inputs(
+        self, records: Sequence[dict[str, Any]], max_new_tokens: int | None = None
+    ) -> list[dict[str, list[int]]]:
         """What the model is given for each row: `input_ids` and, where the base wants them, `token_type_ids`.
 
-        Args, errors: as for answers.
+        Args:
+            records: as for answers.
+            max_new_tokens: longest answer that must have room behind a prompt; by default the task's.
+
+        Raises:
+            BiaslineError: as for answers.
         """
         if not len(records):
             raise BiaslineError("no rows", "ask one at least")
@@ -78,7 +90,14 @@ class Predictor:
             return self._texts.texts([text for text, _ in rows], [pair for _, pair in rows])
         said = [_history(number, record.get("history")) for number, record in enumerate(records, 1)]
         dialogues = [[*before, Turn("user", *row)] for before, row in zip(said, rows, strict=True)]
-        return [{"input_ids": ids} for ids in self._dialogues.prompts(dialogues)]
+        longest = max_new_tokens or self.task.evaluate.max_new_tokens
+        room = prompt_room(self.task.tokens.max_length, longest, self.positions)
+        return [{"input_ids": ids} for ids in self._dialogues.prompts(dialogues, room)]
+
+    @property
+    def template(self) -> Template:
+        """What turns a dialogue into text."""
+        return self._dialogues.template
 
     @property
     def stops(self) -> list[int]:
@@ -90,13 +109,14 @@ class Predictor:
         """Most tokens that may be asked for: what a row of training could hold, and the task's own setting at least.
 
         Nothing longer was ever trained, and without a limit one request could keep a server busy for hours. Where the
-        base has learned so many positions and no more, what a prompt may take of them is left out.
+        base has a number of positions, prompts of `tokens.max_length` keep theirs; the task's own setting takes what it
+        needs of them.
         """
         most = self.task.tokens.max_length
-        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if positions:
-            most = min(most, positions - self.task.tokens.max_length)
-        return max(most, self.task.evaluate.max_new_tokens)
+        if self.positions is not None:
+            most = min(most, self.positions - self.task.tokens.max_length)
+        most = max(most, self.task.evaluate.max_new_tokens)
+        return most if self.positions is None else min(most, self.positions - 1)
 
     def _settings(self, params: Mapping[str, Any]) -> Evaluate:
         if unknown := sorted(params.keys() - _DRAWN):
@@ -108,7 +128,7 @@ class Predictor:
 
     @cached_property
     def _dialogues(self) -> Encoder:
-        return Encoder(self.tokenizer, self.task.tokens.template, self.task.tokens.max_length)
+        return Encoder.from_params(self.tokenizer, self.task.tokens)
 
     @cached_property
     def _texts(self) -> TextEncoder:

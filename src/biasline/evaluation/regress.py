@@ -9,23 +9,35 @@ import polars as pl
 
 from biasline.evaluation.heads import features, head_outputs
 from biasline.evaluation.statistics import fisher_interval, mean_interval
+from biasline.progress import Advance
 
 _DIGITS = 6
 
 
 def scores(
-    model: Any, rows: Sequence[dict[str, Any]], pad: int, batch_size: int, scale: Mapping[str, float]
+    model: Any,
+    rows: Sequence[dict[str, Any]],
+    pad: int,
+    batch_size: int,
+    scale: Mapping[str, float],
+    advance: Advance = lambda _: None,
 ) -> np.ndarray:
     """The model's score of each row, (rows,), in the data's own units.
 
     Args:
         scale: `mean` and `std` of the training rows' scores, which the head's output is in units of.
     """
-    return scale["mean"] + scale["std"] * head_outputs(model, rows, pad, batch_size)[:, 0].astype(np.float64)
+    outputs = head_outputs(model, rows, pad, batch_size, advance)[:, 0]
+    return scale["mean"] + scale["std"] * outputs.astype(np.float64)
 
 
 def probed(
-    model: Any, train: Sequence[dict[str, Any]], test: Sequence[dict[str, Any]], pad: int, batch_size: int
+    model: Any,
+    train: Sequence[dict[str, Any]],
+    test: Sequence[dict[str, Any]],
+    pad: int,
+    batch_size: int,
+    advance: Advance = lambda _: None,
 ) -> np.ndarray:
     """Scores that a ridge regression on the frozen base's mean hidden states gives to test rows, (rows,).
 
@@ -37,8 +49,8 @@ def probed(
     from sklearn.preprocessing import StandardScaler
 
     probe = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(0, 5, 11)))
-    probe.fit(features(model, train, pad, batch_size), [row["labels"] for row in train])
-    return probe.predict(features(model, test, pad, batch_size))
+    probe.fit(features(model, train, pad, batch_size, advance), [row["labels"] for row in train])
+    return probe.predict(features(model, test, pad, batch_size, advance))
 
 
 def score_metrics(reference: np.ndarray, given: np.ndarray) -> dict[str, float]:

@@ -8,6 +8,7 @@ import torch
 from biasline.data.kinds import asked_of
 from biasline.evaluation.generate import Answer
 from biasline.evaluation.overlap import OwnScores
+from biasline.evaluation.references import own_spelling
 from biasline.evaluation.scoring import Scored, answered, score_likelihood
 from biasline.evaluation.serving import Package
 from biasline.tokens.mask import Encoder
@@ -26,12 +27,13 @@ def scored_on(package: Package, predictions: pl.DataFrame, own_metrics: str = ""
     predictor, kind = package.predictor(), package.task.kind
     given = predictor(asked_of(rows, kind))
     if kind == "instruction":
-        encoder = Encoder(predictor.tokenizer, package.task.tokens.template, package.task.tokens.max_length)
+        encoder = Encoder.from_params(predictor.tokenizer, package.task.tokens)
         columns = answer_columns(encoder, rows)
         pad, batch_size = predictor.model.config.pad_token_id, package.task.evaluate.batch_size
         likelihood = score_likelihood(predictor.model, columns, pad, batch_size)
         own = OwnScores(Path(own_metrics))(rows.rows(named=True), given) if own_metrics else {}
-        scored = Scored([Answer(text, True) for text in given], rows["output"].to_list(), *likelihood, own)
+        references = own_spelling(predictor.tokenizer, rows["output"].to_list())
+        scored = Scored([Answer(text, True) for text in given], references, *likelihood, own)
         return answered(rows, columns["row"], scored, scored)
     if kind == "regression":
         score = pl.Series("tuned", [one["score"] for one in given])

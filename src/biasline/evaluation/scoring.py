@@ -14,14 +14,16 @@ import torch
 
 from biasline.evaluation.generate import Answer
 from biasline.evaluation.overlap import bleu_and_chrf, rouge_l
-from biasline.evaluation.statistics import bootstrap_mean, row_scores, wilson_interval
+from biasline.evaluation.statistics import bootstrap_mean, is_share, row_scores, wilson_interval, with_values
+from biasline.params import LOG_LIKELIHOOD
+from biasline.progress import Advance
 from biasline.tokens.mask import IGNORED
 from biasline.training.loss import ResponseTokens, padded, supervised_logits, target_losses
 
 # A slice that every task has.
 LENGTH = "length"
 # Rows whose forward pass is timed, so often each.
-TIMED, _PASSES = 16, 4
+TIMED, PASSES = 16, 4
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ class Scored:
         """Further scores of each answer, (rows,) each."""
         return {"rouge_l": rouge_l(self.texts, self.references), **self.own}
 
+    @cached_property
+    def overlap(self) -> tuple[dict[str, float], dict[str, str], dict[str, str]]:
+        """BLEU and chrF, their signatures, and why one is left out, see `bleu_and_chrf`."""
+        return bleu_and_chrf(self.texts, self.references)
+
     def metrics(self) -> dict[str, float]:
         """Of the answers: right ones, nearness in words, empty and never-ending ones; of the references: likelihood.
 
@@ -69,7 +76,9 @@ class Scored:
         for name, scores in self.per_row.items():
             mean, low, high = bootstrap_mean(scores)
             values |= {name: mean, f"{name}_low": low, f"{name}_high": high}
-        values |= bleu_and_chrf(self.texts, self.references)[0]
+        values |= self.overlap[0]
+        mean, low, high = bootstrap_mean(-self.nll / self.tokens)
+        values |= {LOG_LIKELIHOOD: mean, f"{LOG_LIKELIHOOD}_low": low, f"{LOG_LIKELIHOOD}_high": high}
         values |= {
             "response_perplexity": math.exp(min(self.nll.sum() / self.tokens.sum(), 80.0)),
             "token_accuracy": float(self.hits.sum() / self.tokens.sum()),
@@ -80,9 +89,17 @@ class Scored:
 
 
 def score_likelihood(
-    model: Any, columns: Mapping[str, list[Any]], pad: int, batch_size: int
+    model: Any, columns: Mapping[str, list[Any]], pad: int, batch_size: int, advance: Advance = lambda _: None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per row of a token set, given by its columns: summed NLL, supervised tokens, and how many were the likeliest."""
+    """Per row of a token set, given by its columns: summed NLL, supervised tokens, and how many were the likeliest.
+
+    Args:
+        model: a causal language model in eval mode.
+        columns: the token set's `row`, `input_ids` and `labels`.
+        pad: token id to pad with.
+        batch_size: rows at once.
+        advance: told of each batch how many rows it had.
+    """
     count = len(columns["row"])
     nll, tokens, hits = np.zeros(count), np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
     order = sorted(range(count), key=lambda index: (len(columns["input_ids"][index]), index))
@@ -101,20 +118,24 @@ def score_likelihood(
             nll[index] = row_losses.double().sum().item()
             tokens[index] = len(row_losses)
             hits[index] = int(row_right.sum())
+        advance(len(chosen))
     return nll, tokens, hits
 
 
-def latency_ms(model: Any, rows: Sequence[dict[str, Any]], pad: int) -> float:
+def latency_ms(model: Any, rows: Sequence[dict[str, Any]], pad: int, advance: Advance = lambda _: None) -> float:
     """Time of one forward pass over one row, in milliseconds: what a caller waits for at the least.
 
     The median over rows of each row's shortest pass: what else the machine does makes passes longer, never shorter.
 
     Args:
+        model: in eval mode.
         rows: the model's inputs; the first few are taken.
+        pad: token id to pad with.
+        advance: told of the passes that were made.
     """
     batches = [padded([row], pad) for row in rows[:TIMED]]
     shortest = [math.inf] * len(batches)
-    for _ in range(_PASSES):
+    for _ in range(PASSES):
         for place, batch in enumerate(batches):
             inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
             started = time.perf_counter()
@@ -122,6 +143,7 @@ def latency_ms(model: Any, rows: Sequence[dict[str, Any]], pad: int) -> float:
                 # The sum makes an accelerator finish.
                 float(model(**inputs).logits.float().sum())
             shortest[place] = min(shortest[place], time.perf_counter() - started)
+            advance(1)
     return 1000 * statistics.median(shortest)
 
 
@@ -184,14 +206,12 @@ def slice_table(frame: pl.DataFrame, slices: tuple[str, ...], metric: str = "exa
     """
     schema = {"slice": pl.String, "value": pl.String, "rows": pl.Int64, "base": pl.Float64, "tuned": pl.Float64}
     schema |= {"tuned_low": pl.Float64, "tuned_high": pl.Float64}
-    rows = []
+    rows, frame = [], with_values(frame, metric)
     for name in slices:
         for (value,), part in sorted(frame.group_by(name), key=lambda item: str(item[0][0])):
             tuned, base = row_scores(part, "tuned", metric), float(row_scores(part, "base", metric).mean())
             interval = (
-                bootstrap_mean(tuned)[1:]
-                if f"tuned_{metric}" in part.columns
-                else wilson_interval(int(tuned.sum()), part.height)
+                wilson_interval(int(tuned.sum()), part.height) if is_share(part, metric) else bootstrap_mean(tuned)[1:]
             )
             rows.append([name, str(value), part.height, base, float(tuned.mean()), *interval])
     return pl.DataFrame(rows, schema=schema, orient="row")

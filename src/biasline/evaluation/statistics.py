@@ -9,6 +9,8 @@ from scipy.optimize import brentq
 from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 
+from biasline.params import LOG_LIKELIHOOD
+
 CONFIDENCE = 0.95
 _RESAMPLES = 10_000
 # Row numbers of resamples that are in memory together.
@@ -50,24 +52,44 @@ def mean_interval(values: np.ndarray) -> tuple[float, float | None, float | None
     return mean, max(0.0, mean - half), mean + half
 
 
+# Metrics that are a quotient of columns: name → what stands above the number of tokens, and its sign.
+PER_TOKEN = {"token_accuracy": ("hits", 1.0), LOG_LIKELIHOOD: ("nll", -1.0)}
+
+
 def is_per_row(predictions: pl.DataFrame, metric: str) -> bool:
     """Whether single rows have a value of a metric, see `row_scores`."""
-    return metric in ("exact_match", "accuracy", "token_accuracy") or f"tuned_{metric}" in predictions.columns
+    if metric in PER_TOKEN:
+        return f"tuned_{PER_TOKEN[metric][0]}" in predictions.columns
+    return metric in ("exact_match", "accuracy") or f"tuned_{metric}" in predictions.columns
+
+
+def with_values(predictions: pl.DataFrame, metric: str) -> pl.DataFrame:
+    """The rows that have a value of a metric: tokenization leaves rows out whose reference is too long."""
+    if metric not in PER_TOKEN:
+        return predictions
+    name = PER_TOKEN[metric][0]
+    return predictions.drop_nulls(["tokens", *(f"{who}_{name}" for who in ("base", "tuned"))])
+
+
+def is_share(predictions: pl.DataFrame, metric: str) -> bool:
+    """Whether a metric is a share of rows that are right, so that Wilson's interval holds."""
+    return metric not in PER_TOKEN and f"tuned_{metric}" not in predictions.columns
 
 
 def row_scores(predictions: pl.DataFrame, who: str, metric: str = "") -> np.ndarray:
     """How good each row's answer is, (rows,).
 
     Args:
-        predictions: test rows as evaluation leaves them.
+        predictions: test rows as evaluation leaves them; NaN for those that `with_values` would leave out.
         who: `base` or `tuned`.
         metric: one that rows have values of, such as `rouge_l`; any other: 1 where the answer is right, else 0; of a
             score, less its squared error.
     """
     if f"{who}_{metric}" in predictions.columns:
         return predictions[f"{who}_{metric}"].to_numpy()
-    if metric == "token_accuracy":
-        return (predictions[f"{who}_hits"] / predictions["tokens"]).to_numpy()
+    if metric in PER_TOKEN:
+        name, sign = PER_TOKEN[metric]
+        return sign * (predictions[f"{who}_{name}"] / predictions["tokens"]).to_numpy()
     if f"{who}_exact" in predictions.columns:
         return predictions[f"{who}_exact"].to_numpy()
     return -(predictions[f"{who}_error"].to_numpy() ** 2)

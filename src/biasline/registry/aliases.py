@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 from biasline.layout import TaskPlace
 from biasline.registry import claims, ledger
+from biasline.registry.ledger import CANDIDATE, CHAMPION, PREVIOUS
 from biasline.registry.versions import has_model, judged_version, model_name, versions_of
+from biasline.tracking.limits import REGISTRY_TAG, fitted
 from biasline.tracking.record import noted_candidate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
+__all__ = ["CANDIDATE", "CHAMPION", "PREVIOUS", "aliased", "point", "settle"]
 
 
 def aliased(client: "MlflowClient", task: str, alias: str) -> "ModelVersion | None":
@@ -48,10 +50,7 @@ def settle(client: "MlflowClient", task: str) -> list[str]:
     if has_model(client, task):
         claims.settle(client, task, path)
     made = ledger.champions(path)
-    wanted = [
-        (alias, move["fingerprint"], move.get("package"))
-        for alias, move in zip((CHAMPION, PREVIOUS), reversed(made[-2:]), strict=False)
-    ]
+    wanted = [(alias, move["fingerprint"], move.get("package")) for alias, move in ledger.holders(path).items()]
     named = noted_candidate(task) or ledger.nominee(path)
     if named is not None and aliased(client, task, CANDIDATE) is None:
         wanted.append((CANDIDATE, named, None))
@@ -73,7 +72,7 @@ def _decision_tags(entry: dict[str, Any]) -> dict[str, str]:
     tags = {"decision": entry["decision"], "decision.time": entry["time"], "decision.by": entry.get("by", "")}
     tags |= {"decision.reason": entry.get("reason", ""), "decision.id": entry["id"]}
     tags["decision.standing"] = (entry.get("verdict") or {}).get("standing", "")
-    return {name: value for name, value in tags.items() if value}
+    return {name: fitted(value, REGISTRY_TAG) for name, value in tags.items() if value}
 
 
 def _tell(client: "MlflowClient", versions: "Sequence[ModelVersion]", entries: Iterable[dict[str, Any]]) -> None:

@@ -1,12 +1,13 @@
 """Asking registered models: one as it was packaged, or several on one base in memory."""
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biasline.errors import BiaslineError
 from biasline.registry.aliases import aliased
-from biasline.registry.package import package_files
-from biasline.registry.versions import model_name
+from biasline.registry.package import files_in, package_files
+from biasline.registry.versions import model_name, no_version
 from biasline.tracking.store import connect
 
 if TYPE_CHECKING:
@@ -32,19 +33,24 @@ def ask(
     Errors: `BiaslineError` where a task has no such version.
     """
     client = connect()
-    versions = {task: aliased(client, task, alias) for task in rows}
-    for task, version in versions.items():
+    versions = {}
+    for task in rows:
+        version = aliased(client, task, alias)
         if version is None:
-            raise BiaslineError(
-                f"{model_name(task)}: no {alias}", f"`biasline promote {task}` makes one, or take --alias candidate"
-            )
+            raise no_version(task, alias)
+        versions[task] = version
     if not shared:
         import mlflow
 
         for task, asked in rows.items():
-            yield task, list(mlflow.pyfunc.load_model(f"models:/{model_name(task)}@{alias}").predict(list(asked)))
+            # A copy: MLflow notes something beside what it loads, and loads from no folder with a % in its path.
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = mlflow.artifacts.download_artifacts(f"models:/{model_name(task)}@{alias}", dst_path=scratch)
+                _, pin, _ = files_in(Path(folder))
+                model = mlflow.pyfunc.load_model(folder, model_config={"pin_path": str(pin)})
+                yield task, list(model.predict(list(asked)))
         return
-    packages = {task: _package(version) for task, version in versions.items() if version is not None}
+    packages = {task: _package(version) for task, version in versions.items()}
     for group in _by_base(packages):
         yield from _ask_together(group, rows, told)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from biasline.errors import BiaslineError
 from biasline.registry import ledger
 from biasline.registry.versions import model_name
+from biasline.tracking.limits import REGISTRY_TAG, fitted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +41,9 @@ class _Claim(NamedTuple):
 
     @classmethod
     def of(cls, number: int, move: dict[str, Any]) -> "_Claim":
-        told = f"{move['decision']} {move['fingerprint'][:8]} by {move['by']}, {move['time']}"
+        told = (
+            f"{move['decision']} {move['fingerprint'][:8]} by {fitted(move['by'], REGISTRY_TAG // 2)}, {move['time']}"
+        )
         return cls(number, move["id"], False, told)
 
     @property

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from biasline.errors import BiaslineError
+from biasline.evaluation.statistics import is_per_row
 from biasline.jsonfile import load_json
 from biasline.layout import TaskPlace
 from biasline.params import Task
 from biasline.registry.gates import Shown
 from biasline.registry.package import metrics_sha256, package_files
-from biasline.registry.versions import model_name, run_file
+from biasline.registry.versions import model_name, run_file, run_of
+from biasline.tracking.lineage import uncommitted_when_made
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,7 +50,10 @@ def on_rows_of(client: "MlflowClient", version: "ModelVersion", candidate: Shown
     scored = {name for name in candidate.predictions.columns if name.startswith("tuned")} <= set(
         own.predictions.columns
     )
-    if is_its_own and same_rows and scored and task.metric in own.metrics["tuned"]:
+    metric = task.decided_by(candidate.metrics)
+    # An earlier evaluation may have the likelihood of each row and not name it among its metrics.
+    measured = metric in own.metrics["tuned"] or is_per_row(own.predictions, metric)
+    if is_its_own and same_rows and scored and measured:
         return own
     from biasline.evaluation.rescore import scored_on
     from biasline.evaluation.serving import Package
@@ -75,12 +80,9 @@ def _latest(client: "MlflowClient", version: "ModelVersion") -> tuple[Shown, boo
         is_its_own = metrics_sha256(metrics) == version.tags.get("biasline.metrics_sha256")
         found, rows = load_json(metrics, "biasline sync"), pl.read_parquet(predictions)
         told = load_json(quality, "biasline sync")
-    run = client.get_run(version.run_id)
-    uncommitted = run.data.tags.get("git.changed", "")
-    if not uncommitted and run.data.tags.get("git.dirty") == "true":
-        uncommitted = "params.yaml"  # what `git.changed` leaves out, since the command that makes a run again tells it
-    if "git.commit" not in run.data.tags:
-        uncommitted = "all of it, in no git repository"
-    costs = {name: run.data.metrics[name] for name in _COSTS if name in run.data.metrics}
+    run = run_of(client, version)
+    tags, measured = (run.data.tags, run.data.metrics) if run is not None else ({}, {})
+    uncommitted = uncommitted_when_made(tags) if run is not None else "not known, its run was purged from the store"
+    costs = {name: measured[name] for name in _COSTS if name in measured}
     shown = Shown(f"version {version.version} ({fingerprint[:8]})", found, rows, told, costs, uncommitted)
     return shown, is_its_own

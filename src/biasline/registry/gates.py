@@ -19,8 +19,9 @@ from biasline.evaluation.statistics import (
     metric_of,
     paired_interval,
     row_scores,
+    with_values,
 )
-from biasline.params import Task
+from biasline.params import LOG_LIKELIHOOD, Task
 
 # A column beside those of the data, whatever they are called.
 _PLACE = "place among the rows"
@@ -134,21 +135,22 @@ def judge(
     Errors: `BiaslineError` where the candidate was not evaluated by the metric or has no column of a slice, and where a
     gate of the project's own does not run.
     """
-    metric, metrics = task.metric, candidate.metrics
+    metrics = candidate.metrics
+    metric = task.decided_by(metrics)
     if metric not in metrics["tuned"]:
         raise BiaslineError(
             f"the candidate was not evaluated by {metric}; it has: {', '.join(metrics['tuned'])}",
             "mend gates.metric, or run the pipeline again",
         )
-    gates, standing = [_floor(task, candidate)], ""
+    gates, standing = [_floor(task, metric, candidate)], ""
     if task.gates.better_than_base:
-        gates += _better_than_base(task, candidate)
+        gates += _better_than_base(task, metric, candidate)
     if champion is not None:
-        standing, found = _not_worse(task, candidate, champion, "champion")
+        standing, found = _not_worse(task, metric, candidate, champion, "champion")
         gates += found
         if best is not None:
-            gates += _not_worse(task, candidate, best, "best champion so far")[1]
-        gates.append(_slices(task, candidate, champion))
+            gates += _not_worse(task, metric, candidate, best, "best champion so far")[1]
+        gates.append(_slices(task, metric, candidate, champion))
     gates += [_size(task, candidate), _latency(task, candidate), _quarantine(task, candidate)]
     if task.gates.uncommitted != "allow":
         gates.append(_committed(task, candidate, changed))
@@ -157,17 +159,19 @@ def judge(
     return Verdict(metric, standing, tuple(gates))
 
 
-def _floor(task: Task, candidate: Shown) -> Gate:
-    value, floor = candidate.metrics["tuned"][task.metric], task.gates.floor
+def _floor(task: Task, metric: str, candidate: Shown) -> Gate:
+    value, floor = candidate.metrics["tuned"][metric], task.gates.floor
+    if metric == LOG_LIKELIHOOD:
+        return Gate("floor", True, f"{value:.4f} nats a token: a likelihood has no natural floor", {"value": value})
     passed = value >= floor
     sign = "≥" if passed else "<"
     return Gate("floor", passed, f"{value:.4f} {sign} {floor:.4f}", {"value": value, "floor": floor})
 
 
-def _better_than_base(task: Task, candidate: Shown) -> Iterator[Gate]:
-    base, tuned = (candidate.metrics[who][task.metric] for who in ("base", "tuned"))
+def _better_than_base(task: Task, metric: str, candidate: Shown) -> Iterator[Gate]:
+    base, tuned = (candidate.metrics[who][metric] for who in ("base", "tuned"))
     frame = _with_token_accuracy(candidate.predictions)
-    found = _difference(task.metric, frame, candidate.metrics)
+    found = _difference(metric, frame, candidate.metrics)
     told = f"base {base:.4f}, tuned {tuned:.4f}; {found.told}"
     yield Gate("better than the untuned base", found.low > 0, told, found.numbers)
     if task.kind == "regression":
@@ -176,10 +180,10 @@ def _better_than_base(task: Task, candidate: Shown) -> Iterator[Gate]:
         yield Gate("nearer than the training rows' mean", near.low > 0, f"R² {near.told}", near.numbers)
 
 
-def _not_worse(task: Task, candidate: Shown, other: Shown, who: str) -> tuple[str, list[Gate]]:
+def _not_worse(task: Task, metric: str, candidate: Shown, other: Shown, who: str) -> tuple[str, list[Gate]]:
     """Standing beside another model, and the gates that hold the two against each other."""
     margin, frame = task.gates.margin, _beside(candidate, other)
-    found = _difference(task.metric, frame, candidate.metrics)
+    found = _difference(metric, frame, candidate.metrics)
     standing = BETTER if found.low > 0 else NOT_WORSE if found.low > -margin else WORSE
     told = f"{standing} than {other.name}: {found.told}; margin {margin:g}"
     if standing == WORSE and found.high >= 0:
@@ -195,7 +199,7 @@ def _not_worse(task: Task, candidate: Shown, other: Shown, who: str) -> tuple[st
     return standing, gates
 
 
-def _slices(task: Task, candidate: Shown, champion: Shown) -> Gate:
+def _slices(task: Task, metric: str, candidate: Shown, champion: Shown) -> Gate:
     """Whether a slice fell: beyond chance, however many slices are looked at (Bonferroni), and by more than allowed."""
     kind, allowed = KINDS[task.kind], task.gates.slice_drop
     frame = with_lengths(_beside(candidate, champion), kind.prompt)
@@ -205,7 +209,8 @@ def _slices(task: Task, candidate: Shown, champion: Shown) -> Gate:
             f"evaluate.slices: the candidate's test rows have no column {absent[0]!r}",
             "mend evaluate.slices, or run the pipeline again",
         )
-    tuned, other = _row_values(task, frame)
+    frame = with_values(frame, metric)
+    tuned, other = _row_values(task, metric, frame)
     parts = {
         f"{name} = {value}": part[_PLACE].to_numpy()
         for name in names
@@ -276,7 +281,10 @@ def _own(path: Path, candidate: Shown, champion: Shown | None) -> Iterator[Gate]
 
 
 def _beside(candidate: Shown, other: Shown) -> pl.DataFrame:
-    """The candidate's predictions with the other model's in the place of the base's; both are of the same rows."""
+    """The candidate's predictions with the other model's in the place of the base's; both are of the same rows.
+
+    Likelihoods of both are then in units of the candidate's tokens, though the other's base may have other tokens.
+    """
     mine, theirs = _with_token_accuracy(candidate.predictions), _with_token_accuracy(other.predictions)
     given = {name: "base" + name.removeprefix("tuned") for name in theirs.columns if name.split("_")[0] == "tuned"}
     mine = mine.drop(name for name in mine.columns if name.split("_")[0] == "base")
@@ -295,8 +303,7 @@ def _with_token_accuracy(predictions: pl.DataFrame) -> pl.DataFrame:
 def _difference(metric: str, frame: pl.DataFrame, metrics: dict[str, Any]) -> _Difference:
     """Of the columns `tuned…` less `base…`."""
     if is_per_row(frame, metric):
-        if f"tuned_{metric}" in frame.columns:
-            frame = frame.drop_nulls([f"tuned_{metric}", f"base_{metric}"])
+        frame = with_values(frame, metric)
         rows = (row_scores(frame, who, metric) for who in ("tuned", "base"))
         return _Difference(*paired_interval(*rows), frame.height)
     positive = metrics.get("positive_label", "")
@@ -315,10 +322,9 @@ def _in_variance(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return row_scores(frame, "tuned") / variance, row_scores(frame, "base") / variance
 
 
-def _row_values(task: Task, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def _row_values(task: Task, metric: str, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Values of rows, (rows,) of `tuned` and `base`: the metric's, or whether they are right; less a score's error."""
     if task.kind == "regression":
         return _in_variance(frame)
-    metric = task.metric if is_per_row(frame, task.metric) else ""
-    tuned, base = (np.nan_to_num(row_scores(frame, who, metric)) for who in ("tuned", "base"))
-    return tuned, base
+    metric = metric if is_per_row(frame, metric) else ""
+    return row_scores(frame, "tuned", metric), row_scores(frame, "base", metric)

@@ -14,6 +14,8 @@ from biasline.errors import BiaslineError, full_disk_is_told, shown
 PROMOTED, REFUSED, NOMINATED, ROLLED_BACK = "promoted", "refused", "nominated", "rolled back to"
 # A promotion or rollback that another machine was quicker than: it did not count.
 WITHDRAWN = "withdrawn"
+# The aliases of a task's model.
+CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 _BEGINNING = b'{"time": '
 _DECISIONS = (PROMOTED, REFUSED, NOMINATED, ROLLED_BACK, WITHDRAWN)
 
@@ -86,6 +88,11 @@ def champions(path: Path) -> list[dict[str, Any]]:
     for entry in moves(path):
         made = [*made, entry] if entry["decision"] == PROMOTED else made[:-1]
     return made
+
+
+def holders(path: Path) -> dict[str, dict[str, Any]]:
+    """Which decision made the present champion, and which the one before it, by their aliases; those that there are."""
+    return dict(zip((CHAMPION, PREVIOUS), reversed(champions(path)[-2:]), strict=False))
 
 
 def nominee(path: Path) -> str | None:

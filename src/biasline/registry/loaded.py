@@ -11,5 +11,7 @@ if __name__ == "__main__":
     import mlflow
 
     asked = json.load(sys.stdin)
-    answers = mlflow.pyfunc.load_model(asked["uri"]).predict(asked["rows"])
-    Path(sys.argv[1]).write_text(json.dumps(list(answers)), encoding="utf-8")
+    target = Path(sys.argv[1])
+    # A copy beside the answers: MLflow loads from no folder with a % in its path.
+    answers = mlflow.pyfunc.load_model(asked["uri"], dst_path=str(target.parent)).predict(asked["rows"])
+    target.write_text(json.dumps(list(answers)), encoding="utf-8")

@@ -23,7 +23,7 @@ from biasline.registry.aliases import aliased
 from biasline.registry.package import package_files
 from biasline.registry.stock_card import loader, page, stock_ids, usage
 from biasline.registry.versions import model_name, named_version, run_file
-from biasline.tokens.template import BUILT_IN, CHAT
+from biasline.tokens.template import CHAT
 from biasline.training.loss import padded
 
 if TYPE_CHECKING:
@@ -159,32 +159,21 @@ def _save(model: Any, predictor: Predictor, package: Package, folder: Path) -> N
     folder.mkdir()
     model.config._name_or_path = ""
     if not package.headed:
-        model.generation_config = _generation(predictor)
+        settings = Drawing.of(predictor.task.evaluate)
+        model.generation_config = settings.config(predictor.stops, model.config.pad_token_id)
     model.save_pretrained(folder)
     for name in package.pin.files:
         if name in TOKENIZER_FILES:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(base / name, folder / name)
-    if not package.headed and package.task.tokens.template != CHAT:
-        # Transformers takes this file before one that the tokenizer's config holds.
-        (folder / "chat_template.jinja").write_text(_template(predictor), encoding="utf-8", newline="\n")
-
-
-def _template(predictor: Predictor) -> str:
-    name = predictor.task.tokens.template
-    # The beginning of a sequence, which the encoder puts in front and `apply_chat_template` does not.
-    start = predictor.tokenizer("").input_ids[:1] == [predictor.tokenizer.bos_token_id]
-    return ("{{- bos_token -}}" if start else "") + BUILT_IN.get(name, name)
-
-
-def _generation(predictor: Predictor) -> Any:
-    from transformers import GenerationConfig
-
-    return GenerationConfig(
-        **Drawing.of(predictor.task.evaluate).arguments(),
-        eos_token_id=predictor.stops,
-        pad_token_id=predictor.model.config.pad_token_id,
-    )
+    if not package.headed:
+        template = predictor.template
+        if template.name != CHAT or template.reads_clock:
+            # The beginning of a sequence, which the encoder puts in front and `apply_chat_template` does not.
+            start = predictor.tokenizer("").input_ids[:1] == [predictor.tokenizer.bos_token_id]
+            bos = "{{- bos_token -}}" if start and template.name != CHAT else ""
+            # Transformers takes this file before one that the tokenizer's config holds.
+            (folder / "chat_template.jinja").write_text(bos + template.source, encoding="utf-8", newline="\n")
 
 
 def _reloaded(folder: Path, package: Package) -> tuple[Any, Any]:

@@ -5,11 +5,13 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
+import yaml
 
 from biasline.bases.match import check_base
 from biasline.bases.pin import file_sha256, read_pin
@@ -20,6 +22,7 @@ from biasline.params import Task, read_task
 from biasline.tracking.record import Record
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
     from mlflow.models.model import ModelInfo
@@ -43,7 +46,7 @@ def log_package(record: Record, run_id: str) -> "ModelInfo":
         return mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("model.py")),
-            artifacts={name: str(path) for name, path in files.items()},
+            artifacts={name: path.as_uri() for name, path in files.items()},  # a plain path would be decoded
             model_config=noted,
             code_paths=[str(_code(Path(scratch)))],
             signature=_signature(task),
@@ -56,22 +59,48 @@ def log_package(record: Record, run_id: str) -> "ModelInfo":
 def package_files(version: "ModelVersion") -> tuple[dict[str, Path], Path, dict[str, str]]:
     """What a version holds, as `Package.read` takes it.
 
-    Returns: its files by name (`delta`, `pin`, `task`), where its pin lay when it was packaged, and the sha256 of each
-    file then.
+    Returns: its files by name (`delta`, `pin`, `task`), where its base's pin lies, and the sha256 of each file when it
+    was packaged.
     """
+    return files_in(_downloaded(version))
+
+
+def files_in(folder: Path) -> tuple[dict[str, Path], Path, dict[str, str]]:
+    """As `package_files`, of a package that was downloaded."""
     import mlflow
 
-    folder = _downloaded(version)
-    flavor = mlflow.models.Model.load(str(folder)).flavors["python_function"]
+    # Not by its path, which MLflow would decode: there may be a % in it.
+    described = mlflow.models.Model.from_dict(yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8")))
+    flavor = described.flavors["python_function"]
     files = {name: folder / place["path"] for name, place in flavor["artifacts"].items()}
     noted = flavor.get("config") or {}
-    return files, Path(noted.get("pin_path", "")), noted.get("sha256", {})
+    return files, _pin_place(files["task"], Path(noted.get("pin_path", ""))), noted.get("sha256", {})
+
+
+def _pin_place(task: Path, noted: Path) -> Path:
+    """Where a package's pin lies in this checkout; else where it lay when it was packaged, maybe in another one."""
+    with suppress(ValueError, TypeError, KeyError, OSError):  # what is wrong with the task is told by whoever reads it
+        here = home() / json.loads(task.read_text(encoding="utf-8"))["base"]
+        return here if here.is_file() else noted
+    return noted
 
 
 def _downloaded(version: "ModelVersion") -> Path:
     import mlflow
 
-    return Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}"))
+    # A local store's own folder, with nothing written to it, as MLflow would for a model's name.
+    place = mlflow.MlflowClient().get_model_version_download_uri(version.name, version.version)
+    named = f"models:/{version.name}/{version.version}"
+    return Path(mlflow.artifacts.download_artifacts(place if place.startswith("file:") else named))
+
+
+def has_files(client: "MlflowClient", version: "ModelVersion") -> bool:
+    """Whether the store has a version's files; their content is `verify`'s to look at."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    kept = get_artifact_repository(client.get_model_version_download_uri(version.name, version.version))
+    found = {item.path for folder in (None, "artifacts") for item in kept.list_artifacts(folder)}
+    return {"MLmodel", "python_env.yaml", "code", "artifacts/delta.safetensors"} <= found
 
 
 def package_sha256(record: Record) -> str:

@@ -1,23 +1,24 @@
 """Decisions: nominate a candidate, promote it to champion, take that back. The ledger first, then the store."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from biasline.errors import BiaslineError
-from biasline.layout import TaskPlace, local_state
+from biasline.layout import TaskPlace, home
 from biasline.params import Task
 from biasline.registry import ledger
 from biasline.registry.aliases import CANDIDATE, CHAMPION, aliased, point, settle
 from biasline.registry.evidence import on_rows_of, shown_by
 from biasline.registry.gates import Shown, Verdict, judge
-from biasline.registry.versions import judged_version, model_name, named_version, versions_of
-from biasline.tracking.lineage import MAKING, changed, lineage
+from biasline.registry.versions import judged_version, model_name, named_version, no_version, run_of, versions_of
+from biasline.tracking.lineage import lineage, uncommitted_now
 from biasline.tracking.record import note_candidate, pending_candidate
+from biasline.tracking.store import lock
 
 if TYPE_CHECKING:
+    from filelock import FileLock
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
@@ -63,7 +64,7 @@ def promote(
     Errors: `BiaslineError` where there is no candidate, or its run has no evaluation; `Elsewhere` where another
     checkout moved the champion first.
     """
-    with _decisions(task):
+    with nullcontext() if dry_run else _decisions(task):
         if not dry_run:
             settle(client, task)
         candidate = named_version(client, task, run) if run else _candidate(client, task)
@@ -77,7 +78,8 @@ def promote(
         verdict = _verdict(client, task, params, shown, champion)
         if dry_run:
             return Decision(candidate.version, fingerprint, verdict, False)
-        tags = client.get_run(candidate.run_id).data.tags
+        run_of_it = run_of(client, candidate)
+        tags = run_of_it.data.tags if run_of_it is not None else {}
         ledger.append(
             TaskPlace(task).ledger,
             ledger.PROMOTED if verdict.passed else ledger.REFUSED,
@@ -88,8 +90,8 @@ def promote(
             package=candidate.tags.get("biasline.package"),
             previous=champion.tags["biasline.fingerprint"] if champion is not None else None,
             verdict=verdict.as_data(),
-            metric=params.metric,
-            value=shown.metrics["tuned"][params.metric],
+            metric=verdict.metric,
+            value=shown.metrics["tuned"][verdict.metric],
             test_sha256=shown.metrics["test_sha256"],
             data_sha256=tags.get("data.sha256"),
             base_digest=tags.get("base.digest"),
@@ -184,10 +186,7 @@ def _candidate(client: "MlflowClient", task: str) -> "ModelVersion":
         )
     found = aliased(client, task, CANDIDATE)
     if found is None:
-        raise BiaslineError(
-            f"{model_name(task)}: no candidate to promote",
-            f"make one: `dvc repro register@{task}`, or name a run's: `biasline nominate {task} FINGERPRINT`",
-        )
+        raise no_version(task, CANDIDATE)
     return found
 
 
@@ -198,11 +197,11 @@ def _verdict(
     rival = best = None
     if champion is not None:
         rival = on_rows_of(client, champion, candidate, params)
-        entry = _best(ledger.champions(TaskPlace(task).ledger), candidate, params.metric)
+        entry = _best(ledger.champions(TaskPlace(task).ledger), candidate, params.decided_by(candidate.metrics))
         version = entry and judged_version(versions_of(client, task), entry["fingerprint"], entry.get("package"))
         if version and version.version != champion.version:
             best = on_rows_of(client, version, candidate, params)
-    return judge(params, candidate, rival, best, changed(*MAKING))
+    return judge(params, candidate, rival, best, uncommitted_now(home()))
 
 
 def _best(made: Sequence[dict[str, Any]], candidate: Shown, metric: str) -> dict[str, Any] | None:
@@ -217,8 +216,6 @@ def _best(made: Sequence[dict[str, Any]], candidate: Shown, metric: str) -> dict
     return None if best is None or best["fingerprint"] == made[-1]["fingerprint"] else best
 
 
-def _decisions(task: str) -> FileLock:
+def _decisions(task: str) -> "FileLock":
     """Held for the whole of a decision: decisions on one machine come one after the other."""
-    folder = local_state()
-    folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / f"decisions-{task}.lock")
+    return lock(f"decisions-{task}")

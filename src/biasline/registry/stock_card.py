@@ -1,11 +1,11 @@
 """How a merged folder is asked by stock Transformers: the same as code, for a check, and as its README."""
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from biasline.evaluation.predict import Predictor
 from biasline.evaluation.serving import Package
+from biasline.tokens.template import dialogue
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -20,7 +20,8 @@ def _messages(row: dict[str, Any]) -> list[dict[str, str]]:
     instruction, given = row["instruction"], row.get("input") or ""
     content = f"{instruction}\n{given}".rstrip()
     before = [
-        {"role": role, "content": said, "instruction": said} for role, said in json.loads(row.get("history") or "[]")
+        {"role": turn.role, "content": turn.content, "instruction": turn.content}
+        for turn in dialogue("", "", row.get("history") or "")[:-1]
     ]
     return [*before, {"role": "user", "content": content, "instruction": instruction, "input": given}]
 
@@ -94,7 +95,8 @@ def page(version: "ModelVersion", package: Package, use: Sequence[str], otherwis
     if otherwise:
         lines += [
             "",
-            f"Of the test rows asked, {otherwise} come out in other tokens this way than in training: there a prompt "
-            "that is too long is cut from the left, and special tokens that stand in a text are read as text.",
+            f"Of the test rows asked, {otherwise} come out in other tokens this way than in training: there a dialogue "
+            "that is too long is shortened, special tokens that stand in a text are read as text, and a prompt is what "
+            "training shows before an answer, whatever the template writes to be answered.",
         ]
     return "\n".join([*lines, "", "---", "", card])

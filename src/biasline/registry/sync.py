@@ -9,6 +9,7 @@ from biasline.layout import TaskPlace
 from biasline.params import DELTA_METHODS
 from biasline.registry.aliases import CANDIDATE, aliased, point, settle
 from biasline.registry.claims import Elsewhere
+from biasline.registry.restore import drop_empty_versions, lost_for_good, restore_run
 from biasline.registry.versions import find_version, register_version
 from biasline.tracking.publish import end_orphans, publish
 from biasline.tracking.record import (
@@ -75,12 +76,16 @@ def sync(client: "MlflowClient", task: str) -> list[str]:
     rebuilt = 0
     pending = pending_candidate(task)
     for record in all_records(task):
+        run_id, done = restore_run(client, record)
+        told += done
+        if not record.file(place.delta).is_file() or record.read(place.metrics) is None:
+            continue
+        told += drop_empty_versions(client, record)
         # What was registered before may have been evaluated anew since, while the store was away.
-        wanted = find_version(client, task, record.fingerprint) is None or record.fingerprint == pending
-        run_id = publish(client, record)
-        if wanted and record.file(place.delta).is_file() and record.read(place.metrics) is not None:
+        if find_version(client, task, record.fingerprint) is None or record.fingerprint == pending:
             register_version(client, record, run_id)
             rebuilt += 1
+    told += lost_for_good(client, task)
     try:
         told += settle(client, task)
     except Elsewhere as error:

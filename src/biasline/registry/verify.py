@@ -8,7 +8,7 @@ from biasline.layout import TaskPlace
 from biasline.registry import claims, ledger
 from biasline.registry.aliases import CANDIDATE, CHAMPION, PREVIOUS, aliased
 from biasline.registry.package import downloaded_sha256, package_files
-from biasline.registry.versions import has_model
+from biasline.registry.versions import has_model, model_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,10 +23,7 @@ def verify(client: "MlflowClient", task: str) -> tuple[list[str], list[str]]:
     """
     right, wrong = [], []
     path = TaskPlace(task).ledger
-    made = ledger.champions(path)
-    decided = {
-        alias: move["fingerprint"] for alias, move in zip((CHAMPION, PREVIOUS), reversed(made[-2:]), strict=False)
-    }
+    decided = {alias: move["fingerprint"] for alias, move in ledger.holders(path).items()}
     deltas = {one["fingerprint"]: one["delta_sha256"] for one in ledger.entries(path) if one.get("delta_sha256")}
     if has_model(client, task):
         try:
@@ -63,7 +60,8 @@ def _fault(version: "ModelVersion", judged: str | None) -> str:
         packaged = package_files(version)
         delta = file_sha256(packaged[0]["delta"])
     except (MlflowException, OSError, KeyError) as error:
-        return f"its files cannot be had: {first_line(error)}"
+        task = version.name.removeprefix(model_name(""))
+        return f"its files cannot be had: {first_line(error)} → `biasline sync {task}` makes them again from its record"
     if delta != version.tags.get("biasline.delta_sha256"):
         return f"its delta has sha256 {delta[:12]}, registered was {version.tags.get('biasline.delta_sha256', '')[:12]}"
     if judged not in (None, delta):

@@ -1,6 +1,7 @@
 """Versions: one per fingerprint and package, found before it is made, since MLflow would double it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,13 +9,17 @@ from biasline.bases.pin import file_sha256
 from biasline.errors import BiaslineError, shown
 from biasline.layout import TaskPlace
 from biasline.params import DELTA_METHODS
+from biasline.registry import ledger
 from biasline.registry.package import log_package, metrics_sha256, package_sha256
 from biasline.registry.proof import prove
-from biasline.tracking.record import Record
+from biasline.tracking.limits import DESCRIPTION, fitted
+from biasline.tracking.publish import find_run
+from biasline.tracking.record import Record, noted_candidate
 from biasline.tracking.store import store_lock, unless_made_meanwhile
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 _SHORTEST_NAME = 4
@@ -66,6 +71,8 @@ def named_version(client: "MlflowClient", task: str, run: str) -> "ModelVersion"
 
     Errors: `BiaslineError` where nothing or more than one run matches.
     """
+    if run in (ledger.CANDIDATE, ledger.CHAMPION, ledger.PREVIOUS):
+        raise no_version(task, run)
     if len(run) < _SHORTEST_NAME:
         raise BiaslineError(f"run {run!r}: name {_SHORTEST_NAME} characters at least", "`make ui` shows the names")
     versions = versions_of(client, task)
@@ -77,11 +84,40 @@ def named_version(client: "MlflowClient", task: str, run: str) -> "ModelVersion"
     return max(matching, key=lambda version: int(version.version))
 
 
+def no_version(task: str, alias: str) -> BiaslineError:
+    """What to say of an alias that points at nothing; the way out depends on whether a decision or a note names it."""
+    path = TaskPlace(task).ledger
+    if alias == ledger.CANDIDATE:
+        due, told = noted_candidate(task) or ledger.nominee(path), "no candidate to promote"
+        way = f"make one: `dvc repro register@{task}`, or name a run's: `biasline nominate {task} FINGERPRINT`"
+    else:
+        due, told = ledger.holders(path).get(alias, {}).get("fingerprint"), f"no {alias}"
+        way = f"`biasline promote {task}` makes one, or take the candidate"
+    if due:
+        told, way = f"{told}: {due} is to be it, and the store has no such version", f"`biasline sync {task}`"
+    return BiaslineError(f"{model_name(task)}: {told}", way)
+
+
+def run_of(client: "MlflowClient", version: "ModelVersion") -> "Run | None":
+    """The run that a version was made by; where that was purged from the store, the one that `sync` published since.
+
+    Returns: None where there is neither.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(version.run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    return find_run(client, version.name.removeprefix(model_name("")), version.tags["biasline.fingerprint"])
+
+
 def _is_called(client: "MlflowClient", version: "ModelVersion", run: str) -> bool:
     if version.tags["biasline.fingerprint"].startswith(run) or version.run_id == run:
         return True
-    found = client.get_run(version.run_id)
-    return run in (found.info.run_name, found.data.tags.get("dvc.experiment"))
+    found = run_of(client, version)
+    return found is not None and run in (found.info.run_name, found.data.tags.get("dvc.experiment"))
 
 
 def run_file(client: "MlflowClient", version: "ModelVersion", path: Path, scratch: Path) -> Path:
@@ -99,10 +135,15 @@ def run_file(client: "MlflowClient", version: "ModelVersion", path: Path, scratc
         return record.file(path)
     wanted = path.relative_to(TaskPlace(name).folder).as_posix()
     folder = Path(wanted).parent.as_posix()
-    listed = {item.path for item in client.list_artifacts(version.run_id, None if folder == "." else folder)}
+    run = run_of(client, version)
+    where = None if folder == "." else folder
+    listed = {item.path for item in client.list_artifacts(run.info.run_id, where)} if run is not None else set()
     if wanted not in listed:
-        raise BiaslineError(f"{version.name} version {version.version}: its run has no {wanted}", "biasline sync")
-    return Path(client.download_artifacts(version.run_id, wanted, dst_path=str(scratch)))
+        told = f"its run has no {wanted}" if run is not None else f"its run was purged, and with it {wanted}"
+        raise BiaslineError(
+            f"{version.name} version {version.version}: {told}", f"`biasline sync {name}` where its record lies"
+        )
+    return Path(client.download_artifacts(run.info.run_id, wanted, dst_path=str(scratch)))
 
 
 def register_version(client: "MlflowClient", record: Record, run_id: str) -> "ModelVersion":
@@ -124,39 +165,58 @@ def register_version(client: "MlflowClient", record: Record, run_id: str) -> "Mo
             raise BiaslineError(
                 f"{shown(record.file(place.predictions))}: not there", f"dvc repro --force evaluate@{record.task}"
             )
-        model = log_package(record, run_id)
-        if not record.is_proved(package):
-            try:
+        with _none_left_behind(client, record.task, run_id):
+            model = log_package(record, run_id)
+            if not record.is_proved(package):
                 prove(record, model.model_uri)
-            except BiaslineError:
-                client.delete_logged_model(model.model_id)
-                raise
-            record.note_proof(package)
-        name = model_name(record.task)
-        if not has_model(client, record.task):
-            with unless_made_meanwhile():
-                client.create_registered_model(name, description=f"Bias-only models of the task `{record.task}`.")
-        card = record.file(place.card)
-        tags = {
-            "biasline.fingerprint": record.fingerprint,
-            "biasline.package": package,
-            "biasline.metrics_sha256": metrics_sha256(record.file(place.metrics)),
-            "biasline.delta_sha256": file_sha256(record.file(place.delta)),
-            "biasline.test_sha256": (record.read(place.metrics) or {}).get("test_sha256", ""),
-            "git.commit": record.lineage.get("git.commit", ""),
-        }
-        return client.create_model_version(
-            name,
-            model.model_uri,
-            run_id=run_id,
-            model_id=model.model_id,  # a server refuses a model's URI without it
-            tags={key: value for key, value in tags.items() if value},
-            description=_described(client, record, run_id, card),
-        )
+                record.note_proof(package)
+            name = model_name(record.task)
+            if not has_model(client, record.task):
+                with unless_made_meanwhile():
+                    told = f"Bias-only models of the task `{record.task}`."
+                    client.create_registered_model(name, description=told)
+            tags = {
+                "biasline.fingerprint": record.fingerprint,
+                "biasline.package": package,
+                "biasline.metrics_sha256": metrics_sha256(record.file(place.metrics)),
+                "biasline.delta_sha256": file_sha256(record.file(place.delta)),
+                "biasline.test_sha256": (record.read(place.metrics) or {}).get("test_sha256", ""),
+                "git.commit": record.lineage.get("git.commit", ""),
+            }
+            return client.create_model_version(
+                name,
+                model.model_uri,
+                run_id=run_id,
+                model_id=model.model_id,  # a server refuses a model's URI without it
+                tags={key: value for key, value in tags.items() if value},
+                description=_described(client, record, run_id),
+            )
 
 
-def _described(client: "MlflowClient", record: Record, run_id: str, card: Path) -> str:
-    """The card, below links to the run and the commit."""
+@contextmanager
+def _none_left_behind(client: "MlflowClient", task: str, run_id: str) -> Iterator[None]:
+    """Delete the package that was logged to a run where no version came of it: a next try logs another."""
+    before = _packages(client, run_id)
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):  # the store may be away: the first error is what counts
+            held = {version.source for version in versions_of(client, task)}
+            for package in _packages(client, run_id) - before:
+                if f"models:/{package}" not in held:
+                    client.delete_logged_model(package)
+        raise
+
+
+def _packages(client: "MlflowClient", run_id: str) -> set[str]:
+    """Ids of the models that were logged to a run."""
+    experiment = client.get_run(run_id).info.experiment_id
+    return {model.model_id for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'")}
+
+
+def _described(client: "MlflowClient", record: Record, run_id: str) -> str:
+    """The card, below links to the run and the commit; as much of it as every store takes."""
+    card = record.file(TaskPlace(record.task).card)
     run = client.get_run(run_id)
     commit = record.lineage.get("git.commit", "")
     lines = [
@@ -165,7 +225,8 @@ def _described(client: "MlflowClient", record: Record, run_id: str, card: Path) 
         + f"; `biasline why {record.task}@{record.fingerprint[:8]}` tells all of it.",
         "",
     ]
-    return "\n".join(lines) + (card.read_text(encoding="utf-8") if card.is_file() else "")
+    told = "\n".join(lines) + (card.read_text(encoding="utf-8") if card.is_file() else "")
+    return fitted(told, DESCRIPTION, "\n(shortened; the whole card is the run's artifact `evaluation/card.md`)\n")
 
 
 def registered_note(record: Record) -> dict[str, str | None]:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from biasline.bases.pin import file_sha256
 from biasline.data.validate import data_sha256
+from biasline.errors import BiaslineError
 from biasline.jsonfile import load_json
 from biasline.layout import TaskPlace, home
 from biasline.registry import ledger
 from biasline.registry.aliases import CHAMPION, aliased
 from biasline.registry.package import package_files
-from biasline.registry.versions import named_version, run_file
+from biasline.registry.versions import named_version, run_file, run_of
+from biasline.tracking.record import Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,18 +29,29 @@ def why(client: "MlflowClient", task: str, which: str = CHAMPION) -> dict[str, A
     Args:
         which: an alias, or a fingerprint or its beginning.
 
-    Errors: `BiaslineError` where there is no such version, or its run lost a file.
+    Returns: the page's parts; `missing` names what neither the store nor a record here has, and those values are None.
+
+    Errors: `BiaslineError` where there is no such version, or it lost its package.
     """
     version = aliased(client, task, which) or named_version(client, task, which)
-    run = client.get_run(version.run_id)
-    tags, fingerprint = run.data.tags, version.tags["biasline.fingerprint"]
+    run, missing = run_of(client, version), []
+    fingerprint = version.tags["biasline.fingerprint"]
+    tags = run.data.tags if run is not None else Record(task, fingerprint).lineage
     place = TaskPlace(task)
+    if run is None:
+        missing.append(f"its run {version.run_id}, which was purged from the store")
+    found, judged = [], None
     with tempfile.TemporaryDirectory() as scratch:
-        quality, report, metrics = (
-            load_json(run_file(client, version, path, Path(scratch)), "biasline sync")
-            for path in (place.quality, place.train_report, place.metrics)
-        )
-        judged = file_sha256(run_file(client, version, place.metrics, Path(scratch)))
+        for path in (place.quality, place.train_report, place.metrics):
+            try:
+                file = run_file(client, version, path, Path(scratch))
+            except BiaslineError:
+                missing.append(path.relative_to(place.folder).as_posix())
+                found.append({})
+                continue
+            found.append(load_json(file, "biasline sync"))
+            judged = file_sha256(file) if path == place.metrics else judged
+    quality, report, metrics = found
     files, *_ = package_files(version)
     resolved = load_json(files["task"], "biasline sync")
     pin = load_json(files["pin"], "biasline sync")
@@ -55,9 +68,9 @@ def why(client: "MlflowClient", task: str, which: str = CHAMPION) -> dict[str, A
         },
         "data": {
             "file": resolved["data"],
-            "sha256": quality["raw_sha256"],
-            "here": _here(resolved["data"], quality["raw_sha256"]),
-            **{name: quality[name] for name in ("rows", "quarantined", "reasons", "splits")},
+            "sha256": quality.get("raw_sha256"),
+            "here": _here(resolved["data"], quality["raw_sha256"]) if quality else None,
+            **{name: quality.get(name) for name in ("rows", "quarantined", "reasons", "splits")},
         },
         "code": {
             "commit": tags.get("git.commit", ""),
@@ -69,30 +82,29 @@ def why(client: "MlflowClient", task: str, which: str = CHAMPION) -> dict[str, A
             "versions": {name.removeprefix("version."): tags[name] for name in sorted(tags) if "version." in name[:8]},
         },
         "base": {
-            "name": report["base"]["name"],
-            "digest": report["base"]["digest"],
+            **{name: report.get("base", {}).get(name) for name in ("name", "digest", "parameters")},
             "source": {name: value for name, value in pin["source"].items() if value},
-            "parameters": report["base"]["parameters"],
         },
         "training": {
             # The earliest reports do not tell the rate.
             "learning_rate": report.get("learning_rate"),
-            **{name: report[name] for name in ("method", "trainable", "steps", "kept_step", "rows")},
+            **{name: report.get(name) for name in ("method", "trainable", "steps", "kept_step", "rows")},
             **{name: resolved["train"][name] for name in ("biases", "seed", "threads")},
         },
         "run": {
-            "id": run.info.run_id,
-            "name": run.info.run_name,
-            "status": run.info.status,
-            "started": _time(run.info.start_time),
-            "ended": _time(run.info.end_time),
+            "id": run.info.run_id if run is not None else version.run_id,
+            "name": run.info.run_name if run is not None else None,
+            "status": run.info.status if run is not None else None,
+            "started": _time(run.info.start_time) if run is not None else None,
+            "ended": _time(run.info.end_time) if run is not None else None,
             "machine": {name: tags[name] for name in _HARDWARE if name in tags},
         },
         "evaluation": {
             **{name: metrics[name] for name in ("rows", "test_sha256", "base", "probe", "tuned") if name in metrics},
-            "is_what_was_judged": judged == version.tags.get("biasline.metrics_sha256"),
+            "is_what_was_judged": judged == version.tags.get("biasline.metrics_sha256") if metrics else None,
         },
         "decisions": list(_decisions(place.ledger, fingerprint)),
+        "missing": missing,
     }
 
 
@@ -119,12 +131,8 @@ def _time(milliseconds: int | None) -> str:
 
 
 def as_markdown(told: Mapping[str, Any]) -> str:
-    """The page."""
-    model, data, code, base = told["model"], told["data"], told["code"], told["base"]
-    training, run, evaluation = told["training"], told["run"], told["evaluation"]
-    reasons = ", ".join(f"{name} {count:,}" for name, count in data["reasons"].items()) or "none"
-    splits = ", ".join(f"{name} {count:,}" for name, count in data["splits"].items())
-    trainable = training["trainable"]
+    """The page; without the lines of what is missing, which it names."""
+    model = told["model"]
     lines = [
         f"# {model['name']} version {model['version']} ({', '.join(model['aliases']) or 'no alias'})",
         "",
@@ -133,28 +141,13 @@ def as_markdown(told: Mapping[str, Any]) -> str:
         "",
         "| | |",
         "|---|---|",
-        f"| data | `{data['file']}`, sha256 `{data['sha256']}`; the file here is {data['here']} |",
-        f"| quarantine | {data['quarantined']:,} of {data['rows']:,} rows: {reasons} |",
-        f"| rows | {splits} |",
-        f"| code | {_code(code)} |",
-        f"| made again by | {'`' + code['made_by'] + '`' if code['made_by'] else 'not known'} |",
-        f"| libraries | {_listed(code['versions'])} |",
-        f"| base | {base['name']}, {base['parameters']:,} parameters, from {_listed(base['source'])}, "
-        f"digest `{base['digest']}` |",
-        f"| trained | {training['method']}: {trainable['biases']:,} biases ({training['biases']}), head "
-        f"{trainable['head']:,}; {training['rows']:,} rows, {training['steps']} steps at "
-        f"{training['learning_rate']}, step {training['kept_step']} kept; seed {training['seed']}, "
-        f"{training['threads']} threads |",
-        f"| run | {run['name']} (`{run['id']}`), {run['status']}, {run['started']} … {run['ended']} |",
-        f"| machine | {_listed(run['machine'])} |",
-        f"| test set | {evaluation['rows']:,} rows, sha256 `{evaluation['test_sha256']}` |",
+        *_made_from(told),
+        *_measured(told["evaluation"]),
     ]
-    names = {"base": "untuned", "probe": "head alone", "tuned": "tuned"}
-    for key, name in names.items():
-        if key in evaluation:
-            lines.append(f"| {name} | {_numbers(evaluation[key])} |")
-    if not evaluation["is_what_was_judged"]:
-        lines.append("| | **evaluated again since: these are not the numbers that this version was judged by** |")
+    if told["missing"]:
+        lines.append(
+            f"| **missing** | {'; '.join(told['missing'])}; `biasline sync` where its record lies brings it back |"
+        )
     lines += ["", "## Decisions", ""]
     if not told["decisions"]:
         lines.append("None yet.")
@@ -169,13 +162,57 @@ def as_markdown(told: Mapping[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
+def _made_from(told: Mapping[str, Any]) -> Iterator[str]:
+    """Rows of the table: data, code, base, training, run."""
+    data, code, base, training, run = (told[name] for name in ("data", "code", "base", "training", "run"))
+    if data["rows"] is not None:
+        reasons = ", ".join(f"{name} {count:,}" for name, count in data["reasons"].items()) or "none"
+        yield f"| data | `{data['file']}`, sha256 `{data['sha256']}`; the file here is {data['here']} |"
+        yield f"| quarantine | {data['quarantined']:,} of {data['rows']:,} rows: {reasons} |"
+        yield f"| rows | {', '.join(f'{name} {count:,}' for name, count in data['splits'].items())} |"
+    else:
+        yield f"| data | `{data['file']}` |"
+    yield f"| code | {_code(code)} |"
+    yield f"| made again by | {'`' + code['made_by'] + '`' if code['made_by'] else 'not known'} |"
+    yield f"| libraries | {_listed(code['versions'])} |"
+    if training["method"] is not None:
+        trainable = training["trainable"]
+        yield (
+            f"| base | {base['name']}, {base['parameters']:,} parameters, from {_listed(base['source'])}, "
+            f"digest `{base['digest']}` |"
+        )
+        yield (
+            f"| trained | {training['method']}: {trainable['biases']:,} biases ({training['biases']}), head "
+            f"{trainable['head']:,}; {training['rows']:,} rows, {training['steps']} steps at "
+            f"{training['learning_rate']}, step {training['kept_step']} kept; seed {training['seed']}, "
+            f"{training['threads']} threads |"
+        )
+    else:
+        yield f"| base | from {_listed(base['source'])} |"
+    if run["name"] is not None:
+        yield f"| run | {run['name']} (`{run['id']}`), {run['status']}, {run['started']} … {run['ended']} |"
+    yield f"| machine | {_listed(run['machine'])} |"
+
+
+def _measured(evaluation: Mapping[str, Any]) -> Iterator[str]:
+    """Rows of the table: the test set, and what each model reached on it."""
+    if "rows" not in evaluation:
+        return
+    yield f"| test set | {evaluation['rows']:,} rows, sha256 `{evaluation['test_sha256']}` |"
+    for key, name in {"base": "untuned", "probe": "head alone", "tuned": "tuned"}.items():
+        if key in evaluation:
+            yield f"| {name} | {_numbers(evaluation[key])} |"
+    if not evaluation["is_what_was_judged"]:
+        yield "| | **evaluated again since: these are not the numbers that this version was judged by** |"
+
+
 def _listed(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _code(code: Mapping[str, Any]) -> str:
     if not code["commit"]:
-        return "not in git"
+        return f"not in git; **{code['not_committed']}**" if code["not_committed"] else "not in git"
     told = f"commit `{code['commit']}`" + (f" on {code['branch']}" if code["branch"] not in ("", "HEAD") else "")
     told += f", experiment {code['experiment']}" if code["experiment"] else ""
     told += f", requirements.lock sha256 `{code['requirements_lock_sha256'][:12]}`"

@@ -2,10 +2,12 @@
 
 Apart, because a merge across the border would shift the mask by a token; the end of each answer is always supervised,
 or the tuned model would never stop. Pieces become rows by arithmetic on where each begins and how long it is, for
-many rows at once: Python's own lists would take longer than the tokenizer.
+many rows at once: Python's own lists would take longer than the tokenizer. A dialogue that is too long is shortened as
+a dialogue (see `fitting`) and tokenized anew: tokens of a prompt are never cut.
 """
 
 from collections.abc import Sequence
+from datetime import date
 from itertools import chain
 from threading import Lock
 from typing import Any, NamedTuple
@@ -13,7 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from biasline.errors import BiaslineError
-from biasline.tokens.template import Cut, Template, Turn
+from biasline.params import Tokens
+from biasline.tokens.fitting import Fitted, Shortener
+from biasline.tokens.template import DAY, Cut, Template, Turn
 from biasline.tokens.texts import text_encoder
 
 IGNORED = -100
@@ -30,12 +34,16 @@ class Encoded(NamedTuple):
 
     Attributes:
         kept: for each dialogue, whether it is here; one whose last answer is too long or has no token is left out.
+        exchanges: for each dialogue, how many of its oldest exchanges were left out for its length.
+        shortened: for each dialogue, whether its question was shortened.
         lengths: tokens of each example.
         input_ids: the tokens of all.
         labels: the token itself where it is supervised, else `IGNORED`.
     """
 
     kept: np.ndarray
+    exchanges: np.ndarray
+    shortened: np.ndarray
     lengths: np.ndarray
     input_ids: np.ndarray
     labels: np.ndarray
@@ -57,13 +65,30 @@ class _Segments(NamedTuple):
         counted = self.role == role
         return np.bincount(self.row[counted], self.length[counted], self.rows).astype(np.int64)
 
-    def shortened(self, dropped: np.ndarray, said: np.ndarray) -> "_Segments":
-        """Without the first `dropped` tokens before each row's answer, and with `said` tokens of that at most."""
+    def with_answers_cut(self, said: np.ndarray) -> "_Segments":
+        """Without what templates write behind answers, and with `said` tokens of each row's answer at most."""
+        answer = self.role == _SAID
         length = np.where(self.role == _BEHIND, 0, self.length)
-        before, answer = self.role == _BEFORE, self.role == _SAID
-        off = np.clip(dropped[self.row] - self._place(before), 0, self.length) * before
-        over = np.clip(self._place(answer) + self.length - said[self.row], 0, self.length) * answer
-        return self._replace(start=self.start + off, length=length - off - over)
+        return self._replace(length=np.where(answer, np.minimum(length, said[self.row]), length))
+
+    def with_rows(self, places: np.ndarray, other: "_Segments") -> "_Segments":
+        """With the rows of `other` at some places, in their order."""
+        kept = ~np.isin(self.row, places)
+        row = np.concatenate([self.row[kept], places[other.row]])
+        order = np.argsort(row, kind="stable")
+
+        def joined(own: np.ndarray, its: np.ndarray) -> np.ndarray:
+            return np.concatenate([own[kept], its])[order]
+
+        return _Segments(
+            row[order],
+            joined(self.role, other.role),
+            joined(self.supervised, other.supervised),
+            joined(self.start, other.start + len(self.pool)),
+            joined(self.length, other.length),
+            np.concatenate([self.pool, other.pool]),
+            self.rows,
+        )
 
     def tokens(self, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """All tokens of the segments of some rows (a truth value each), and which of them are supervised."""
@@ -72,34 +97,41 @@ class _Segments(NamedTuple):
         places = np.arange(ends[-1] if len(ends) else 0) + np.repeat(self.start - (ends - length), length)
         return self.pool[places], np.repeat(self.supervised, length)
 
-    def _place(self, counted: np.ndarray) -> np.ndarray:
-        """Of each counted segment, how many tokens of counted ones stand before it in its row."""
-        lengths = np.where(counted, self.length, 0)
-        before = np.cumsum(lengths) - lengths
-        first = np.searchsorted(self.row, np.arange(self.rows))  # rows are in order, and none is empty
-        return before - before[first][self.row]
-
 
 class Encoder:
     """Turns dialogues into tokens with one tokenizer and one template.
+
+    A dialogue that is too long loses its oldest exchanges first, then a part of its last question (see
+    `fitting.Shortener`); the template's own words and the system prompt always stay.
 
     Args:
         tokenizer: a fast Transformers tokenizer.
         template: see `Template`.
         max_length: longest sequence in tokens, the end of the answer included.
         long_response: `reject` or `truncate` an answer that fills `max_length` by itself.
+        shorten: where a question that is too long is cut, `middle` or `start`.
+        day: see `Template`.
 
     Special tokens written out in the data are read as plain text: data must not end a sequence or forge a turn.
     Threads may share an encoder.
 
-    Errors: `BiaslineError` where the tokenizer has no end-of-sequence token, or the template does not work with it.
+    Raises:
+        BiaslineError: the tokenizer has no end-of-sequence token, or the template does not work with it.
     """
 
-    def __init__(self, tokenizer: Any, template: str, max_length: int, long_response: str = "reject") -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: str,
+        max_length: int,
+        long_response: str = "reject",
+        shorten: str = "middle",
+        day: date = DAY,
+    ) -> None:
         if tokenizer.eos_token_id is None:
             raise BiaslineError("the base's tokenizer has no end-of-sequence token", "set eos_token in its config")
         self.tokenizer = tokenizer
-        self.template = Template(template, tokenizer)
+        self.template = Template(template, tokenizer, day)
         self.max_length = max_length
         self.long_response = long_response
         self.eos: int = tokenizer.eos_token_id
@@ -110,7 +142,14 @@ class Encoder:
         self._words: list[int] = []
         self._layouts: dict[Cut, np.ndarray] = {}
         self._laying = Lock()
-        self._texts = text_encoder(tokenizer)
+        self._texts = text_encoder(tokenizer, self.template.markers)
+        self._shortener = Shortener(self._texts, self._prompt_lengths, shorten)
+
+    @classmethod
+    def from_params(cls, tokenizer: Any, params: Tokens) -> "Encoder":
+        """An encoder as a task's parameters say."""
+        day = date.fromisoformat(params.date)
+        return cls(tokenizer, params.template, params.max_length, params.long_response, params.shorten, day)
 
     def stops(self) -> list[int]:
         """Tokens that end an answer: the tokenizer's end of sequence, and the template's end of turn."""
@@ -118,28 +157,74 @@ class Encoder:
         last = int(labels[-1]) if len(labels) else self.eos
         return [self.eos] if last == self.eos else [self.eos, last]
 
-    def prompts(self, dialogues: Sequence[Sequence[Turn]]) -> list[list[int]]:
-        """Token ids of dialogues up to where the assistant speaks, cut from the left to leave room for an answer."""
-        found = self._segments(dialogues)
-        before = found.sums(_BEFORE)
-        found = found.shortened(before - (self.max_length - 2 - len(self.prefix)), np.zeros_like(before))
+    def prompts(
+        self, dialogues: Sequence[Sequence[Turn]], max_tokens: int | None = None, rows: Sequence[int] | None = None
+    ) -> list[list[int]]:
+        """Token ids of dialogues up to where the assistant speaks: the beginning of what training shows.
+
+        Args:
+            dialogues: each up to the user's last turn.
+            max_tokens: longest prompt; by default what leaves room for an answer in `max_length`.
+            rows: what errors call the dialogues; by default their places from 1 on.
+
+        Raises:
+            BiaslineError: naming the first dialogue whose system prompt leaves no room for its question.
+        """
+        most = self.max_length - 2 if max_tokens is None else max_tokens
+        answered = [[*turns, Turn("assistant", "")] for turns in dialogues]
+        found, _ = self._fitting(answered, np.full(len(answered), most), least=1)
+        lengths = found.sums(_FRONT) + found.sums(_BEFORE)
+        if (over := np.flatnonzero(lengths > most)).size:
+            row = rows[over[0]] if rows else over[0] + 1
+            raise BiaslineError(
+                f"row {row}: the template and what the system says take {lengths[over[0]]} tokens, {most} are "
+                "left for a prompt",
+                "shorten the system prompt, or raise tokens.max_length",
+            )
+        found = found._replace(length=np.where(found.role <= _BEFORE, found.length, 0))
         ids, _ = found.tokens(np.ones(found.rows, bool))
-        ends = np.cumsum(found.sums(_FRONT) + found.sums(_BEFORE))
-        return [part.tolist() for part in np.split(ids, ends[:-1])]
+        return [part.tolist() for part in np.split(ids, np.cumsum(lengths)[:-1])]
 
     def examples(self, dialogues: Sequence[Sequence[Turn]]) -> Encoded:
         """Dialogues in tokens, the last answer whole (or cut, if `long_response` says so) and its end supervised."""
-        found = self._segments(dialogues)
-        before, said, ending = found.sums(_BEFORE), found.sums(_SAID), found.sums(_ENDING)
-        # A response without any of its prompt would teach nothing about it: a quarter of the length stays the prompt's.
-        own = self.max_length - len(self.prefix) - ending
-        room = own - np.minimum(before, self.max_length // 4)
-        kept = (said > 0) & ((said <= room) | (self.long_response == "truncate"))
-        said = np.minimum(said, room)
-        found = found.shortened(before - (own - said), said)
+        # An answer without any of its prompt would teach nothing about it: a quarter of the length stays the prompt's,
+        # and of the question an eighth.
+        found, fitted = self._fitting(dialogues, None, least=self.max_length // 8)
+        said = found.sums(_SAID)
+        room = self.max_length - (found.sums(_FRONT) + found.sums(_BEFORE) + found.sums(_ENDING))
+        kept = (said > 0) & ((said <= room) | ((self.long_response == "truncate") & (room > 0)))
+        found = found.with_answers_cut(np.minimum(said, np.maximum(room, 0)))
         ids, supervised = found.tokens(kept)
         lengths = np.bincount(found.row, found.length, found.rows).astype(np.int32)
-        return Encoded(kept, lengths[kept], ids, np.where(supervised, ids, np.int32(IGNORED)))
+        labels = np.where(supervised, ids, np.int32(IGNORED))
+        return Encoded(kept, fitted.exchanges, fitted.shortened, lengths[kept], ids, labels)
+
+    def _fitting(
+        self, dialogues: Sequence[Sequence[Turn]], most: np.ndarray | None, least: int
+    ) -> tuple[_Segments, Fitted]:
+        """The pieces of dialogues, of those that are too long after shortening.
+
+        Args:
+            most: most tokens before each answer; None for what the answer leaves, and a quarter of `max_length`.
+            least: tokens that a question keeps.
+        """
+        found = self._segments(dialogues)
+        before = found.sums(_FRONT) + found.sums(_BEFORE)
+        if most is None:
+            left = self.max_length - found.sums(_SAID) - found.sums(_ENDING)
+            most = np.maximum(left, np.minimum(before, self.max_length // 4))
+        fitted = Fitted.whole(dialogues)
+        places = np.flatnonzero(before > most)
+        if places.size:
+            part = self._shortener([dialogues[place] for place in places], most[places], least)
+            found = found.with_rows(places, self._segments(part.dialogues))
+            fitted = fitted.with_rows(places, part)
+        return found, fitted
+
+    def _prompt_lengths(self, dialogues: Sequence[Sequence[Turn]]) -> np.ndarray:
+        """Tokens before the last answer of each dialogue."""
+        found = self._segments(dialogues)
+        return found.sums(_FRONT) + found.sums(_BEFORE)
 
     def _segments(self, dialogues: Sequence[Sequence[Turn]]) -> _Segments:
         """All pieces of the dialogues; their contents in one call of the encoder."""
@@ -171,26 +256,18 @@ class Encoder:
             return self._layouts[cut]
 
     def _laid(self, cut: Cut) -> list[tuple[int, bool, int, int]]:
-        pieces = cut.pieces
-        # The last run of supervised pieces is the answer.
-        end = len(pieces)
-        while cut.answered and not pieces[end - 1].supervised:
-            end -= 1
-        first = end
-        while cut.answered and first and pieces[first - 1].supervised:
-            first -= 1
-        ended = end > first + 1 and pieces[end - 1].special
         segments = [(_FRONT, False, *self._standing(self.prefix))]
-        for place, piece in enumerate(pieces):
-            role = _BEFORE if place < first else _SAID if place < end - ended else _ENDING if place < end else _BEHIND
+        for place, piece in enumerate(cut.pieces):
+            # What stands where, seen from the last answer.
+            role = (_BEFORE, _SAID, _ENDING if cut.ended else _BEHIND, _BEHIND)[min(max(place - cut.answer + 1, 0), 3)]
             where = (_CONTENT, 0)
             if piece.special:
                 ids = self.tokenizer(piece.text(()), add_special_tokens=False).input_ids
-                # BOS that a template has in front is taken off: it is put in front of what is left after cutting.
+                # BOS that a template has in front is taken off: it is put in front of every row.
                 fronted = place == 0 and ids[: len(self.prefix)] == self.prefix
                 where = self._standing(ids[len(self.prefix) * fronted :])
             segments.append((role, piece.supervised, *where))
-            if cut.answered and place == end - 1 and not ended:
+            if place == cut.answer and not cut.ended:
                 segments.append((_ENDING, True, *self._standing([self.eos])))
         return segments
 

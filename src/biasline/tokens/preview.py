@@ -13,6 +13,7 @@ _LISTED = 40
 def preview(
     tokenizer: Any,
     summary: Mapping[str, Any],
+    notes: Sequence[str],
     rows: Sequence[Mapping[str, Any]],
     lengths: Sequence[int],
     supervised: Sequence[int] | None,
@@ -21,7 +22,9 @@ def preview(
     """The page.
 
     Args:
+        tokenizer: the base's.
         summary: counts and lengths by split.
+        notes: what should be known of the template or the rows.
         rows: some training rows in tokens: `row`, `input_ids`, `labels`.
         lengths: tokens of every training row.
         supervised: supervised tokens of every training row; None where rows have a label or score.
@@ -35,13 +38,16 @@ def preview(
         "",
         f"Base `{summary['base']}`, {made}, at most {summary['max_length']} tokens a row.",
         "",
-        "| split | rows | left out | tokens | supervised | shortest | median | longest |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        *(f"- {note}" for note in notes),
+        *([""] if notes else []),
+        "| split | rows | left out | cut | tokens | unknown | supervised | shortest | median | longest |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, numbers in summary["splits"].items():
         share = target_word or f"{numbers['supervised_tokens'] / max(numbers['tokens'], 1):.1%}"
         lines.append(
-            f"| {name} | {numbers['rows']:,} | {len(numbers['rejected_rows']):,} | {numbers['tokens']:,} | {share} "
+            f"| {name} | {numbers['rows']:,} | {len(numbers['rejected_rows']):,} | {numbers['cut_rows']:,} "
+            f"| {numbers['tokens']:,} | {numbers['unknown_tokens']:,} | {share} "
             f"| {numbers['shortest']} | {numbers['median']} | {numbers['longest']} |"
         )
     lines.append("")
@@ -49,6 +55,9 @@ def preview(
         if left_out := numbers["rejected_rows"]:
             more = ", …" if len(left_out) > _LISTED else ""
             lines += [f"Left out of {name}, rows {', '.join(map(str, left_out[:_LISTED]))}{more}.", ""]
+        if lost := numbers.get("rows_by_lost_exchanges"):
+            parts = ", ".join(f"{rows:,} rows lost {count}" for count, rows in lost.items())
+            lines += [f"Oldest exchanges left out of {name} for their length: {parts}.", ""]
     lines += ["## Lengths of training rows", "", *histogram(lengths, "tokens"), ""]
     if supervised is not None:
         lines += [*histogram(supervised, "supervised tokens"), ""]

@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from biasline.bases.limits import limits_of
 from biasline.bases.pin import Pin, load_tokenizer, verified_folder, wants_token_types
 from biasline.data.augment import read_augmented
 from biasline.data.split import read_split
@@ -22,13 +23,21 @@ from biasline.jsonfile import dump_json, load_json
 from biasline.layout import SPLITS, TaskPlace, replacing, write_text
 from biasline.params import Task
 from biasline.progress import Progress, progress
-from biasline.tokens.mask import IGNORED, Encoder
+from biasline.tokens.checks import (
+    check_base_limits,
+    check_token_ids,
+    loss_warnings,
+    prompt_room,
+    template_notes,
+    unknown_tokens,
+)
+from biasline.tokens.mask import IGNORED, Encoded, Encoder
 from biasline.tokens.preview import PREVIEWED, preview
 from biasline.tokens.template import Turn, dialogue
 from biasline.tokens.texts import TextEncoder, label_names, label_numbers, score_scale
 
 SUMMARY = "summary.json"
-_MUCH_LEFT_OUT = 0.05
+_LISTED = 10
 # Rows that are Python lists at one time: a million of them would not fit.
 _CHUNK, _MOST_THREADS = 1_000, 8
 # Ranges of lengths up to the longest that is allowed.
@@ -43,10 +52,29 @@ class _TokenSet:
         table: `row`, `input_ids`, `labels` (per token, or one class number or score a row) and further inputs of the
             model.
         rejected: numbers of the rows that were left out.
+        cut: of each row in the table, whether a text or question lost a part since it was too long.
+        exchanges: of each row in the table, how many of its oldest exchanges it lost.
     """
 
     table: pa.Table
     rejected: list[int]
+    cut: np.ndarray
+    exchanges: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: "Sequence[_TokenSet]") -> "_TokenSet":
+        """Parts of one split, one behind the other."""
+        return cls(
+            pa.concat_tables([part.table for part in parts]),
+            [row for part in parts for row in part.rejected],
+            np.concatenate([part.cut for part in parts]),
+            np.concatenate([part.exchanges for part in parts]),
+        )
+
+    def ids(self) -> np.ndarray:
+        """The tokens of all rows, one behind the other."""
+        parts = [chunk.flatten().to_numpy() for chunk in self.table["input_ids"].chunks]
+        return np.concatenate([np.zeros(0, np.int32), *parts])
 
     def lengths(self) -> np.ndarray:
         """Tokens of each row."""
@@ -69,15 +97,19 @@ _Encode = Callable[[str, pl.DataFrame], _TokenSet]
 def tokenize(task: Task, place: TaskPlace) -> str:
     """Run the stage; nothing is written unless all of it succeeds.
 
-    Errors: `BiaslineError` where a split keeps no row, or its labels are not those of training.
+    Raises:
+        BiaslineError: a split keeps no row, its labels are not those of training, or the base cannot read its tokens.
     """
     pin, folder = verified_folder(Path(task.base))
+    limits = limits_of(folder)
+    check_base_limits(task, limits, pin.name)
     tokenizer = load_tokenizer(pin, folder)
     frames = {name: read_split(place, name) for name in SPLITS}
     augmented = read_augmented(place)
     frames["train"] = pl.concat([frames["train"], augmented.select(frames["train"].columns)])
     rows = sum(frame.height for frame in frames.values())
     texts = TextEncoder(tokenizer, task.tokens.max_length, wants_token_types(folder)) if _has_texts(task) else None
+    notes: list[str] = []
     if task.kind == "classification":
         labels = label_names(task.source.labels, frames["train"]["label"].to_list())
         target, encode = {"labels": labels}, _of_labels(texts, labels)
@@ -86,9 +118,9 @@ def tokenize(task: Task, place: TaskPlace) -> str:
         encode = _of_scores(texts)
     else:
         target = {"template": task.tokens.template_name}
-        encode = _of_answers(
-            Encoder(tokenizer, task.tokens.template, task.tokens.max_length, task.tokens.long_response)
-        )
+        encoder = Encoder.from_params(tokenizer, task.tokens)
+        encode = _of_answers(encoder)
+        notes += template_notes(encoder)
     with progress("tokenize", rows) as shown:
         sets = dict(_encoded(frames, encode, shown))
     for name, found in sets.items():
@@ -97,12 +129,19 @@ def tokenize(task: Task, place: TaskPlace) -> str:
                 f"tokens.max_length {task.tokens.max_length}: no response of the {name} split fits",
                 "raise it, or set tokens.long_response: truncate",
             )
+        check_token_ids(name, found.ids(), limits, tokenizer, pin.name)
+    if not _has_texts(task):
+        # All of them will be asked, those whose answer is too long to train on too.
+        room = prompt_room(task.tokens.max_length, task.evaluate.max_new_tokens, limits.positions)
+        encoder.prompts(dialogues_of(frames["test"], answered=False), room, frames["test"]["row"].to_list())
 
-    summary = _summary(pin, task, target, sets)
+    summary = _summary(pin, task, target, sets, tokenizer)
+    notes += [f"warning: {warning}" for warning in loss_warnings(task, summary["splits"])]
     train = sets["train"]
     supervised = None if _has_texts(task) else train.supervised()
     shown = train.table.slice(0, PREVIEWED).to_pylist()
-    page = preview(tokenizer, summary, shown, train.lengths(), supervised, _beside_parents(augmented, frames["train"]))
+    beside = _beside_parents(augmented, frames["train"])
+    page = preview(tokenizer, summary, notes, shown, train.lengths(), supervised, beside)
     with replacing(place.tokens) as draft:
         draft.mkdir()
         for name, found in sets.items():
@@ -110,14 +149,14 @@ def tokenize(task: Task, place: TaskPlace) -> str:
         (draft / SUMMARY).write_text(dump_json(summary), encoding="utf-8")
     write_text(place.preview, page)
     write_text(place.lengths, _length_table(sets, task.tokens.max_length).write_csv(float_precision=6))
+    for note in notes:
+        print(note if note.startswith("warning: ") else f"note: {note}")
     counts = ", ".join(f"{name} {numbers['rows']:,}" for name, numbers in summary["splits"].items())
     left_out = sum(len(found.rejected) for found in sets.values())
-    told = f", {left_out} rows left out (response over max_length)" if left_out else ""
-    if left_out > _MUCH_LEFT_OUT * rows:
-        print(
-            f"warning: {left_out / rows:.0%} of the rows have no place for their response in {task.tokens.max_length} "
-            "tokens and are left out → raise tokens.max_length, or set tokens.long_response: truncate"
-        )
+    losses = f", {left_out} rows left out (response over max_length)" if left_out else ""
+    cut, fewer = (sum(int((count > 0).sum()) for count in counts) for counts in _losses(sets))
+    losses += f", {cut:,} rows cut to max_length" if cut else ""
+    losses += f", {fewer:,} dialogues without their oldest exchanges" if fewer else ""
     numbers = summary["splits"]["train"]
     if "labels" in target:
         what = f"{len(target['labels'])} labels: {', '.join(target['labels'])}"
@@ -125,7 +164,12 @@ def tokenize(task: Task, place: TaskPlace) -> str:
         what = f"scores of mean {target['score']['mean']:.4g} and standard deviation {target['score']['std']:.4g}"
     else:
         what = f"{numbers['supervised_tokens'] / numbers['tokens']:.0%} of the training tokens are supervised"
-    return f"{counts}{told}; {what}; see {place.preview}"
+    return f"{counts}{losses}; {what}; see {place.preview}"
+
+
+def _losses(sets: Mapping[str, _TokenSet]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Of each split, what rows were cut, and how many exchanges they lost."""
+    return [found.cut for found in sets.values()], [found.exchanges for found in sets.values()]
 
 
 def dialogues_of(frame: pl.DataFrame, answered: bool) -> list[list[Turn]]:
@@ -179,12 +223,7 @@ def _encoded(frames: Mapping[str, pl.DataFrame], encode: _Encode, shown: Progres
                 parts.append(part)
                 done += part.table.num_rows + len(part.rejected)
                 shown.at(done)
-            yield (
-                name,
-                _TokenSet(
-                    pa.concat_tables([part.table for part in parts]), [row for part in parts for row in part.rejected]
-                ),
-            )
+            yield name, _TokenSet.joined(parts)
 
 
 @contextmanager
@@ -208,17 +247,39 @@ def _own_threads() -> Iterator[ThreadPoolExecutor]:
 
 def _of_answers(encoder: Encoder) -> _Encode:
     def encode(_: str, frame: pl.DataFrame) -> _TokenSet:
-        encoded = encoder.examples(dialogues_of(frame, answered=True))
         rows = frame["row"].to_numpy()
+        encoded = _examples(encoder, dialogues_of(frame, answered=True), rows)
         offsets = pa.array(np.concatenate([[0], np.cumsum(encoded.lengths)]), pa.int32())
         columns = {
             "row": pa.array(rows[encoded.kept], pa.int32()),
             "input_ids": pa.ListArray.from_arrays(offsets, pa.array(encoded.input_ids)),
             "labels": pa.ListArray.from_arrays(offsets, pa.array(encoded.labels)),
         }
-        return _TokenSet(pa.table(columns), rows[~encoded.kept].tolist())
+        kept = encoded.kept
+        return _TokenSet(pa.table(columns), rows[~kept].tolist(), encoded.shortened[kept], encoded.exchanges[kept])
 
     return encode
+
+
+def _examples(encoder: Encoder, dialogues: Sequence[Sequence[Turn]], rows: Sequence[int]) -> Encoded:
+    """The examples of dialogues; an error of the template names the rows that it refuses."""
+    try:
+        return encoder.examples(dialogues)
+    except BiaslineError:
+        refused: dict[str, list[int]] = {}
+        for row, turns in zip(rows, dialogues, strict=True):
+            try:
+                encoder.template.cut(turns)
+            except BiaslineError as error:
+                refused.setdefault(str(error), []).append(int(row))
+        if not refused:
+            raise
+    reason, numbers = max(refused.items(), key=lambda item: len(item[1]))
+    listed = ", ".join(map(str, numbers[:_LISTED])) + (", …" if len(numbers) > _LISTED else "")
+    raise BiaslineError(
+        f"{len(numbers)} of {len(rows)} rows (row {listed}): {reason}",
+        "leave them out (source.where), or take a template that knows such turns",
+    )
 
 
 def _has_texts(task: Task) -> bool:
@@ -242,13 +303,13 @@ def _of_scores(encoder: TextEncoder) -> _Encode:
 
 
 def _of_texts(encoder: TextEncoder, frame: pl.DataFrame, targets: pa.Array) -> _TokenSet:
-    inputs = encoder.texts(frame["text"].to_list(), frame["text_pair"].to_list())
+    inputs, cut = encoder.texts_and_cuts(frame["text"].to_list(), frame["text_pair"].to_list())
     columns = {
         "row": pa.array(frame["row"].to_list(), pa.int32()),
         **{name: pa.array([row[name] for row in inputs], pa.list_(pa.int32())) for name in encoder.inputs},
         "labels": targets,
     }
-    return _TokenSet(pa.table(columns), [])
+    return _TokenSet(pa.table(columns), [], np.array(cut, bool), np.zeros(len(cut), np.int64))
 
 
 def _save(folder: Path, table: pa.Table) -> None:
@@ -258,12 +319,22 @@ def _save(folder: Path, table: pa.Table) -> None:
     datasets.Dataset(datasets.table.InMemoryTable(table)).save_to_disk(str(folder))
 
 
-def _summary(pin: Pin, task: Task, target: Mapping[str, Any], sets: Mapping[str, _TokenSet]) -> dict[str, Any]:
+def _summary(
+    pin: Pin, task: Task, target: Mapping[str, Any], sets: Mapping[str, _TokenSet], tokenizer: Any
+) -> dict[str, Any]:
     splits = {}
     for name, found in sets.items():
+        lost, rows = np.unique(found.exchanges[found.exchanges > 0], return_counts=True)
         splits[name] = {
             "rows": found.table.num_rows,
             "rejected_rows": found.rejected,
+            "cut_rows": int(found.cut.sum()),
+            **(
+                {}
+                if _has_texts(task)
+                else {"rows_by_lost_exchanges": dict(zip(map(str, lost), rows.tolist(), strict=True))}
+            ),
+            "unknown_tokens": unknown_tokens(tokenizer, found.ids()),
             **_sizes("", found.lengths()),
             **({} if _has_texts(task) else _sizes("supervised_", found.supervised())),
         }

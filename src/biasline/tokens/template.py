@@ -4,12 +4,16 @@ Every template is a chat template in Jinja, as tokenizers carry them: it sees `m
 user's also as `instruction` and `input`), `add_generation_prompt`, `bos_token` and `eos_token`. It is rendered with
 marks in place of the contents, once for each sequence of roles, and cut at the marks: so the border between prompt and
 response is exact, special tokens written out in the data stay text, and a file of rows costs one rendering.
+
+A prompt is the beginning of a rendering with an answer, never what a template writes for `add_generation_prompt`: many
+stock templates write something else there than before the answers of their training renderings.
 """
 
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -38,6 +42,8 @@ _ALPACA = (
 BUILT_IN = {"human-assistant": _HUMAN_ASSISTANT, "alpaca": _ALPACA}
 # The tokenizer's own template.
 CHAT = "chat"
+# What a template is given that asks for today's date, unless parameters name another day.
+DAY = date(2025, 1, 1)
 
 # Private characters: no text that passes the contract's eye has them next to digits by chance.
 _OPEN, _CLOSE = "\ue000", "\ue001"
@@ -45,11 +51,19 @@ _MARK = re.compile(rf"{_OPEN}(\d+)([cix]){_CLOSE}")
 
 
 class Turn(NamedTuple):
-    """One turn of a dialogue: `system`, `user` or `assistant`, and what is said; a user may hand in an `input` too."""
+    """One turn of a dialogue.
+
+    Attributes:
+        role: `system`, `user` or `assistant`.
+        content: what is said.
+        input: what a user hands in beside it.
+        supervised: whether an assistant's turn is trained on.
+    """
 
     role: str
     content: str
     input: str = ""
+    supervised: bool = True
 
     @property
     def text(self) -> str:
@@ -89,11 +103,13 @@ class Cut:
 
     Attributes:
         pieces: in their order.
-        answered: whether the assistant speaks last.
+        answer: the place of the last answer.
+        ended: whether the piece behind it is the template's end of the turn.
     """
 
     pieces: tuple[Piece, ...]
-    answered: bool
+    answer: int
+    ended: bool
 
 
 def dialogue(instruction: str, text: str, history: str = "", output: str | None = None) -> list[Turn]:
@@ -101,12 +117,17 @@ def dialogue(instruction: str, text: str, history: str = "", output: str | None 
 
     Args:
         instruction, text: the last thing that the user says; `text` is its input and may be empty.
-        history: JSON list of [role, content] before that; empty for none.
+        history: JSON list of [role, content] before that, and of [role, content, 0] for an answer that is not to be
+            trained on; empty for none.
         output: the answer; None where it is yet to be given.
     """
-    turns = [Turn(role, content) for role, content in json.loads(history)] if history else []
+    turns = [_earlier(*turn) for turn in json.loads(history)] if history else []
     turns.append(Turn("user", instruction, text))
     return turns if output is None else [*turns, Turn("assistant", output)]
+
+
+def _earlier(role: str, content: str, weight: float = 1) -> Turn:
+    return Turn(role, content, supervised=bool(weight))
 
 
 class Template:
@@ -115,67 +136,104 @@ class Template:
     Args:
         name: one of `BUILT_IN`, `chat` for the tokenizer's own, or a template's text.
         tokenizer: a fast Transformers tokenizer.
+        day: the date that a template is given which asks for today's (`strftime_now`): its words must not depend on
+            when they are written.
 
-    Errors: `BiaslineError` where the tokenizer has no template of its own, or the template does not render.
+    Attributes:
+        day: as given.
+        source: the template's text; one that asks for the date has that in it.
+        reads_clock: whether it asks for the date.
+        markers: added tokens that the template or the tokenizer gives a meaning: in data they are text.
+
+    Raises:
+        BiaslineError: the tokenizer has no template of its own.
     """
 
-    def __init__(self, name: str, tokenizer: Any) -> None:
+    def __init__(self, name: str, tokenizer: Any, day: date = DAY) -> None:
         self.name = name
         self.tokenizer = tokenizer
-        if name == CHAT:
-            if not tokenizer.chat_template:
-                raise BiaslineError(
-                    "tokens.template: chat: the base's tokenizer has no chat template",
-                    f"take one of {', '.join(BUILT_IN)}, or a .jinja file",
-                )
-            self._source = tokenizer.chat_template
-        else:
-            self._source = BUILT_IN.get(name, name)
-        self._specials = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+        self.day = day
+        source = _own_template(tokenizer) if name == CHAT else BUILT_IN.get(name, name)
+        self.reads_clock = "strftime_now" in source
+        self.source = _stopped_clock(day) + source if self.reads_clock else source
+        self.markers = self._find_markers()
         self._cut = lru_cache(maxsize=1024)(self._cut_shape)
 
     def cut(self, turns: Sequence[Turn]) -> Cut:
-        """The pieces of a dialogue; where its last turn is not the assistant's, what makes the model answer is last.
+        """The pieces of a dialogue whose last turn is the assistant's.
 
-        What the assistant says is supervised, and the special token behind it that ends the turn.
+        What the assistant says is supervised (but in turns that are not to be), and the special token behind it that
+        ends the turn.
 
-        Errors: `BiaslineError` where the template refuses the dialogue or leaves a turn out.
+        Raises:
+            BiaslineError: the template refuses the dialogue or leaves a turn out.
         """
-        return self._cut(tuple([(turn.role, bool(turn.input)) for turn in turns]))
+        return self._cut(tuple([(turn.role, bool(turn.input), turn.supervised) for turn in turns]))
 
-    def _cut_shape(self, shape: tuple[tuple[str, bool], ...]) -> Cut:
-        """Neighbours that are tokenized alike are one piece, so that words may merge."""
+    def generation_prompt(self) -> tuple[str, str]:
+        """The words before an answer to a single question: what the template writes to be answered, and in training."""
+        shape = _shape("user", "assistant")
+        given = self._rendered(shape[:1])
+        trained = self._rendered(shape)
+        before = trained[: next(i for i, part in enumerate(trained) if isinstance(part, _Content) and part.turn == 1)]
+        return ("".join(part for part in parts if isinstance(part, str)) for parts in (given, before))
+
+    def _find_markers(self) -> list[str]:
+        """Special tokens, and other added tokens that the template writes.
+
+        Runs of blanks and line ends are added tokens of many vocabularies, and are text.
+        """
+        words = self.source
+        for roles in (("user", "assistant"), ("system", "user", "assistant", "user", "assistant")):
+            try:
+                words += "".join(part for part in self._rendered(_shape(*roles)) if isinstance(part, str))
+            except BiaslineError:
+                continue  # said where a dialogue of that shape comes
+        added = self.tokenizer.added_tokens_decoder.values()
+        return [str(token) for token in added if token.special or (str(token).strip() and str(token) in words)]
+
+    def _cut_shape(self, shape: "_Shape") -> Cut:
+        """Neighbours that are tokenized alike are one piece, so that words may merge; an answer is one of its own."""
         found: list[Piece] = []
+        answers: list[int] = []
         for part in self._rendered(shape):
+            answered = bool(answers) and answers[-1] == len(found) - 1
             if isinstance(part, str):
-                pieces = self._own_words(part, after_answer=bool(found) and found[-1].supervised)
+                pieces = self._own_words(part, answered, answered and found[-1].supervised)
+            elif shape[part.turn][0] == "assistant":
+                answers.append(len(found))
+                found.append(Piece((part,), shape[part.turn][2], special=False))
+                continue
             else:
-                pieces = [Piece((part,), shape[part.turn][0] == "assistant", special=False)]
+                pieces = [Piece((part,), False, special=False)]
             for piece in pieces:
-                before = found[-1] if found else None
-                if before and not (before.special or piece.special) and before.supervised == piece.supervised:
+                before = found[-1] if found and len(found) - 1 not in answers else None
+                if before and not (before.special or piece.special):
                     found[-1] = before._replace(parts=before.parts + piece.parts)
                 else:
                     found.append(piece)
-        return Cut(tuple(found), shape[-1][0] == "assistant")
+        answer = answers[-1]
+        # Behind an answer only its end is special at once.
+        ended = answer + 1 < len(found) and found[answer + 1].special
+        return Cut(tuple(found), answer, ended)
 
-    def _own_words(self, text: str, after_answer: bool) -> list[Piece]:
+    def _own_words(self, text: str, after_answer: bool, supervised: bool) -> list[Piece]:
         """The template's own text; behind an answer, up to its first special token, it ends the turn."""
-        ends = [text.index(token) + len(token) for token in self._specials if token in text]
+        ends = [text.index(token) + len(token) for token in self.markers if token in text]
         end = min(ends, default=0) if after_answer else 0
         # Words behind the last special token are text like what follows them, so that the two may merge.
-        last = max((text.rindex(token) + len(token) for token in self._specials if token in text[end:]), default=end)
+        last = max((text.rindex(token) + len(token) for token in self.markers if token in text[end:]), default=end)
         pieces = [
-            Piece((text[:end],), True, special=True),
+            Piece((text[:end],), supervised, special=True),
             Piece((text[end:last],), False, special=True),
             Piece((text[last:],), False, special=False),
         ]
         return [piece for piece in pieces if piece.parts[0]]
 
-    def _rendered(self, shape: tuple[tuple[str, bool], ...]) -> list[str | _Content]:
+    def _rendered(self, shape: "_Shape") -> list[str | _Content]:
         """The template's own text and the places of contents in turn."""
         messages = []
-        for place, (role, has_input) in enumerate(shape):
+        for place, (role, has_input, _) in enumerate(shape):
             marks = {field: f"{_OPEN}{place}{field}{_CLOSE}" for field in "cix"}
             message = {"role": role, "content": marks["c"]}
             if role == "user":
@@ -184,26 +242,59 @@ class Template:
         try:
             text = self.tokenizer.apply_chat_template(
                 messages,
-                chat_template=self._source,
+                chat_template=self.source,
                 tokenize=False,
                 add_generation_prompt=shape[-1][0] != "assistant",
             )
         except Exception as error:  # a template is code
-            told = " ".join(first_line(error).split())
-            roles = ", ".join(role for role, _ in shape)
-            raise BiaslineError(f"tokens.template: it does not render the turns {roles}: {told}") from None
+            reason = " ".join(first_line(error).split())
+            roles = ", ".join(role for role, *_ in shape)
+            raise BiaslineError(f"tokens.template: it does not render the turns {roles}: {reason}") from None
         parts: list[str | _Content] = []
         end = 0
         for mark in _MARK.finditer(text):
             parts += [text[end : mark.start()], _Content(int(mark[1]), mark[2])]
             end = mark.end()
         parts = [part for part in [*parts, text[end:]] if part]
-        shown = [part.turn for part in parts if isinstance(part, _Content)]
-        for place, (role, _) in enumerate(shape):
-            if shown.count(place) == 0 or (role == "assistant" and shown.count(place) > 1):
-                times = "leaves out" if place not in shown else "shows more than once"
+        contents = [part.turn for part in parts if isinstance(part, _Content)]
+        for place, (role, *_) in enumerate(shape):
+            if contents.count(place) == 0 or (role == "assistant" and contents.count(place) > 1):
+                times = "leaves out" if place not in contents else "shows more than once"
                 raise BiaslineError(f"tokens.template: it {times} turn {place + 1} ({role})", "mend the template")
         return parts
+
+
+# Role, whether there is an input, and whether it is supervised, of each turn.
+_Shape = tuple[tuple[str, bool, bool], ...]
+
+
+def _shape(*roles: str) -> _Shape:
+    return tuple((role, False, True) for role in roles)
+
+
+def _stopped_clock(day: date) -> str:
+    """A macro that takes the place of Transformers' `strftime_now`, which nothing else can: only plain data get in."""
+    values = {f"%{letter}": day.strftime(f"%{letter}") for letter in "aAbBcdHIjmMpSUwWxXyYZ"}
+    replaced = "".join(f" | replace({directive!r}, {value!r})" for directive, value in values.items())
+    return f"{{%- macro strftime_now(format) -%}}{{{{ format{replaced} }}}}{{%- endmacro +%}}"
+
+
+def _own_template(tokenizer: Any) -> str:
+    """The tokenizer's chat template; of several that have names the one called `default`, as Transformers does."""
+    found = tokenizer.chat_template
+    if isinstance(found, dict):
+        if "default" in found:
+            return found["default"]
+        raise BiaslineError(
+            f"tokens.template: chat: the base's tokenizer has the templates {', '.join(found)} and no default one",
+            "save the one that is meant as a .jinja file in custom/",
+        )
+    if not found:
+        raise BiaslineError(
+            "tokens.template: chat: the base's tokenizer has no chat template",
+            f"take one of {', '.join(BUILT_IN)}, or a .jinja file",
+        )
+    return found
 
 
 def _said(turns: Sequence[Turn], place: int, field: str) -> str:

@@ -1,22 +1,33 @@
 """Texts with labels or scores in tokens: a text, or a pair, as the tokenizer itself puts them together."""
 
+import json
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from biasline.errors import BiaslineError
 
 
-def text_encoder(tokenizer: Any) -> Any:
+def text_encoder(tokenizer: Any, markers: Collection[str] = ()) -> Any:
     """The Rust encoder of a fast Transformers tokenizer, for which special tokens written out in a text are text.
 
     A copy, since the tokenizer's own has switches that every call of it turns; and without the wrapper, whose offsets,
     masks and dictionaries take as long as the encoding.
+
+    Args:
+        tokenizer: a fast Transformers tokenizer.
+        markers: further added tokens that are text in a text, though the tokenizer does not call them special.
     """
     from tokenizers import Tokenizer
 
-    encoder = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    state = tokenizer.backend_tokenizer.to_str()
+    if any(not token.special and str(token) in markers for token in tokenizer.added_tokens_decoder.values()):
+        parsed = json.loads(state)
+        for token in parsed["added_tokens"]:
+            token["special"] |= token["content"] in markers
+        state = json.dumps(parsed)
+    encoder = Tokenizer.from_str(state)
     encoder.no_padding()
     encoder.no_truncation()
     encoder.encode_special_tokens = True
@@ -50,13 +61,21 @@ class TextEncoder:
         """The model's inputs of texts: `input_ids` and, where wanted, `token_type_ids`.
 
         Args:
+            texts: the first texts.
             pairs: the second texts; empty where there is none.
         """
+        return self.texts_and_cuts(texts, pairs)[0]
+
+    def texts_and_cuts(
+        self, texts: Sequence[str], pairs: Sequence[str]
+    ) -> tuple[list[dict[str, list[int]]], list[bool]]:
+        """As `texts`, and of each whether it was too long and lost a part."""
         if self._plain_pairs:  # no special token between the two: a line break keeps them apart
             given = [f"{one}\n{two}" if two else one for one, two in zip(texts, pairs, strict=True)]
         else:
             given = [(one, two) if two else one for one, two in zip(texts, pairs, strict=True)]
-        return [self._inputs(found) for found in self._encoder.encode_batch_fast(given)]
+        encoded = self._encoder.encode_batch_fast(given)
+        return [self._inputs(found) for found in encoded], [bool(found.overflowing) for found in encoded]
 
     def _inputs(self, found: Any) -> dict[str, list[int]]:
         ids, types = found.ids + self.ending, found.type_ids

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from biasline.errors import BiaslineError
-from biasline.evaluation.statistics import is_per_row, paired_interval, row_scores
+from biasline.evaluation.statistics import PER_TOKEN, is_per_row, paired_interval, row_scores
 from biasline.jsonfile import load_json
 from biasline.layout import TaskPlace, home
 from biasline.params import Task
+from biasline.tracking.git import GitRefused, git
 from biasline.tracking.record import Record
-from biasline.tracking.store import experiment_id
+from biasline.tracking.store import find_experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -85,32 +86,36 @@ def compare(client: "MlflowClient", name: str, task: Task) -> Comparison:
 
     Errors: `BiaslineError` where no run was evaluated.
     """
-    finished = [
+    experiment = find_experiment(client, name)
+    evaluated = [
         run
         for run in client.search_runs(
-            [experiment_id(client, name)], filter_string="attributes.status = 'FINISHED'", max_results=1000
+            [experiment] if experiment else [], filter_string="attributes.status = 'FINISHED'", max_results=1000
         )
-        if "test.sha256" in run.data.tags and f"tuned.{task.metric}" in run.data.metrics
+        if "test.sha256" in run.data.tags
     ]
-    if not finished:
-        raise BiaslineError(f"{name}: no run was evaluated by {task.metric}", f"dvc repro register@{name}")
     place = TaskPlace(name)
-    ours = load_json(home() / place.metrics, "")["test_sha256"] if (home() / place.metrics).is_file() else ""
+    ours = load_json(home() / place.metrics, "") if (home() / place.metrics).is_file() else {}
+    # Without an evaluation here the newest run says by what its task is judged.
+    tags = evaluated[0].data.tags if evaluated else {}
+    newest = {"metric": tags["test.metric"]} if "test.metric" in tags else {}
+    metric = task.decided_by(ours or newest)
+    finished = [run for run in evaluated if f"tuned.{metric}" in run.data.metrics]
+    if not finished:
+        raise BiaslineError(f"{name}: no run was evaluated by {metric}", f"dvc repro register@{name}")
     tests = [run.data.tags["test.sha256"] for run in finished]
-    test = ours if ours in tests else tests[0]
+    test = ours["test_sha256"] if ours.get("test_sha256") in tests else tests[0]
     chosen = sorted(
         (run for run in finished if run.data.tags["test.sha256"] == test),
-        key=lambda run: (-run.data.metrics[f"tuned.{task.metric}"], run.data.tags["biasline.fingerprint"]),
+        key=lambda run: (-run.data.metrics[f"tuned.{metric}"], run.data.tags["biasline.fingerprint"]),
     )
     answers = {run.info.run_id: _predictions(client, name, run) for run in chosen}
     best = next((run for run in chosen if run.data.params.get("method") == "bitfit"), None)
-    runs = tuple(
-        _row(run, task.metric, _gain(answers, run, best, task.metric) if best is not None else None) for run in chosen
-    )
+    runs = tuple(_row(run, metric, _gain(answers, run, best, metric) if best is not None else None) for run in chosen)
     found = {row.method for row in runs}
     missing = tuple(method for method in _methods(task) if method not in found)
     rows = int(chosen[0].data.metrics["test.rows"])
-    return Comparison(name, task.metric, test, rows, runs, len(finished) - len(chosen), missing)
+    return Comparison(name, metric, test, rows, runs, len(finished) - len(chosen), missing)
 
 
 def _methods(task: Task) -> Iterable[str]:
@@ -134,7 +139,7 @@ def _gain(
     one, other = answers[run.info.run_id], answers[best.info.run_id]
     if run is best or not (is_per_row(one, metric) and is_per_row(other, metric)):
         return None
-    if metric == "token_accuracy":
+    if metric in PER_TOKEN:
         # Tokenization may have left other rows out of one than of the other.
         both = one["tokens"].is_not_null() & other["tokens"].is_not_null()
         one, other = one.filter(both), other.filter(both)
@@ -184,8 +189,13 @@ def run_missing(name: str, data: str, missing: Sequence[str]) -> None:
 
     Errors: `BiaslineError` where DVC fails, or would not find the data.
     """
-    known = subprocess.run(["git", "ls-files", "--", data, f"{data}.dvc"], cwd=home(), capture_output=True, check=False)
-    if not known.stdout:
+    try:
+        known = git("ls-files", "--", data, f"{data}.dvc", where=home())
+    except GitRefused as error:
+        raise BiaslineError(
+            f"an experiment wants git, which says: {error}", "mend what it names, then the same again"
+        ) from None
+    if not known:
         raise BiaslineError(
             f"{data}: unknown to git and to DVC, so an experiment, which runs in a checkout of its own, lacks it",
             f"`git add {shlex.quote(data)}`, or `dvc add` it and `git add {shlex.quote(data)}.dvc`",

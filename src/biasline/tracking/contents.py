@@ -10,6 +10,7 @@ from typing import Any
 from biasline.bases.pin import file_sha256
 from biasline.layout import TaskPlace
 from biasline.params import Task, Train
+from biasline.tracking.limits import RUN_TAG, fitted
 from biasline.tracking.record import Point, Record
 
 _TABLE, _TABLE_ROWS = "predictions.json", 1_000
@@ -150,6 +151,7 @@ def run_tags(record: Record, task: Task) -> dict[str, str]:
     tags["base.digest"] = report.get("base", {}).get("digest", "")
     tags["params.sha256"] = hashlib.sha256(task.model_dump_json().encode()).hexdigest()
     tags["test.sha256"] = metrics.get("test_sha256", "")
+    tags["test.metric"] = metrics.get("metric", "")
     if record.file(place.delta).is_file():
         tags["delta.sha256"] = file_sha256(record.file(place.delta))
     if commit := tags.get("git.commit"):
@@ -169,7 +171,8 @@ def _description(record: Record, tags: dict[str, str]) -> str:
         lines += ["Made again by:", "", f"    {command}", ""]
     if changed := tags.get("git.changed"):
         lines += [f"Changes that were in no commit: {changed}.", ""]
-    return "\n".join(lines) + (card.read_text(encoding="utf-8") if card.is_file() else "")
+    told = "\n".join(lines) + (card.read_text(encoding="utf-8") if card.is_file() else "")
+    return fitted(told, RUN_TAG, "\n(shortened; the whole card is this run's artifact `evaluation/card.md`)\n")
 
 
 def _result(record: Record) -> list[str]:

@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -16,10 +15,12 @@ from biasline.bases.pin import file_sha256
 from biasline.errors import BiaslineError
 from biasline.layout import PARAMS
 from biasline.params import CUSTOM, Task, parse_params
+from biasline.tracking.git import GitRefused, changed, commit, git
 
 # What decides how a model is made: a change here that is not committed makes a run "dirty".
 _LOCK = Path("requirements.lock")
 MAKING = ("src", "stages", "dvc.yaml", str(PARAMS), str(_LOCK))
+NO_REPOSITORY = "all of it, in no git repository"
 _LIBRARIES = ("torch", "transformers", "accelerate", "peft", "datasets", "polars", "pandera", "mlflow", "dvc")
 
 
@@ -30,9 +31,7 @@ def lineage(*inputs: str) -> dict[str, str]:
         inputs: files and folders beside the code that a run is made from; the run is dirty where they are.
     """
     tags = {
-        "git.commit": _git("rev-parse", "HEAD"),
-        "git.branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
-        "git.dirty": _yes_or_no(changed(*MAKING, *inputs)),
+        **_git_tags(inputs),
         "lock.sha256": file_sha256(_LOCK) if _LOCK.is_file() else "",
         "dvc.experiment": os.environ.get("DVC_EXP_NAME", ""),
         "dvc.stage": os.environ.get("DVC_STAGE", ""),
@@ -54,14 +53,18 @@ def made_again(name: str, task: Task) -> dict[str, str]:
         name: the task's.
         task: its parameters; what params.yaml has otherwise than the commit is set on the command line.
     """
-    commit = _git("rev-parse", "HEAD")
-    if not commit:
-        return {}
     inputs = (task.data, task.base, str(Path(task.base).with_suffix("")), str(CUSTOM))
-    found = changed(*(path for path in MAKING if path != str(PARAMS)), *inputs)
+    try:
+        made_at = commit()
+        if not made_at:
+            return {}
+        found = changed(*(path for path in MAKING if path != str(PARAMS)), *inputs)
+        text = git("show", f"HEAD:./{PARAMS}") if git("ls-tree", "HEAD", "--", str(PARAMS)) else ""
+    except GitRefused as error:
+        return {"git.changed": not_known(error)}
     tags = {"git.changed": ", ".join(found)} if found else {}
     try:
-        committed = parse_params(_git("show", f"HEAD:./{PARAMS}"), f"{PARAMS} of {commit[:8]}").tasks.get(name)
+        committed = parse_params(text or "", f"{PARAMS} of {made_at[:8]}").tasks.get(name)
         ours = parse_params(PARAMS.read_bytes(), str(PARAMS)).tasks.get(name)
     except (BiaslineError, OSError):
         return tags
@@ -75,7 +78,7 @@ def made_again(name: str, task: Task) -> dict[str, str]:
         return tags | {"git.changed": ", ".join([*found, str(PARAMS)])}
     told = "".join(f" -S {shlex.quote(f'++tasks.{name}.{key}={value}')}" for key, value in settings.items())
     return tags | {
-        "made.by": f"git checkout {commit} && {f'dvc exp run{told}' if told else 'dvc repro'} register@{name}"
+        "made.by": f"git checkout {made_at} && {f'dvc exp run{told}' if told else 'dvc repro'} register@{name}"
     }
 
 
@@ -88,19 +91,47 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + name, value
 
 
-def changed(*paths: str) -> list[str]:
-    """Which files of the workspace git sees as changed or unknown; none outside a repository."""
-    # What lies outside the repository git cannot speak of; its hash is among the tags.
-    here = Path.cwd().resolve()
-    inside = [path for path in paths if Path(path).exists() and Path(path).resolve().is_relative_to(here)]
-    lines = _git("status", "--porcelain", "--", *inside).splitlines() if inside else []
-    return sorted(line.split(maxsplit=1)[1] for line in lines)
+def _git_tags(inputs: Sequence[str]) -> dict[str, str]:
+    """Commit, branch and whether it is dirty; without what git does not say."""
+    tags = {}
+    try:
+        if found := commit():
+            tags = {"git.commit": found, "git.branch": git("rev-parse", "--abbrev-ref", "HEAD") or ""}
+            tags["git.dirty"] = "true" if changed(*MAKING, *inputs) else "false"
+    except GitRefused as error:
+        tags["git.changed"] = not_known(error)
+    return tags
 
 
-def _yes_or_no(found: Sequence[str]) -> str:
-    if not _git("rev-parse", "HEAD"):
-        return ""
-    return "true" if found else "false"
+def not_known(error: GitRefused) -> str:
+    """What to say in the place of the files that changed."""
+    return f"not known, since git says: {error}"
+
+
+def uncommitted_now(where: Path) -> list[str]:
+    """What decides how models are made and is in no commit at this moment.
+
+    Args:
+        where: the project's folder.
+
+    Returns: names of files; where there is no repository, or git does not answer, one entry that says so.
+    """
+    try:
+        if git("rev-parse", "--git-dir", where=where) is None:
+            return [NO_REPOSITORY]
+        return changed(*MAKING, where=where)
+    except GitRefused as error:
+        return [not_known(error)]
+
+
+def uncommitted_when_made(tags: Mapping[str, str]) -> str:
+    """What was in no commit when a run was made, by its tags; empty where all was."""
+    if found := tags.get("git.changed"):
+        return found
+    if "git.commit" not in tags:
+        return NO_REPOSITORY
+    # What `git.changed` leaves out, since the command that makes a run again tells it.
+    return str(PARAMS) if tags.get("git.dirty") == "true" else ""
 
 
 def someone() -> str:
@@ -123,12 +154,3 @@ def _gpu() -> str:
     """The accelerator's name; asked only where torch is loaded anyway."""
     torch = sys.modules.get("torch")
     return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else ""
-
-
-def _git(*arguments: str) -> str:
-    """Output of a git command in the workspace; empty where git or a repository is missing."""
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from filelock import Timeout
 
 from biasline.bases.pin import file_sha256
+from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace, home
 from biasline.params import Task
 from biasline.tracking.contents import artifacts, files, points_of, run_name, run_params, run_tags, single_metrics, span
+from biasline.tracking.limits import PARAM, RUN_NAME, RUN_TAG, fitted
 from biasline.tracking.record import Point, Record
-from biasline.tracking.store import experiment_id, store_lock
+from biasline.tracking.store import experiment_id, find_experiment, store_lock
 from biasline.tracking.views import share_view_of
 
 if TYPE_CHECKING:
@@ -32,8 +34,11 @@ _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#0
 
 def find_run(client: "MlflowClient", task: str, fingerprint: str) -> "Run | None":
     """The run of a fingerprint; None where the store has none."""
+    experiment = find_experiment(client, task)
+    if experiment is None:
+        return None
     runs = client.search_runs(
-        [experiment_id(client, task)],
+        [experiment],
         filter_string=f"tags.`biasline.fingerprint` = '{fingerprint}'",
         order_by=["attributes.start_time ASC"],
         max_results=1,
@@ -52,7 +57,7 @@ def open_run(client: "MlflowClient", record: Record) -> str:
         run = client.create_run(
             experiment,
             start_time=span(record)[0],
-            run_name=f"{run_name(task)} · {record.fingerprint[:6]}",
+            run_name=f"{fitted(run_name(task), RUN_NAME - 10)} · {record.fingerprint[:6]}",
             tags={
                 "biasline.fingerprint": record.fingerprint,
                 "biasline.task": record.task,
@@ -81,7 +86,8 @@ def end_orphans(client: "MlflowClient", task: str) -> int:
 
     Returns: how many there were. Runs that another checkout or machine started stay as they are.
     """
-    running = client.search_runs([experiment_id(client, task)], filter_string="attributes.status = 'RUNNING'")
+    experiment = find_experiment(client, task)
+    running = client.search_runs([experiment], filter_string="attributes.status = 'RUNNING'") if experiment else []
     ended = 0
     for run in running:
         record = Record(task, run.data.tags.get("biasline.fingerprint", ""))
@@ -93,20 +99,38 @@ def end_orphans(client: "MlflowClient", task: str) -> int:
                 if client.get_run(run.info.run_id).info.status == "RUNNING":
                     client.set_terminated(run.info.run_id, "KILLED")
                     ended += 1
-        except Timeout:  # its process lives
+        except (Timeout, BiaslineError):  # its process lives, or is another user's
             continue
     return ended
 
 
-def publish(client: "MlflowClient", record: Record) -> str:
+def lost_files(client: "MlflowClient", record: Record) -> bool:
+    """Whether a record's run was published, and the store has not all of the record's files any more."""
+    run = find_run(client, record.task, record.fingerprint)
+    if run is None or run.data.tags.get(_PUBLISHED) != _digest(record):
+        return False
+    wanted: dict[str, set[str]] = {}
+    for path in files(record):
+        place = path.relative_to(record.files)
+        wanted.setdefault(place.parent.as_posix(), set()).add(place.as_posix())
+    return any(
+        not names <= {item.path for item in client.list_artifacts(run.info.run_id, None if folder == "." else folder)}
+        for folder, names in wanted.items()
+    )
+
+
+def publish(client: "MlflowClient", record: Record, *, anew: bool = False) -> str:
     """Bring a record's run up to what the record holds; does nothing where it is so already.
+
+    Args:
+        anew: upload its files although they were uploaded before.
 
     Returns: the run's id.
     """
     run_id = open_run(client, record)
     run = client.get_run(run_id)
     digest = _digest(record)
-    if run.data.tags.get(_PUBLISHED) == digest:
+    if run.data.tags.get(_PUBLISHED) == digest and not anew:
         # It was trained again, and that was broken off; what it published first is all there.
         if run.info.status not in ("FINISHED", "RUNNING"):
             client.set_terminated(run_id, "FINISHED", end_time=span(record)[1])
@@ -119,11 +143,11 @@ def publish(client: "MlflowClient", record: Record) -> str:
         for folder, path in artifacts(record, Path(scratch)):
             client.log_artifact(run_id, str(path), folder)
     for name, value in run_tags(record, task).items():
-        client.set_tag(run_id, name, value)
+        client.set_tag(run_id, name, fitted(value, RUN_TAG))
     if run.info.status != "FINISHED":
         client.set_terminated(run_id, "FINISHED", end_time=span(record)[1])
     client.set_tag(run_id, _PUBLISHED, digest)
-    share_view_of(client, run.info.experiment_id, task)
+    share_view_of(client, run.info.experiment_id, task.decided_by(record.read(TaskPlace(record.task).metrics) or {}))
     return run_id
 
 
@@ -135,7 +159,7 @@ def _digest(record: Record) -> str:
 def _log_params(client: "MlflowClient", run: "Run", params: dict[str, Any]) -> None:
     from mlflow.entities import Param
 
-    new = [Param(name, str(value)) for name, value in params.items() if value is not None]
+    new = [Param(name, fitted(str(value), PARAM)) for name, value in params.items() if value is not None]
     client.log_batch(run.info.run_id, params=[param for param in new if param.key not in run.data.params])
 
 

@@ -10,14 +10,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
+from biasline.errors import full_disk_is_told
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace, local_state, record_folder, replacing, write_text
 from biasline.params import CUSTOM, Task, read_task
 from biasline.tracking.lineage import lineage, made_again
+from biasline.tracking.locks import file_lock
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _LINEAGE, _OBSERVED, _LIVE = "lineage.json", "observed.json", "live.jsonl"
 _LIVE_NOW = "live.running.jsonl"
@@ -84,10 +87,9 @@ class Record:
         return load_json(path, "biasline sync") if path.is_file() else {}
 
     @property
-    def running(self) -> FileLock:
+    def running(self) -> "FileLock":
         """Held by the process that trains this run."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / "running.lock", timeout=0)
+        return file_lock(self.folder / "running.lock", timeout=0)
 
     @property
     def points(self) -> list[Point]:
@@ -131,7 +133,7 @@ class Record:
         return path.is_file() and package in path.read_text(encoding="utf-8").split()
 
     def note_proof(self, package: str) -> None:
-        with (self.folder / _PROVED).open("a", encoding="utf-8") as file:
+        with full_disk_is_told(self.folder), (self.folder / _PROVED).open("a", encoding="utf-8") as file:
             file.write(package + "\n")
 
     def observe(self, **values: float) -> None:

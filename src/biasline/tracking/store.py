@@ -2,19 +2,22 @@
 
 import logging
 import os
-import re
+import sqlite3
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
 from biasline.errors import BiaslineError
-from biasline.layout import home, local_state
+from biasline.layout import local_state
+from biasline.tracking.locks import file_lock
+from biasline.tracking.relocate import artifact_folder, follow_home
+from biasline.tracking.uris import database, shown_uri, tracking_uri
 
 if TYPE_CHECKING:
+    from filelock import FileLock
     from mlflow import MlflowClient
 
 
@@ -22,20 +25,12 @@ class StoreAway(BiaslineError):
     """The tracking store does not answer."""
 
 
-def tracking_uri() -> str:
-    """Where runs are kept: `MLFLOW_TRACKING_URI`, else `mlflow.db` at the home's root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
-
-
-def shown_uri() -> str:
-    """`tracking_uri` for people and logs: without a login."""
-    return re.sub(r"//[^/@]*@", "//", tracking_uri())
-
-
 def connect() -> "MlflowClient":
-    """A client of the store; a local store is made where there is none.
+    """A client of the store; a local store is made where there is none, and one that was moved is made to follow.
 
-    Errors: `StoreAway` where the server does not answer.
+    Whoever may write nothing here can read, with a client like any other.
+
+    Errors: `StoreAway` where the server does not answer, or a local store can be neither read nor made.
     """
     # Before mlflow is imported: it reads these once.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -54,17 +49,40 @@ def connect() -> "MlflowClient":
     uri = tracking_uri()
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
+    file = database()
+    _check_access(file)
     try:
         # Making a client of a fresh SQLite store migrates it; two at once would trip over each other.
-        with FileLock(_lock_path()):
+        with _held_if_writable("store"):
             client = mlflow.MlflowClient()
             client.search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError) as error:
+            for line in follow_home(file) if file is not None else ():
+                print(f"note: {line}", file=sys.stderr)
+    except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
         raise StoreAway(
-            f"the tracking store {shown_uri()} does not answer: {str(error).splitlines()[0][:160]}",
-            "start the server, or unset MLFLOW_TRACKING_URI for the local store; then `biasline sync`",
+            f"the tracking store {shown_uri()} does not answer: {str(error).splitlines()[0][:160]}", _way_back(file)
         ) from None
     return client
+
+
+def _check_access(file: Path | None) -> None:
+    """Refuse at once what MLflow would try again and again for an hour."""
+    if file is None:
+        return
+    folder = next(folder for folder in file.parents if folder.exists())
+    if file.exists() and not os.access(file, os.R_OK):
+        raise StoreAway(f"the tracking store {shown_uri()}: may not be read", _way_back(file))
+    if not file.exists() and not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreAway(
+            f"the tracking store {shown_uri()}: there is none, and {folder} may not be written to",
+            "whoever may makes it by `biasline sync`; or name another in MLFLOW_TRACKING_URI",
+        )
+
+
+def _way_back(file: Path | None) -> str:
+    if file is None:
+        return "start the server, or unset MLFLOW_TRACKING_URI for the local store; then `biasline sync`"
+    return "mend the file or its permissions; if it is lost, delete it, and `biasline sync` rebuilds it from records"
 
 
 def store_is_away(error: Exception) -> bool:
@@ -83,9 +101,26 @@ def store_is_away(error: Exception) -> bool:
     return False
 
 
-def store_lock() -> FileLock:
-    """Held while looking up and creating: MLflow has no compare-and-swap. Other machines do not see it."""
-    return FileLock(_lock_path("names"))
+def lock(name: str) -> "FileLock":
+    """A lock of this checkout, see `file_lock`."""
+    return file_lock(local_state() / f"{name}.lock")
+
+
+def store_lock() -> "FileLock":
+    """Held while looking up and creating: MLflow has no compare-and-swap."""
+    return lock("names")
+
+
+@contextmanager
+def _held_if_writable(name: str) -> Iterator[None]:
+    """Hold a lock; whoever may not write here only reads, and needs none."""
+    try:
+        held = lock(name)
+    except BiaslineError:
+        yield
+        return
+    with held:
+        yield
 
 
 @contextmanager
@@ -100,6 +135,12 @@ def unless_made_meanwhile() -> Iterator[None]:
             raise
 
 
+def find_experiment(client: "MlflowClient", task: str) -> str | None:
+    """The MLflow experiment of a task; None where there is none."""
+    found = client.get_experiment_by_name(task)
+    return None if found is None else found.experiment_id
+
+
 def experiment_id(client: "MlflowClient", task: str) -> str:
     """The MLflow experiment of a task, made where there is none."""
     found = client.get_experiment_by_name(task)
@@ -108,14 +149,7 @@ def experiment_id(client: "MlflowClient", task: str) -> str:
             client.restore_experiment(found.experiment_id)
         return found.experiment_id
     # An SQLite store without a location would put artifacts below the current folder.
-    local = tracking_uri().startswith("sqlite:")
-    location = (home() / "mlartifacts" / task).as_uri() if local else None
+    location = artifact_folder(task).as_uri() if database() is not None else None
     with unless_made_meanwhile():
         return client.create_experiment(task, artifact_location=location)
     return client.get_experiment_by_name(task).experiment_id
-
-
-def _lock_path(name: str = "store") -> Path:
-    folder = local_state()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{name}.lock"

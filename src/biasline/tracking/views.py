@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from biasline.params import Task
+from biasline.params import LOG_LIKELIHOOD
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,7 +21,7 @@ _NOTE = "mlflow.note.content"
 _NAME, _CREATED = "attributes.`Run Name`", "runDateAndNestInfo"
 _PARAMS = ("method", "part", "learning_rate", "trainable")
 # Metrics that come with the ends of their interval.
-_WITH_ENDS = ("exact_match", "rouge_l", "accuracy", "pearson")
+_WITH_ENDS = ("exact_match", "rouge_l", LOG_LIKELIHOOD, "accuracy", "pearson")
 _LOSSES = ("train.loss", "valid.loss")
 
 
@@ -36,10 +36,10 @@ def chart_path(experiment: str) -> str:
     return f"{table_path(experiment)}&compareRunsMode=CHART"
 
 
-def share_view_of(client: "MlflowClient", experiment: str, task: Task) -> None:
-    """Give a task's experiment the view that suits its kind."""
-    decisive = f"tuned.{task.metric}"
-    ends = (f"{decisive}_low", f"{decisive}_high") if task.metric in _WITH_ENDS else ()
+def share_view_of(client: "MlflowClient", experiment: str, metric: str) -> None:
+    """Give a task's experiment the view that suits the metric which its models are judged by."""
+    decisive = f"tuned.{metric}"
+    ends = (f"{decisive}_low", f"{decisive}_high") if metric in _WITH_ENDS else ()
     metrics = (decisive, "valid.best_loss", "model.bytes", "train.seconds", *ends)
     share_view(client, experiment, _PARAMS, metrics, order_by=decisive, charts=(decisive, "model.bytes"))
 

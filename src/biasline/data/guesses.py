@@ -1,0 +1,177 @@
+"""What the contents of columns say about their use: guesses where no name is known, and doubts about names that are."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from biasline.data.kinds import Kind
+from biasline.errors import BiaslineError, shown
+from biasline.glue import GLUE
+
+# Texts that may be a pair: the shorter column's mean length is this share of the longer's, so many of its cells are
+# distinct, and so many are more than one word.
+_LIKE, _DISTINCT, _WORDS = 0.4, 0.3, 0.5
+# A text is longer than this on average, and a label has no more values.
+_TEXT, _LABELS = 8, 100
+_SEVERAL_WORDS = r"\S\s+\S|[\u{3040}-\u{30ff}\u{3400}-\u{9fff}\u{ac00}-\u{d7af}]{4}"
+_TRUTH = ({"0", "1"}, {"true", "false"}, {"yes", "no"})
+_LISTED = 6
+# So many cells say what a column looks like.
+_FIRST = 10_000
+Columns = Mapping[str, pl.Series]
+
+
+def guessed_columns(data: Path, columns: Columns) -> tuple[dict[str, str], list[str]]:
+    """Text and label of a file without header: the longest column, and that of few values, none of them empty.
+
+    Args:
+        data: for messages.
+        columns: the file's columns as text.
+
+    Returns:
+        Our column → the file's, and notes; nothing where the first line's label never comes again: then that line
+        may be a header.
+
+    Raises:
+        BiaslineError: where a second column of texts may be the other half of pairs.
+    """
+    columns = {name: column.fill_null("") for name, column in columns.items()}
+    text = max(columns, key=lambda name: _length(columns[name]))
+    values = {name: column.n_unique() for name, column in columns.items() if name != text and (column != "").all()}
+    label = min((name for name, count in values.items() if count > 1), key=lambda name: values[name], default=None)
+    if label is None or (columns[label] == columns[label][0]).sum() < 2:
+        return {}, []
+    alike = [name for name in _like_texts(columns, text) if name != label]
+    if alike:
+        first, second = sorted((text, alike[0]), key=list(columns).index)
+        raise BiaslineError(
+            f"{shown(data)}: columns {first} and {second} both hold texts, and which of them is meant is not clear: "
+            "one, or a pair of both",
+            f"a pair is source: {{columns: {{text: {first!r}, text_pair: {second!r}, label: {label!r}}}}}; "
+            "one is the same without text_pair",
+        )
+    return {"text": text, "label": label}, [
+        f"guessed: text is column {text} (the longest), label column {label} ({values[label]} values)"
+    ]
+
+
+def way_out(columns: Columns, kind: Kind, taken: Mapping[str, str], missing: str) -> str:
+    """What to write in params where no column is known by its name.
+
+    Args:
+        columns: the file's columns as text.
+        kind: whose columns are missing.
+        taken: our column → the file's, as far as they are known.
+        missing: the first of ours that is not.
+    """
+    if kind.answer not in ("label", "score") or not kind.answered:
+        return f"name it in params.yaml: source: {{columns: {{{missing}: …}}}}"
+    preset = _preset(columns, kind.answer)
+    columns = {name: column.fill_null("") for name, column in columns.items()}
+    mapping = _proposal(columns, kind.answer) | taken
+    proposed = ", ".join(f"{ours}: {theirs!r}" for ours, theirs in mapping.items())
+    hint = f"name it in params.yaml, by the contents perhaps source: {{columns: {{{proposed}}}}}"
+    others = others_like(columns, mapping.get("label", ""))
+    if others:
+        hint += f" (or as label: {_listed(others)})"
+    return f"these are the columns of source: {{preset: {preset}}}; or {hint}" if preset else hint
+
+
+def doubts(columns: Columns, taken: Mapping[str, str]) -> list[str]:
+    """Notes on columns that may have been meant, where others were taken.
+
+    Args:
+        columns: the file's columns as text.
+        taken: our column → the file's.
+    """
+    if "text" not in taken:
+        return []
+    notes = []
+    columns = {name: column.fill_null("") for name, column in columns.items()}
+    text, label = taken["text"], taken.get("label", "")
+    if "text_pair" not in taken:
+        alike = [name for name in _like_texts(columns, text) if name not in taken.values()]
+        if alike:
+            notes.append(
+                f"text is {text!r} alone, and {_listed(alike)} holds texts of like length: if a pair is meant, write "
+                f"source: {{columns: {{text: {text!r}, text_pair: {alike[0]!r}}}}}"
+            )
+    others = others_like(columns, label)
+    if others:
+        notes.append(
+            f"label is {label!r} alone; {_listed(others)} {'has' if len(others) == 1 else 'have'} values like "
+            f"it and {'is' if len(others) == 1 else 'are'} not learned: source.columns.label chooses another, and "
+            "several labels a text are several tasks, one for each of these columns"
+        )
+    return notes
+
+
+def others_like(columns: Columns, label: str) -> list[str]:
+    """The columns that hold the same labels as one, or truth values as that does."""
+    if label not in columns:
+        return []
+    look = _look(columns[label])
+    return [name for name, column in columns.items() if look and name != label and _look(column) == look]
+
+
+def _look(column: pl.Series) -> frozenset[str]:
+    """The values of a column of few values, truth values without their spelling; empty for any other column."""
+    if column.head(_FIRST).n_unique() > 2 * _LABELS:
+        return frozenset()
+    values = column.str.strip_chars().str.to_lowercase().unique()
+    values = values.filter(values != "")
+    if not 1 < len(values) <= _LABELS:
+        return frozenset()
+    found = frozenset(value.removesuffix(".0") for value in values)
+    return frozenset({"0", "1"}) if any(found == truth for truth in _TRUTH) else found
+
+
+def _length(column: pl.Series) -> float:
+    return float(column.str.len_chars().mean() or 0.0)
+
+
+def _is_text(column: pl.Series) -> bool:
+    column = column.head(_FIRST)
+    several_words = column.str.contains(_SEVERAL_WORDS).mean() or 0.0
+    return _length(column) > _TEXT and several_words >= _WORDS and column.n_unique() >= max(2, len(column) * _DISTINCT)
+
+
+def _like_texts(columns: Columns, text: str) -> list[str]:
+    """The other columns that hold texts about as long, the longest first."""
+    least = _length(columns[text]) * _LIKE
+    alike = [name for name in columns if name != text and least <= _length(columns[name]) <= least / _LIKE**2]
+    return sorted((name for name in alike if _is_text(columns[name])), key=lambda name: -_length(columns[name]))
+
+
+def _preset(columns: Columns, answer: str) -> str:
+    """The tasks of GLUE that have these columns, but for names that say nothing."""
+    lowered = {name.strip().lower() for name in columns}
+    return ", ".join(
+        name
+        for name, preset in GLUE.items()
+        if ("label" if preset.labels else "score") == answer
+        and all(lowered & {name for name in names if not name.isdecimal()} for names in preset.columns.values())
+    )
+
+
+def _proposal(columns: Columns, answer: str) -> dict[str, str]:
+    """Text, its pair and the answer by the contents of columns; an ellipsis where none fits."""
+    texts = [name for name in columns if _is_text(columns[name])]
+    mapping = {"text": "…"}
+    if texts:
+        text = max(texts, key=lambda name: _length(columns[name]))
+        pair = sorted((text, *_like_texts(columns, text)[:1]), key=list(columns).index)
+        mapping = dict(zip(("text", "text_pair"), pair, strict=False))
+    if answer == "label":
+        few = {name: len(look) for name in columns if name not in texts and (look := _look(columns[name]))}
+        few = {name: count for name, count in few.items() if count < len(columns[name])}
+        mapping["label"] = min(few, key=lambda name: few[name], default="…")
+    else:
+        mapping["score"] = "…"
+    return mapping
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _LISTED
+    return ", ".join(map(repr, names[:_LISTED])) + (f" and {more} more" if more > 0 else "")
