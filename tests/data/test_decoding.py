@@ -56,9 +56,11 @@ def test_western_bytes_are_told_from_chinese_ones(tmp_path, encoding):
         read(path)
 
 
-def test_no_encoding_is_named_where_nothing_speaks_for_it():
+def test_an_encoding_is_named_where_its_usual_characters_speak_for_it():
     assert likely_encoding("Привет, это обычный текст".encode("cp1251")) == ""
     assert likely_encoding("吃葡萄不吐葡萄皮".encode("gb18030")[:-1]) == "gb18030"
+    assert likely_encoding("這間酒店環境和服務態度亦算不錯".encode("big5")) == "big5"
+    assert likely_encoding("これは日本語の文章です。東京は大きい。".encode("shift_jis")) == "shift_jis"
     assert likely_encoding("Größe: 3 °C, déjà vu".encode("cp1252")) == "cp1252"
 
 

@@ -100,6 +100,12 @@ def test_each_unread_file_is_named_where_they_are_few(tmp_path):
     assert raw_files(tmp_path).notes == ("not read: LICENSE (no rows), notes.xlsx (.xlsx is not read)",)
 
 
+@pytest.mark.parametrize("names", [("test.csv",), ("dev.csv", "eval.csv"), ("train_test_split.csv",)])
+def test_held_out_files_alone_are_refused(tmp_path, names):
+    with pytest.raises(BiaslineError, match=rf"no rows to train on: .*{names[-1]}"):
+        raw_files(put(tmp_path, *names))
+
+
 def test_nested_files_are_called_by_their_path_and_read_in_its_order(tmp_path):
     put(tmp_path, "b.csv", "a/x.csv", "a/b/y.csv")
     frame = read_examples(tmp_path, KINDS["classification"], Source()).frame

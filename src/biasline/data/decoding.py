@@ -30,6 +30,12 @@ _NO_TEXT = {
     b"7z\xbc\xaf": "a 7-Zip archive",
     b"\x89HDF": "an HDF5 file",
 }
+# Encodings of East Asia, with the codes of their punctuation and most frequent characters.
+_USUAL = {
+    "gb18030": re.compile(rb"[\xa1-\xa3\xb0-\xd7][\xa1-\xfe]"),
+    "big5": re.compile(rb"[\xa1-\xa3\xa4-\xc6][\x40-\xfe]"),
+    "shift_jis": re.compile(rb"[\x81-\x83\x88-\x97][\x40-\xfc]"),
+}
 _SAMPLE = 1 << 20
 # What a text may have at most of zero bytes at the even or the odd places; of UTF-16 with Latin letters it is most.
 _ZEROS = 0.3
@@ -133,10 +139,17 @@ def likely_encoding(raw: bytes) -> str:
     singles = sum(length == 1 for length in runs)
     if runs and singles > len(runs) / 2:
         return "cp1252"
+    shares = {encoding: _share_of_usual(raw, encoding, usual) for encoding, usual in _USUAL.items()}
+    likely = max(shares, key=lambda encoding: shares[encoding])
+    return likely if shares[likely] > 0.5 else ""
+
+
+def _share_of_usual(raw: bytes, encoding: str, usual: re.Pattern[bytes]) -> float:
+    """The share of characters beyond ASCII that are usual in texts of an encoding; 0 where the bytes are none of it."""
     try:
         # The sample may end inside a character.
-        text = codecs.getincrementaldecoder("gb18030")().decode(raw)
+        text = codecs.getincrementaldecoder(encoding)().decode(raw)
     except UnicodeDecodeError:
-        return ""
-    common = sum("\u4e00" <= char <= "\u9fff" or "\u3000" <= char <= "\u303f" for char in text)
-    return "gb18030" if common > sum(char > "\x7f" for char in text) / 2 else ""
+        return 0.0
+    codes = [char.encode(encoding) for char in text if char > "\x7f"]
+    return sum(bool(usual.fullmatch(code)) for code in codes) / len(codes) if codes else 0.0

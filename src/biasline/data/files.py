@@ -76,12 +76,19 @@ def _folder(folder: Path) -> RawFiles:
         RawFile(file.path, file.name, split, lambda is_header, path=file.path: read_records(path, is_header))
         for file, split in zip(found, splits, strict=True)
     )
-    return RawFiles(_ordered(files), (*told, *notes))
+    return RawFiles(_ordered(folder, files), (*told, *notes))
 
 
-def _ordered(files: Iterable[RawFile]) -> tuple[RawFile, ...]:
+def _ordered(where: Path, files: Iterable[RawFile]) -> tuple[RawFile, ...]:
     """Test rows first, then validation rows: of two copies the first stays, and a given test set should stay whole."""
-    return tuple(sorted(files, key=lambda file: PRECEDENCE.index(file.split)))
+    files = tuple(sorted(files, key=lambda file: PRECEDENCE.index(file.split)))
+    if all(file.split in ("test", "valid") for file in files):
+        names = listed(file.name for file in files)
+        raise BiaslineError(
+            f"{shown(where)}: no rows to train on: the names of all files say a held-out split ({names})",
+            "add a training file, or name one file alone in `data`: its rows are dealt by their content",
+        )
+    return files
 
 
 def _saved_by_datasets(folder: Path) -> RawFiles:
@@ -146,7 +153,7 @@ def _parts(where: Path, found: Any) -> RawFiles:
         RawFile(where / name, name, split, lambda _, part=part: records(part))
         for (name, part), split in zip(open_parts.items(), splits, strict=True)
     )
-    return RawFiles(_ordered(files), (*told, *notes))
+    return RawFiles(_ordered(where, files), (*told, *notes))
 
 
 def _is_secret(part: Any) -> bool:

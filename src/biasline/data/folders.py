@@ -57,12 +57,12 @@ def data_files(folder: Path) -> tuple[list[Found], list[str]]:
             )
         for name in sorted(folders):
             below = (here / name).relative_to(folder).as_posix() + "/"
-            if _is_hidden(name):
+            if _is_hidden_folder(name):
                 left_out[below] = "hidden"
             elif (here / name).is_symlink():
                 left_out[below] = "a link to a folder"
                 _refuse_split(here / name, folder, "a link to a folder, which is not followed")
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        folders[:] = sorted(name for name in folders if not _is_hidden_folder(name))
         if not (folders or names):
             left_out[here.relative_to(folder).as_posix() + "/"] = "empty"
         for name in sorted(names):
@@ -97,8 +97,12 @@ def _parts(below: Path) -> tuple[str, ...]:
 
 
 def _is_hidden(name: str) -> bool:
-    """As the hub has it: a dot or two underscores in front; and the locks that office programs leave."""
-    return name.startswith((".", "__", "~$"))
+    """As the hub has it; and the locks that office programs leave."""
+    return name.startswith((".", "~$"))
+
+
+def _is_hidden_folder(name: str) -> bool:
+    return name.startswith((".", "__"))
 
 
 def _has_no_rows(path: Path) -> bool:

@@ -65,16 +65,18 @@ def way_out(columns: Columns, kind: Kind, taken: Mapping[str, str], missing: str
         taken: our column → the file's, as far as they are known.
         missing: the first of ours that is not.
     """
+    hint = f"name it in params.yaml: source: {{columns: {{{missing}: …}}}}"
     if kind.answer not in ("label", "score") or not kind.answered:
-        return f"name it in params.yaml: source: {{columns: {{{missing}: …}}}}"
+        return hint
     preset = _preset(columns, kind.answer)
     columns = {name: column.fill_null("") for name, column in columns.items()}
     mapping = _proposal(columns, kind.answer) | taken
-    proposed = ", ".join(f"{ours}: {theirs!r}" for ours, theirs in mapping.items())
-    hint = f"name it in params.yaml, by the contents perhaps source: {{columns: {{{proposed}}}}}"
-    others = others_like(columns, mapping.get("label", ""))
-    if others:
-        hint += f" (or as label: {_listed(others)})"
+    if missing in mapping:
+        proposed = [f"{ours}: {theirs!r}" for ours, theirs in mapping.items()]
+        proposed += [f"{ours}: …" for ours in kind.required if ours not in mapping]
+        hint = f"name it in params.yaml, by the contents perhaps source: {{columns: {{{', '.join(proposed)}}}}}"
+        others = others_like(columns, mapping.get("label", ""))
+        hint += f" (or as label: {_listed(others)})" if others else ""
     return f"these are the columns of source: {{preset: {preset}}}; or {hint}" if preset else hint
 
 
@@ -156,9 +158,9 @@ def _preset(columns: Columns, answer: str) -> str:
 
 
 def _proposal(columns: Columns, answer: str) -> dict[str, str]:
-    """Text, its pair and the answer by the contents of columns; an ellipsis where none fits."""
+    """Text, its pair and the answer by the contents of columns, as far as any fits."""
     texts = [name for name in columns if _is_text(columns[name])]
-    mapping = {"text": "…"}
+    mapping = {}
     if texts:
         text = max(texts, key=lambda name: _length(columns[name]))
         pair = sorted((text, *_like_texts(columns, text)[:1]), key=list(columns).index)
@@ -166,9 +168,8 @@ def _proposal(columns: Columns, answer: str) -> dict[str, str]:
     if answer == "label":
         few = {name: len(look) for name in columns if name not in texts and (look := _look(columns[name]))}
         few = {name: count for name, count in few.items() if count < len(columns[name])}
-        mapping["label"] = min(few, key=lambda name: few[name], default="…")
-    else:
-        mapping["score"] = "…"
+        if few:
+            mapping["label"] = min(few, key=lambda name: few[name])
     return mapping
 
 

@@ -21,7 +21,7 @@ _PATTERNS = {
     for split, (words, chinese) in _WORDS.items()
 }
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
-_LISTED = 3
+_LISTED = 10
 
 
 def splits_in(name: str) -> list[str]:
