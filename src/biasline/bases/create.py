@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biasline.bases.limits import limits_of
+from biasline.bases.limits import limits_of, quantization_of
 from biasline.bases.pin import (
     BIN_FILES,
     MODEL_FILES,
@@ -55,6 +55,12 @@ def create_pin(source: str, out: Path, revision: str = "", allow_bin: bool = Fal
         )
     files = {name: file_sha256(folder / name) for name in names}
     inventory = inventory_of(folder / "config.json").summary()
+    if method := quantization_of(folder):
+        print(
+            f"warning: {shown(folder)}: its weights are quantized ({method}): training needs the package that reads "
+            "them, and a device that it runs on",
+            file=sys.stderr,
+        )
     class_name = _tokenizer_class(folder)
     return Pin(
         name=out.stem,
