@@ -1,3 +1,6 @@
+import json
+from importlib.util import find_spec
+
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
@@ -6,6 +9,7 @@ from biasline.bases.create import create_pin
 from biasline.bases.load import load_causal_lm, load_classifier
 from biasline.errors import BiaslineError
 from biasline.params import Load
+from biasline.training.loss import padded
 
 
 def pinned(folder, model):
@@ -26,6 +30,35 @@ def test_damaged_weights_are_told(tmp_path, bloom):
     path = tmp_path / "m" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(BiaslineError, match="does not load"):
+        load_causal_lm(pin, tmp_path / "m", Load())
+
+
+@pytest.mark.parametrize(
+    ("pad", "eos", "taken"), [(3, 2, 3), (100, 2, 2), (-1, 2, 2), (100, 100, 0), (None, [2, 5], 0), (None, 2, 2)]
+)
+def test_padding_is_a_token_that_the_base_has_an_embedding_for(tmp_path, bloom, pad, eos, taken):
+    bloom.save_pretrained(tmp_path / "m")
+    path = tmp_path / "m" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pad_token_id": pad, "eos_token_id": eos}))
+    pin = create_pin(str(tmp_path / "m"), tmp_path / "m.json")
+    model = load_causal_lm(pin, tmp_path / "m", Load())
+    assert model.config.pad_token_id == taken
+    model(**padded([{"input_ids": [5, 6, 7]}, {"input_ids": [5]}], model.config.pad_token_id))
+
+
+@pytest.mark.parametrize(("method", "package"), [("bitsandbytes", "bitsandbytes"), ("gptq", "optimum")])
+def test_quantized_weights_are_told_at_pinning_and_where_their_package_is_missing(
+    tmp_path, bloom, capsys, method, package
+):
+    if find_spec(package):
+        pytest.skip(f"{package} is installed")
+    bloom.save_pretrained(tmp_path / "m")
+    path = tmp_path / "m" / "config.json"
+    quantized = {"quantization_config": {"quant_method": method, "bits": 4, "load_in_4bit": method == "bitsandbytes"}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | quantized))
+    pin = create_pin(str(tmp_path / "m"), tmp_path / "m.json")
+    assert f"its weights are quantized ({method}): training needs the package" in capsys.readouterr().err
+    with pytest.raises(BiaslineError, match=rf"base m: a package that it needs is missing: .*{package}.*before it was"):
         load_causal_lm(pin, tmp_path / "m", Load())
 
 

@@ -150,17 +150,19 @@ def test_a_prefix_beside_a_heads_frozen_weights_is_refused():
         make_ready(model, [], Train(method="prefix"))
 
 
-def test_rows_and_a_prefix_beyond_the_learned_positions_are_refused(trained):
-    from types import SimpleNamespace
+def test_rows_and_a_prefix_beyond_the_base_s_positions_are_refused(trained):
+    from biasline.bases.limits import Limits
+    from biasline.training.train import _check_positions
 
-    from biasline.training.train import _check_prefix
-
-    config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=64))
+    limits = Limits(vocabulary=100, positions=64, pad=None)
     summary = {"splits": {"train": {"longest": 50}, "test": {"longest": 40}}}
     task, _ = trained
     with pytest.raises(BiaslineError, match="rows of 50 tokens, a prefix of 16: the base has 64 positions"):
-        _check_prefix(with_method(task, "prefix"), config, summary)
-    _check_prefix(with_method(task, "lora"), config, summary)
+        _check_positions(with_method(task, "prefix"), limits, summary)
+    _check_positions(with_method(task, "lora"), limits, summary)
+    with pytest.raises(BiaslineError, match=r"rows of 65 tokens: the base has 64 positions → lower tokens\.max_length"):
+        _check_positions(task, limits, {"splits": {"train": {"longest": 65}}})
+    _check_positions(with_method(task, "prefix"), Limits(100, None, None), {"splits": {"train": {"longest": 9999}}})
 
 
 def test_lora_on_a_head_is_refused(base):

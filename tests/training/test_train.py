@@ -1,7 +1,9 @@
 import json
+import shutil
 
 import pytest
 import torch
+from datasets import Dataset
 
 from biasline.bases.load import load_causal_lm
 from biasline.bases.pin import verified_folder
@@ -62,6 +64,21 @@ def test_tokens_of_another_tokenizer_are_refused(trained):
     path = place.tokens / "summary.json"
     path.write_text(path.read_text().replace('"tokenizer_sha256": "', '"tokenizer_sha256": "0'))
     with pytest.raises(BiaslineError, match="made with the tokenizer of tiny-bloom"):
+        train(task, place, no_report)
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_a_token_that_the_base_has_no_embedding_for_is_refused(trained, split):
+    """And is no index error in the middle of training."""
+    from datasets import load_from_disk
+
+    task, place = trained
+    rows = load_from_disk(str(place.tokens / split)).to_list()
+    rows[3]["input_ids"][2] = 1792
+    Dataset.from_list(rows).save_to_disk(str(place.tokens / f"{split}-new"))
+    shutil.rmtree(place.tokens / split)
+    (place.tokens / f"{split}-new").rename(place.tokens / split)
+    with pytest.raises(BiaslineError, match=f"the {split} split has a token with id 1792, base tiny-bloom has emb"):
         train(task, place, no_report)
 
 

@@ -2,9 +2,11 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from biasline.bases.limits import limits_of, quantization_of
 from biasline.bases.pin import (
     BIN_FILES,
     MODEL_FILES,
@@ -18,6 +20,7 @@ from biasline.bases.pin import (
     read_pin,
     tokenizer_sha256,
 )
+from biasline.bases.tokenizer import beyond, open_tokenizer, stock_class
 from biasline.errors import BiaslineError, shown
 from biasline.jsonfile import load_json
 
@@ -51,13 +54,43 @@ def create_pin(source: str, out: Path, revision: str = "", allow_bin: bool = Fal
             "convert them with save_pretrained, or accept them with --allow-bin (and load.allow_bin in params)",
         )
     files = {name: file_sha256(folder / name) for name in names}
+    inventory = inventory_of(folder / "config.json").summary()
+    if method := quantization_of(folder):
+        print(
+            f"warning: {shown(folder)}: its weights are quantized ({method}): training needs the package that reads "
+            "them, and a device that it runs on",
+            file=sys.stderr,
+        )
+    class_name = _tokenizer_class(folder)
     return Pin(
         name=out.stem,
         source=pinned,
         files=files,
-        tokenizer_sha256=tokenizer_sha256(files),
-        inventory=inventory_of(folder / "config.json").summary(),
+        tokenizer_sha256=tokenizer_sha256(files, class_name),
+        inventory=inventory,
+        tokenizer_class=class_name,
     )
+
+
+def _tokenizer_class(folder: Path) -> str:
+    """The class that reads the base's tokenizer; what a user should know of it goes to stderr."""
+    if not (folder / "tokenizer.json").is_file():
+        return ""
+    limits = limits_of(folder)
+    class_name, told = stock_class(folder, limits)
+    try:
+        odd = beyond(open_tokenizer(folder, class_name), limits)
+    except Exception:  # a tokenizer that cannot be read is refused where it is needed
+        odd = []
+    if odd:
+        named = ", ".join(map(repr, odd[:3])) + (", …" if len(odd) > 3 else "")
+        told.append(
+            f"warning: the tokenizer has {len(odd):,} tokens that the base's {limits.vocabulary:,} embeddings do not "
+            f"reach ({named}): data and templates that need one are refused"
+        )
+    for line in told:
+        print(line, file=sys.stderr)
+    return class_name
 
 
 def _resolve(source: str, out: Path, revision: str) -> tuple[Path, PinnedSource]:

@@ -1,4 +1,4 @@
-"""What a base can read at all: ids and positions that it has embeddings for, from its config alone; no torch."""
+"""What a base can do at all, from its config alone: ids and positions that it has embeddings for; no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,6 +63,14 @@ def limits_of(folder: Path) -> Limits:
     pad = config.get("pad_token_id")
     inside = isinstance(pad, int) and pad >= 0 and (vocabulary is None or pad < vocabulary)
     return Limits(vocabulary, _positions(config), pad if inside else None)
+
+
+def quantization_of(folder: Path) -> str:
+    """The method that a base's weights were quantized by, as its config names it; empty where they were not."""
+    config = load_json(folder / "config.json", "restore the base's files")
+    text = config.get("text_config")
+    found = config.get("quantization_config") or (text.get("quantization_config") if isinstance(text, dict) else None)
+    return str(found.get("quant_method", "a method that it does not name")) if isinstance(found, dict) else ""
 
 
 def _positions(config: Mapping[str, Any]) -> int | None:

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from biasline.bases.limits import limits_of, quantization_of
 from biasline.bases.pin import POOLING_FILE, Pin
 from biasline.bases.pooling import can_pool_by_mean, pool_by_mean
 from biasline.bitfit import inspect_biases
-from biasline.errors import BiaslineError, shown
+from biasline.errors import BiaslineError, first_line, shown
 from biasline.jsonfile import load_json
 from biasline.params import Load
 
@@ -168,14 +169,26 @@ def _load(model_class: Any, pin: Pin, folder: Path, load: Load, **more: Any) -> 
             trust_remote_code=load.trust_remote_code,
             **more,
         )
-    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
-        raise BiaslineError(f"base {pin.name}: {shown(folder)} does not load: {str(error).splitlines()[0]}") from None
+    except ImportError as error:
+        way_out = ", or take the base as it was before it was quantized" * bool(quantization_of(folder))
+        raise BiaslineError(
+            f"base {pin.name}: a package that it needs is missing: {' '.join(str(error).split())[:300]}",
+            f"install that package{way_out}",
+        ) from None
+    except (OSError, ValueError, RuntimeError, AssertionError, pickle.UnpicklingError, SafetensorError) as error:
+        raise BiaslineError(f"base {pin.name}: {shown(folder)} does not load: {first_line(error)}") from None
     finally:
         logging.set_verbosity(before)
-    if model.config.pad_token_id is None:
+    known = limits_of(folder).vocabulary
+    if not _inside(model.config.pad_token_id, known):
         # Padding is masked. A causal classifier reads a row at its last token that is not this one: where that is EOS,
         # at the token before it, in training and later alike.
-        model.config.pad_token_id = model.config.eos_token_id if isinstance(model.config.eos_token_id, int) else 0
+        model.config.pad_token_id = model.config.eos_token_id if _inside(model.config.eos_token_id, known) else 0
     model.requires_grad_(False)
     missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
     return model.eval(), [name for name, _ in model.named_parameters() if name in missing]
+
+
+def _inside(token: Any, vocabulary: int | None) -> bool:
+    """Whether something is the id of a token that a base has an embedding for."""
+    return isinstance(token, int) and token >= 0 and (vocabulary is None or token < vocabulary)

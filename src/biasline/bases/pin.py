@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,6 +66,7 @@ class Pin(BaseModel):
     files: dict[str, str]  # file → sha256
     tokenizer_sha256: str
     inventory: dict[str, Any]  # bias counts per role, see Inventory.summary
+    tokenizer_class: str = ""  # of Transformers; empty where tokenizer.json alone says it all
 
     @property
     def digest(self) -> str:
@@ -77,7 +79,8 @@ class Pin(BaseModel):
         return not any(name.endswith(".safetensors") for name in self.files)
 
     def dumps(self) -> str:
-        return json.dumps(self.model_dump(), indent=2, ensure_ascii=False) + "\n"
+        unsaid = set() if self.tokenizer_class else {"tokenizer_class"}
+        return json.dumps(self.model_dump(exclude=unsaid), indent=2, ensure_ascii=False) + "\n"
 
 
 def read_pin(path: Path) -> Pin:
@@ -108,10 +111,11 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def tokenizer_sha256(files: dict[str, str]) -> str:
-    """Hash over the hashes of the files that a tokenizer reads."""
+def tokenizer_sha256(files: dict[str, str], class_name: str = "") -> str:
+    """Hash over the hashes of the files that a tokenizer reads, and over its class where a pin names one."""
     relevant = sorted((name, digest) for name, digest in files.items() if name in TOKENIZER_FILES)
-    return hashlib.sha256(json.dumps(relevant).encode()).hexdigest()
+    named = [("tokenizer_class", class_name)] if class_name else []
+    return hashlib.sha256(json.dumps([*relevant, *named]).encode()).hexdigest()
 
 
 def chosen_files(folder: Path) -> list[str]:
@@ -185,18 +189,27 @@ def verified_folder(pin_path: Path) -> tuple[Pin, Path]:
 
 
 def load_tokenizer(pin: Pin, folder: Path) -> Any:
-    """The base's fast tokenizer; imports no torch.
+    """The base's fast tokenizer; imports no torch. Its end of sequence may be missing.
 
-    Errors: `BiaslineError` where there is none, or it has no end-of-sequence token to supervise.
+    A base that was pinned before pins named a tokenizer's class goes on to be read by its tokenizer.json; a warning
+    says where its other files ask for something else.
+
+    Errors: `BiaslineError` where there is none, or Transformers cannot read it.
     """
     if not (folder / "tokenizer.json").is_file():
         raise BiaslineError(
             f"base {pin.name}: {shown(folder / 'tokenizer.json')} is missing: only fast tokenizers are supported",
             "save the base's tokenizer with AutoTokenizer.from_pretrained(…).save_pretrained(…), then pin it",
         )
-    from transformers import PreTrainedTokenizerFast
+    from biasline.bases.tokenizer import open_tokenizer, overrides
 
-    return PreTrainedTokenizerFast.from_pretrained(str(folder))
+    if not pin.tokenizer_class and (odd := overrides(folder)):
+        print(
+            f"warning: base {pin.name}: tokenizer_config.json's {', '.join(odd)} is not heeded: its pin is of before "
+            "→ pin the base anew with `biasline pin`",
+            file=sys.stderr,
+        )
+    return open_tokenizer(folder, pin.tokenizer_class)
 
 
 def wants_token_types(folder: Path) -> bool:

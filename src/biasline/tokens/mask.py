@@ -129,7 +129,10 @@ class Encoder:
         day: date = DAY,
     ) -> None:
         if tokenizer.eos_token_id is None:
-            raise BiaslineError("the base's tokenizer has no end-of-sequence token", "set eos_token in its config")
+            raise BiaslineError(
+                "the base's tokenizer has no end-of-sequence token",
+                "take a base that names one, or save a copy of it that does and pin that",
+            )
         self.tokenizer = tokenizer
         self.template = Template(template, tokenizer, day)
         self.max_length = max_length

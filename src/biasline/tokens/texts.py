@@ -51,7 +51,10 @@ class TextEncoder:
         self.inputs = ("input_ids", "token_type_ids") if token_types else ("input_ids",)
         self.ending = [] if tokenizer("").input_ids else [tokenizer.eos_token_id]
         if self.ending == [None]:
-            raise BiaslineError("the base's tokenizer has no special token to read a text's class at", "set eos_token")
+            raise BiaslineError(
+                "the base's tokenizer has no special token to read a text's class at",
+                "take a base that names an end of sequence, or save a copy of it that does and pin that",
+            )
         pair = tokenizer("a", "b").input_ids
         self._plain_pairs = bool(self.ending) or pair.count(tokenizer.bos_token_id) > 1
         self._encoder = text_encoder(tokenizer)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import torch
 from accelerate import Accelerator
 from torch import nn
 
+from biasline.bases.limits import Limits, limits_of
 from biasline.bases.load import load_causal_lm, load_classifier
 from biasline.bases.pin import Pin, verified_folder
 from biasline.bases.pooling import pools_by_mean
@@ -134,11 +136,12 @@ def _make_ready(task: Task, place: TaskPlace, accelerator: Accelerator) -> _Read
         f"parameters){counted}: {trainee.what}, on {pin.name}; fingerprint {name}",
         flush=True,
     )
-    _check_prefix(task, trainee.model.config, summary)
-    rows = read_token_set(place, "train")
+    _check_positions(task, limits_of(folder), summary)
+    rows, valid = read_token_set(place, "train"), read_token_set(place, "valid")
     if not len(rows):
         raise BiaslineError(f"{place.tokens}: no row to train on", f"look at {place.quality_page}")
-    sets = Sets(rows, read_token_set(place, "valid"), _objective(task, summary, rows), model.config.pad_token_id)
+    _check_ids({"train": rows, "valid": valid}, model, pin, place)
+    sets = Sets(rows, valid, _objective(task, summary, rows), model.config.pad_token_id)
     plan = Plan.of(len(rows), task.train)
     about = {
         "task": place.task,
@@ -184,17 +187,34 @@ def _unheard(*_: object) -> None:
     """What this process could report, the first one reports."""
 
 
-def _check_prefix(task: Task, config: Any, summary: Mapping[str, Any]) -> None:
-    """A prefix lies among cached keys and values, and takes places of its own where a base has learned so many."""
-    if task.train.method == "prefix" and task.run.recompute:
+def _check_positions(task: Task, limits: Limits, summary: Mapping[str, Any]) -> None:
+    """Rows, and a prefix before them, take places of their own where a base has so many.
+
+    A prefix lies among cached keys and values.
+    """
+    prefix = task.train.prefix.tokens if task.train.method == "prefix" else 0
+    if prefix and task.run.recompute:
         raise BiaslineError("run.recompute: what is recomputed has no cache for the prefix", "leave it out")
-    most = getattr(config.get_text_config(), "max_position_embeddings", None)
     longest = max(numbers["longest"] for numbers in summary["splits"].values())
-    if task.train.method == "prefix" and most and longest + task.train.prefix.tokens > most:
+    if limits.positions is not None and longest + prefix > limits.positions:
+        also = f", a prefix of {prefix}" if prefix else ""
         raise BiaslineError(
-            f"rows of {longest} tokens, a prefix of {task.train.prefix.tokens}: the base has {most} positions",
-            "lower tokens.max_length or train.prefix.tokens",
+            f"rows of {longest} tokens{also}: the base has {limits.positions} positions",
+            "lower tokens.max_length" + " or train.prefix.tokens" * bool(prefix),
         )
+
+
+def _check_ids(sets: Mapping[str, Any], model: Any, pin: Pin, place: TaskPlace) -> None:
+    """Whether the base has an embedding for each token: without one, a model fails somewhere inside."""
+    known = model.get_input_embeddings().weight.shape[0]
+    for name, rows in sets.items():
+        highest = pc.max(pc.list_flatten(rows.with_format("arrow")[:]["input_ids"])).as_py()
+        if highest is not None and highest >= known:
+            raise BiaslineError(
+                f"{place.tokens}: the {name} split has a token with id {highest}, base {pin.name} has embeddings for "
+                f"{known} tokens",
+                "take a base whose embeddings were resized for its tokenizer",
+            )
 
 
 def _objective(task: Task, summary: Mapping[str, Any], rows: Any) -> Objective:
