@@ -137,3 +137,13 @@ def test_progress_ends_with_the_work(trained, monkeypatch):
     assert [done == total for done, total, _ in seen] == [False] * (len(seen) - 1) + [True]
     assert len({note.rpartition(" of the ")[0] for *_, note in seen}) == 3  # answers, latency, likelihoods
     assert {note.rpartition(" of the ")[2] for *_, note in seen} == {"base model", "tuned model"}
+
+
+def test_the_card_says_what_training_rows_lost(trained):
+    task, place = trained
+    short = task.model_copy(update={"tokens": task.tokens.model_copy(update={"max_length": 28})})
+    tokenize(short, place)
+    evaluate(short, place)
+    train = json.loads((place.tokens / "summary.json").read_text())["splits"]["train"]
+    lost = f"Of the training rows, in 28 tokens: {len(train['rejected_rows'])} left out, since their answer is too long"
+    assert train["rejected_rows"] and lost in place.card.read_text()

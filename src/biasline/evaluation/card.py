@@ -28,14 +28,20 @@ def model_card(
     report: dict[str, Any],
     quality: dict[str, Any],
     slices: pl.DataFrame,
-    labels: Sequence[str],
+    summary: Mapping[str, Any],
     sections: Sequence[str],
 ) -> str:
     """The model card: data, base, biases, numbers with intervals, limits, how to load.
 
     Args:
+        name: the task's.
+        task: its parameters.
+        metrics, report, quality: metrics.json, train.json, quality.json.
+        slices: see `slice_table`.
+        summary: of the token sets: labels, and what rows lost.
         sections: further lines about the numbers, see `class_sections`.
     """
+    labels = summary.get("labels", ())
     trainable, base, tuned = report["trainable"], metrics["base"], metrics["tuned"]
     roles = ", ".join(f"{role} {count:,}" for role, count in report["roles"].items())
     counted = f", and a new head of {trainable['head']:,} beside them" if trainable["head"] else ""
@@ -70,7 +76,7 @@ def model_card(
         "",
         f"`{task.data}` (sha256 {quality['raw_sha256'][:12]}): {quality['rows']:,} rows, {quality['quarantined']:,} "
         f"quarantined; training {quality['splits']['train']:,}, validation {quality['splits']['valid']:,}, test "
-        f"{quality['splits']['test']:,}, split by content hash.",
+        f"{quality['splits']['test']:,}, split by content hash.{_losses(summary)}",
         "",
         "## Training",
         "",
@@ -90,6 +96,18 @@ def model_card(
             values = f"{row['rows']} | {row['base']:.3f} | {row['tuned']:.3f} | {interval}"
             lines.append(f"| {row['slice']} = {row['value']} | {values} |")
     return "\n".join([*lines, *_limits(name, task, example), ""])
+
+
+def _losses(summary: Mapping[str, Any]) -> str:
+    """What training rows lost on the way into tokens, as a sentence; empty where that is nothing."""
+    train = summary["splits"]["train"]
+    lost = {
+        "left out, since their answer is too long": len(train["rejected_rows"]),
+        "cut": train.get("cut_rows", 0),
+        "without their oldest exchanges": sum(train.get("rows_by_lost_exchanges", {}).values()),
+    }
+    told = ", ".join(f"{count:,} {what}" for what, count in lost.items() if count)
+    return f" Of the training rows, in {summary['max_length']} tokens: {told}." if told else ""
 
 
 def _trained(task: Task, roles: str) -> str:

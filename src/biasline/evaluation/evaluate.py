@@ -105,7 +105,8 @@ def evaluate(task: Task, place: TaskPlace) -> Evaluated:
     pin, folder = verified_folder(Path(task.base))
     report = load_json(place.train_report, f"dvc repro train@{place.task}")
     check_base(report["base"], pin, "model")
-    labels = read_summary(place).get("labels", [])
+    summary = read_summary(place)
+    labels = summary.get("labels", [])
     decisive = decisive_metric(task, test["output"].to_list() if task.kind == "instruction" else ())
     found = _COMPARE[task.kind](task, place, pin, folder, test)
     _check_metric(decisive.name, found)
@@ -126,7 +127,7 @@ def evaluate(task: Task, place: TaskPlace) -> Evaluated:
     write_text(place.slices, table.write_csv(float_precision=6))
     write_text(place.bias_change, found.change.write_csv(float_precision=8))
     write_text(place.samples, samples_page(found.predictions, kind, task.evaluate.samples))
-    write_text(place.card, model_card(place.task, task, metrics, report, quality, table, labels, sections))
+    write_text(place.card, model_card(place.task, task, metrics, report, quality, table, summary, sections))
     with replacing(place.confusion) as draft:
         draft.mkdir()
         if labels:
