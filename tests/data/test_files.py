@@ -1,3 +1,5 @@
+import json
+
 import datasets
 import polars as pl
 import pytest
@@ -7,8 +9,10 @@ from biasline.data.files import raw_files
 from biasline.data.kinds import KINDS
 from biasline.data.sources import read_examples
 from biasline.data.split import split_examples
+from biasline.data.validate import validate
 from biasline.errors import BiaslineError
-from biasline.params import Quality, Source, Split
+from biasline.layout import TaskPlace
+from biasline.params import Quality, Source, Split, Task
 
 
 def put(folder, *names):
@@ -68,38 +72,6 @@ def test_names_of_no_split_beside_a_test_file_are_said(tmp_path):
     assert "taken as training rows, since the name says no split: january.csv" in found.notes[0]
 
 
-@pytest.mark.parametrize("name", ["test.xlsx", "test", "corpus.test", "test.csv.zip", "held/test/rows.xlsx", "test.xz"])
-def test_an_unread_file_that_names_a_split_is_refused(tmp_path, name):
-    put(tmp_path, "train.csv", name)
-    with pytest.raises(BiaslineError, match=r"its name says test, and it cannot be read .* its rows would be missing"):
-        raw_files(tmp_path)
-
-
-def test_a_link_to_nothing_is_refused(tmp_path):
-    put(tmp_path, "train.csv")
-    (tmp_path / "more.csv").symlink_to(tmp_path / "gone.csv")
-    with pytest.raises(BiaslineError, match=r"more\.csv: .*a link to nothing"):
-        raw_files(tmp_path)
-
-
-def test_what_is_not_read_is_named_and_gives_no_rows(tmp_path):
-    aside = ["._train.csv", ".DS_Store", "README.txt", "README.md", "LICENSE.txt", "LICENSE", "train.csv.dvc"]
-    aside += ["dataset_info.json", "notes.xlsx", "test.py", "~$test.xlsx"]
-    put(tmp_path, "train.csv", "test.csv", *aside, "__MACOSX/._test.csv", ".cache/test.csv")
-    (tmp_path / "empty").mkdir()
-    found = raw_files(tmp_path)
-    assert {file.name for file in found.files} == {"train.csv", "test.csv"}
-    [note] = [note for note in found.notes if note.startswith("not read: ")]
-    for name in ("._train.csv (hidden)", ".cache/ (hidden)", "README.txt (no rows)", "empty/ (empty)"):
-        assert name in note
-    assert note.count("(") == len(aside) + 3
-
-
-def test_each_unread_file_is_named_where_they_are_few(tmp_path):
-    put(tmp_path, "rows.csv", "notes.xlsx", "LICENSE")
-    assert raw_files(tmp_path).notes == ("not read: LICENSE (no rows), notes.xlsx (.xlsx is not read)",)
-
-
 @pytest.mark.parametrize("names", [("test.csv",), ("dev.csv", "eval.csv"), ("train_test_split.csv",)])
 def test_held_out_files_alone_are_refused(tmp_path, names):
     with pytest.raises(BiaslineError, match=rf"no rows to train on: .*{names[-1]}"):
@@ -110,13 +82,6 @@ def test_nested_files_are_called_by_their_path_and_read_in_its_order(tmp_path):
     put(tmp_path, "b.csv", "a/x.csv", "a/b/y.csv")
     frame = read_examples(tmp_path, KINDS["classification"], Source()).frame
     assert frame["file"].unique(maintain_order=True).to_list() == ["a/b/y.csv", "a/x.csv", "b.csv"]
-
-
-def test_a_saved_data_set_inside_a_folder_is_refused(tmp_path):
-    put(tmp_path, "train.csv")
-    datasets.Dataset.from_list([{"text": "a", "label": 1}]).save_to_disk(tmp_path / "test")
-    with pytest.raises(BiaslineError, match="a data set saved by `datasets`, inside a folder of files"):
-        raw_files(tmp_path)
 
 
 def test_parts_of_a_saved_data_set_go_by_the_same_rule_and_secret_ones_are_said(tmp_path):
@@ -131,9 +96,12 @@ def test_parts_of_a_saved_data_set_go_by_the_same_rule_and_secret_ones_are_said(
     assert found.notes[-1] == "not read: unsupervised (its labels are all -1, which stands for secret)"
 
 
-@pytest.mark.parametrize(("name", "kind"), [("rows.arrow", "Arrow"), ("rows.parquet", "Parquet")])
-def test_a_damaged_columnar_file_is_refused(tmp_path, name, kind):
-    path = put(tmp_path, name) / name
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(BiaslineError, match=rf"{name}: damaged {kind}"):
-        read_examples(path, KINDS["classification"], Source())
+def test_which_file_is_what_is_on_the_quality_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path / "raw", "banking77_train.csv", "banking77_test.csv", ".DS_Store")
+    task = Task(base="b", data="raw", kind="classification", quality={"off": ["near_duplicate", "leak"]})
+    validate(task, TaskPlace("small"))
+    said = "splits by the names of files: test from banking77_test.csv; train from banking77_train.csv"
+    for place in (capsys.readouterr().out, TaskPlace("small").quality_page.read_text()):
+        assert said in place and "not read: .DS_Store (hidden)" in place
+    assert json.loads(TaskPlace("small").quality.read_text())["splits"]["test"] == 20

@@ -108,6 +108,21 @@ def test_dialogues_and_histories_are_known_names(tmp_path, name):
     assert found.frame.height == 1 and found.frame["output"][0] in ("a", "b")
 
 
+def test_files_of_one_task_agree_on_the_same_first_line(tmp_path):
+    header, rows = "satz\turteil", [f"{text}\t{n % 2}" for n, text in enumerate(TEXTS)]
+    columns = {"text": "satz", "label": "urteil"}
+    for names in (("a", "b"), ("b", "a")):  # one file has rows enough to judge, the other has one
+        folder = tmp_path / names[0]
+        folder.mkdir()
+        for name, lines in zip(names, (rows, rows[:1]), strict=True):
+            (folder / f"{name}.tsv").write_text("\n".join([header, *lines]))
+    assert read_examples(tmp_path / "a", KINDS["classification"], Source(columns=columns)).frame.height == len(rows) + 1
+    with pytest.raises(BiaslineError, match="no column for 'text'; it has: satz, urteil"):
+        read_examples(tmp_path / "a", KINDS["classification"], Source())
+    with pytest.raises(BiaslineError, match=r"was taken as one in .*a\.tsv, which begins with the same line"):
+        read_examples(tmp_path / "b", KINDS["classification"], Source())
+
+
 def test_few_rows_and_missing_values_say_nothing():
     assert judged([["a", "b"]]) == judged([["a", "b"], ["c", "1"]]) == Evidence()
     assert judged([["a", ""], ["c", "1"], ["d", "2"]]).verdict == "row"

@@ -74,6 +74,7 @@ class Headers:
         # Columns without a header are called by their place: such a name speaks for no header.
         self._known = {name for name in names if not name.isdecimal()}
         self._by_place = any(name.isdecimal() for name in names)
+        self._judged: dict[tuple[str, ...], tuple[Path, bool]] = {}
         self.notes: list[str] = []
 
     def __call__(self, path: Path, records: Sequence[list[str]]) -> bool:
@@ -88,6 +89,18 @@ class Headers:
         """
         if self._source.header != "auto":
             return self._source.header == "present"
+        first = records[0]
+        elsewhere, is_header = self._judged.get(tuple(first), (path, False))
+        if is_header:  # a smaller file with the header of another
+            return True
+        is_header = self._is_header(path, records)
+        if is_header and elsewhere != path:
+            why_row = f"it was taken as one in {shown(elsewhere)}, which begins with the same line"
+            raise self._in_doubt(path, first, "the cells below it are unlike it", why_row)
+        self._judged[tuple(first)] = path, is_header
+        return is_header
+
+    def _is_header(self, path: Path, records: Sequence[list[str]]) -> bool:
         first = records[0]
         if _counts_columns(records):
             self._note("header: the first line numbers the columns")
