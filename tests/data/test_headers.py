@@ -79,6 +79,9 @@ def test_evidence_for_both_readings_is_refused(tmp_path):
     with pytest.raises(BiaslineError, match="may be a header, .* since params name columns by their place"):
         read(tmp_path, MRPC, columns={"text": "4", "label": "1"})
     assert read(tmp_path, MRPC, header="absent", columns={"text": "4", "label": "1"}).frame.height == len(MRPC)
+    words = ["satz\turteil", *(f"{text}\t{LABELS[n % 3]}" for n, text in enumerate(TEXTS))]
+    with pytest.raises(BiaslineError, match="'urteil' does not come again .* since params name columns by their place"):
+        read(tmp_path, words, columns={"text": "1", "label": "2"})
 
 
 def test_a_known_name_that_is_a_value_of_its_column_is_in_doubt(tmp_path):

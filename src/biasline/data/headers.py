@@ -115,7 +115,7 @@ class Headers:
             return True
         verdict = evidence.verdict
         if self._by_place:
-            verdict = "doubt" if evidence.type else "row"
+            verdict = "doubt" if evidence.type or verdict == "header" else "row"
         if verdict == "doubt":
             why_row = "params name columns by their place" if self._by_place else "no name in it is known"
             raise self._in_doubt(path, first, evidence.header[0], (*evidence.row, why_row)[0])
