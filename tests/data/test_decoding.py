@@ -1,5 +1,7 @@
 import codecs
+import io
 import json
+import tarfile
 
 import pytest
 
@@ -13,6 +15,16 @@ from biasline.params import Source
 ROWS = [{"instruction": "说一种水果 🍎", "output": "苹果"}, {"instruction": "Wähle\tdas", "output": "Né\u2028e"}]
 TEXTS = {"json": json.dumps(ROWS, ensure_ascii=False), "csv": "instruction,output\n说一种,苹果\nÄ,ö\n"}
 FRENCH = "instruction,output\nQui a cédé ?,Le général était là\n"
+
+
+def packed_tar():
+    content = "instruction,output\n" + "say,yes\n" * 999
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        member = tarfile.TarInfo("rows.csv")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content.encode()))
+    return packed.getvalue()
 
 
 def read(path):
@@ -56,6 +68,14 @@ def test_western_bytes_are_told_from_chinese_ones(tmp_path, encoding):
         read(path)
 
 
+@pytest.mark.parametrize("word", ["cédé", "说一种水果"])
+def test_one_broken_byte_in_utf_8_is_no_other_encoding(tmp_path, word):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(f"instruction,output\n{word},{word * 9}\n".encode() + f"{word},".encode() + b"\xe9,\n")
+    with pytest.raises(BiaslineError, match=r"byte 0xe9 at .* \(line 3\) → nearly all of it is UTF-8: mend that byte"):
+        read(path)
+
+
 def test_an_encoding_is_named_where_its_usual_characters_speak_for_it():
     assert likely_encoding("Привет, это обычный текст".encode("cp1251")) == ""
     assert likely_encoding("吃葡萄不吐葡萄皮".encode("gb18030")[:-1]) == "gb18030"
@@ -66,7 +86,12 @@ def test_an_encoding_is_named_where_its_usual_characters_speak_for_it():
 
 @pytest.mark.parametrize(
     ("raw", "kind"),
-    [(b"PK\x03\x04" + bytes(40), "an Excel workbook"), (b"BZh9" + bytes(range(90)), "bzip2"), (b"%PDF-1.4", "a PDF")],
+    [
+        (b"PK\x03\x04" + bytes(40), "an Excel workbook"),
+        (b"BZh9" + bytes(range(90)), "bzip2"),
+        (b"%PDF-1.4", "a PDF"),
+        (packed_tar(), "a tar archive"),
+    ],
 )
 def test_files_of_another_kind_are_named(tmp_path, raw, kind):
     (tmp_path / "rows.csv").write_bytes(raw)

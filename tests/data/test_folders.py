@@ -44,6 +44,19 @@ def test_each_unread_file_is_named_where_they_are_few(tmp_path):
     assert data_files(tmp_path)[1] == ["not read: LICENSE (no rows), notes.xlsx (.xlsx is not read)"]
 
 
+def test_copies_and_sums_beside_a_data_file_are_no_lost_rows(tmp_path):
+    put(tmp_path, "train.csv", "test.csv", "train.csv.bak", "train.csv~", "test/a.csv", "test/a.csv.crc")
+    found, [note] = data_files(tmp_path)
+    assert [file.name for file in found] == ["test/a.csv", "test.csv", "train.csv"]
+    assert note == (
+        "not read: train.csv.bak (beside train.csv), train.csv~ (beside train.csv), test/a.csv.crc (beside a.csv)"
+    )
+    (tmp_path / "test.csv").unlink()
+    put(tmp_path, "test.csv.bak")
+    with pytest.raises(BiaslineError, match=r"test\.csv\.bak: its name says test, and it cannot be read"):
+        data_files(tmp_path)
+
+
 def test_a_saved_data_set_inside_a_folder_is_refused(tmp_path):
     put(tmp_path, "train.csv")
     datasets.Dataset.from_list([{"text": "a", "label": 1}]).save_to_disk(tmp_path / "test")

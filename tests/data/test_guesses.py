@@ -65,6 +65,34 @@ def test_labels_beside_the_one_that_is_taken_are_named(tmp_path, spelled):
     assert "source.columns.label" in note and "several tasks" in note and "year" not in note
 
 
+def test_a_label_that_no_row_has_is_named_too(tmp_path):
+    rows = [row | {"threat": 0, "version": 1} for row in comments()]
+    [note] = read(tmp_path, rows, columns={"text": "comment_text", "label": "toxic"}).notes
+    assert "'obscene', 'threat', 'insult'" in note and "version" not in note
+
+
+def test_further_names_of_a_label_are_noted_where_a_name_alone_decides(tmp_path):
+    rows = [{"text": text, "category": "abc"[n % 3], "sentiment": "pn"[n % 2]} for n, text in enumerate(FIRST)]
+    [note] = read(tmp_path, rows).notes
+    assert note.startswith("label is 'sentiment', by its name; 'category' may be meant as well")
+    assert read(tmp_path, rows, columns={"label": "category"}).notes == ()
+    assert read(tmp_path, [row | {"label": row["sentiment"] + "!"} for row in rows]).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "lines"),
+    [
+        ("classification", ["satz,urteil", "das ist gut,gut", "das ist schlecht,schlecht", "es war gut,gut"]),
+        ("instruction", ["frage,antwort", "what is this,that", "who is this,me"]),
+    ],
+)
+def test_a_first_line_that_nothing_tells_is_read_in_both_ways(tmp_path, kind, lines):
+    with pytest.raises(BiaslineError, match="it has: 1, 2") as error:
+        read(tmp_path, "\n".join(lines), kind)
+    told = str(error.value).replace(", ", ",")
+    assert f"if the first line ({lines[0]}) names the columns,say so: source: {{header: present}}; else name" in told
+
+
 def test_without_a_known_name_all_labels_are_proposed(tmp_path):
     with pytest.raises(BiaslineError, match="no column for 'text'; it has: comment_text, toxic") as error:
         read(tmp_path, comments())

@@ -30,6 +30,8 @@ _NO_TEXT = {
     b"7z\xbc\xaf": "a 7-Zip archive",
     b"\x89HDF": "an HDF5 file",
 }
+# Where a tar archive, which is mostly packed with gzip, says that it is one.
+_TAR_AT = 257
 # Encodings of East Asia, with the codes of their punctuation and most frequent characters.
 _USUAL = {
     "gb18030": re.compile(rb"[\xa1-\xa3\xb0-\xd7][\xa1-\xfe]"),
@@ -37,6 +39,8 @@ _USUAL = {
     "shift_jis": re.compile(rb"[\x81-\x83\x88-\x97][\x40-\xfc]"),
 }
 _SAMPLE = 1 << 20
+# UTF-8 with broken bytes has so many sound characters beyond ASCII for each of them at least.
+_SOUND = 4
 # What a text may have at most of zero bytes at the even or the odd places; of UTF-16 with Latin letters it is most.
 _ZEROS = 0.3
 
@@ -108,6 +112,7 @@ def _read(path: Path, stream: IO[bytes], size: int) -> bytes:
 def _refuse_no_text(path: Path, raw: bytes, encoding: str) -> None:
     """`BiaslineError` for files of another kind, and for UTF-16 without its mark, which may pass for UTF-8."""
     kind = next((kind for magic, kind in _NO_TEXT.items() if raw.startswith(magic)), None)
+    kind = "a tar archive" if raw[_TAR_AT:].startswith(b"ustar") else kind
     if kind:
         raise BiaslineError(f"{shown(path)}: {kind}", "export it as CSV, JSON Lines or Parquet")
     sample = raw[:_SAMPLE]
@@ -122,6 +127,10 @@ def _refuse_no_text(path: Path, raw: bytes, encoding: str) -> None:
 
 
 def _way_out(path: Path, raw: bytes) -> str:
+    text = raw[:_SAMPLE].decode("utf-8", "replace")
+    unknown = text.count("\ufffd")
+    if sum(char > "\x7f" for char in text) - unknown > _SOUND * unknown:
+        return "nearly all of it is UTF-8: mend that byte, or export the file again"
     likely = likely_encoding(raw[:_SAMPLE])
     if not likely:
         name = path.name

@@ -72,8 +72,9 @@ def data_files(folder: Path) -> tuple[list[Found], list[str]]:
             if not reason:
                 found.append(Found(path, below.as_posix(), tuple(named_splits(_parts(below)))))
                 continue
-            left_out[below.as_posix()] = reason
-            if not (_is_hidden(name) or _has_no_rows(path)):
+            data = _beside(path, names)
+            left_out[below.as_posix()] = f"beside {data}" if data else reason
+            if not (_is_hidden(name) or _has_no_rows(path) or data):
                 _refuse_split(path, folder, reason)
     left_out.pop("./", None)
     notes = []
@@ -108,6 +109,12 @@ def _is_hidden_folder(name: str) -> bool:
 def _has_no_rows(path: Path) -> bool:
     is_document = _DOCUMENT.match(path.name) and path.suffix.lower() in _DOCUMENT_SUFFIXES
     return path.suffix.lower() in _NO_ROWS or path.name in _DESCRIPTIONS or bool(is_document)
+
+
+def _beside(path: Path, names: list[str]) -> str:
+    """The data file that one goes with, such as `train.csv` for its copy `train.csv.bak` or its sum `train.csv.crc`."""
+    with_more = [name for name in names if re.match(re.escape(name) + r"[.~]", path.name)]
+    return next((name for name in with_more if not _why_not(path.with_name(name))), "")
 
 
 def _why_not(path: Path) -> str:

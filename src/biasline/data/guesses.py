@@ -16,7 +16,8 @@ _LIKE, _DISTINCT, _WORDS = 0.4, 0.3, 0.5
 _TEXT, _LABELS = 8, 100
 _SEVERAL_WORDS = r"\S\s+\S|[\u{3040}-\u{30ff}\u{3400}-\u{9fff}\u{ac00}-\u{d7af}]{4}"
 _TRUTH = ({"0", "1"}, {"true", "false"}, {"yes", "no"})
-_LISTED = 6
+_NEVER = ({"0"}, {"false"}, {"no"})
+_LISTED, _LINE = 6, 80
 # So many cells say what a column looks like.
 _FIRST = 10_000
 Columns = Mapping[str, pl.Series]
@@ -65,6 +66,16 @@ def way_out(columns: Columns, kind: Kind, taken: Mapping[str, str], missing: str
         taken: our column → the file's, as far as they are known.
         missing: the first of ours that is not.
     """
+    hint = _proposed(columns, kind, taken, missing)
+    if not all(name.isdecimal() for name in columns):
+        return hint
+    # No header, as far as the first line could be judged: with few rows it may be one all the same.
+    line = ", ".join(next(iter(column), None) or "" for column in columns.values())
+    line = line if len(line) <= _LINE else line[: _LINE - 1] + "…"
+    return f"if the first line ({line}) names the columns, say so: source: {{header: present}}; else {hint}"
+
+
+def _proposed(columns: Columns, kind: Kind, taken: Mapping[str, str], missing: str) -> str:
     hint = f"name it in params.yaml: source: {{columns: {{{missing}: …}}}}"
     if kind.answer not in ("label", "score") or not kind.answered:
         return hint
@@ -80,12 +91,14 @@ def way_out(columns: Columns, kind: Kind, taken: Mapping[str, str], missing: str
     return f"these are the columns of source: {{preset: {preset}}}; or {hint}" if preset else hint
 
 
-def doubts(columns: Columns, taken: Mapping[str, str]) -> list[str]:
+def doubts(columns: Columns, kind: Kind, taken: Mapping[str, str], chosen: Mapping[str, str]) -> list[str]:
     """Notes on columns that may have been meant, where others were taken.
 
     Args:
         columns: the file's columns as text.
+        kind: whose names are known.
         taken: our column → the file's.
+        chosen: those of them that params name.
     """
     if "text" not in taken:
         return []
@@ -106,27 +119,49 @@ def doubts(columns: Columns, taken: Mapping[str, str]) -> list[str]:
             f"it and {'is' if len(others) == 1 else 'are'} not learned: source.columns.label chooses another, and "
             "several labels a text are several tasks, one for each of these columns"
         )
+    answer = kind.answer
+    by_name = [] if answer in chosen else _further_names(columns, kind, taken)
+    if by_name := [name for name in by_name if name not in others]:
+        notes.append(
+            f"{answer} is {taken[answer]!r}, by its name; {_listed(by_name)} may be meant as well: "
+            f"source.columns.{answer} chooses"
+        )
     return notes
 
 
+def _further_names(columns: Columns, kind: Kind, taken: Mapping[str, str]) -> list[str]:
+    """Columns called as an answer may be too, where the one that is taken is not called by our own name."""
+    if taken.get(kind.answer, kind.answer).strip().lower() == kind.answer:
+        return []
+    known = kind.aliases[kind.answer]
+    return [name for name in columns if name.strip().lower() in known and name not in taken.values()]
+
+
 def others_like(columns: Columns, label: str) -> list[str]:
-    """The columns that hold the same labels as one, or truth values as that does."""
+    """The columns that hold the same labels as one, or truth values as that does (some are never true)."""
     if label not in columns:
         return []
     look = _look(columns[label])
-    return [name for name, column in columns.items() if look and name != label and _look(column) == look]
+    never = _NEVER if look == _TRUTH[0] else ()
+    others = {name: column for name, column in columns.items() if look and name != label}
+    return [name for name, column in others.items() if _look(column) == look or _values(column) in never]
 
 
 def _look(column: pl.Series) -> frozenset[str]:
     """The values of a column of few values, truth values without their spelling; empty for any other column."""
+    found = _values(column)
+    if len(found) < 2:
+        return frozenset()
+    return frozenset(_TRUTH[0]) if any(found == truth for truth in _TRUTH) else found
+
+
+def _values(column: pl.Series) -> frozenset[str]:
+    """The values of a column of few values, in lower case; empty for any other column."""
     if column.head(_FIRST).n_unique() > 2 * _LABELS:
         return frozenset()
     values = column.str.strip_chars().str.to_lowercase().unique()
     values = values.filter(values != "")
-    if not 1 < len(values) <= _LABELS:
-        return frozenset()
-    found = frozenset(value.removesuffix(".0") for value in values)
-    return frozenset({"0", "1"}) if any(found == truth for truth in _TRUTH) else found
+    return frozenset(value.removesuffix(".0") for value in values) if len(values) <= _LABELS else frozenset()
 
 
 def _length(column: pl.Series) -> float:

@@ -238,4 +238,4 @@ def _take_columns(data: Path, raw: Raw, kind: Kind, source: Source) -> tuple[dic
             shape = shapes.shape_of(raw, kind, taken)
             hint = shape.hint or way_out(contents, kind, taken, ours) + shape.paths
             raise BiaslineError(f"{shown(data)}: no column for {ours!r}; it has: {', '.join(names)}{shape}", hint)
-    return {**taken, **system}, notes if source.preset else [*notes, *doubts(contents, taken)]
+    return {**taken, **system}, notes if source.preset else [*notes, *doubts(contents, kind, taken, source.columns)]
