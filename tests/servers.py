@@ -22,7 +22,7 @@ def free_port() -> int:
 def healthy(address: str) -> bool:
     """Whether an MLflow server answers."""
     try:
-        with urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+        with urllib.request.urlopen(f"{address}/health", timeout=60) as answer:
             return answer.status == 200
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
@@ -34,7 +34,7 @@ def running(command: list[str], log: Path, answers: Callable[[], bool], **option
     with log.open("a") as file:
         server = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True, **options)
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 600
         while not answers():
             assert server.poll() is None and time.monotonic() < until, log.read_text()
             time.sleep(0.1)
@@ -44,7 +44,7 @@ def running(command: list[str], log: Path, answers: Callable[[], bool], **option
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGINT)
         try:
-            server.wait(timeout=20)
+            server.wait(timeout=600)
         except subprocess.TimeoutExpired:
             print(f"{command[0]} does not stop:\n{log.read_text()}")
         finally:

@@ -34,7 +34,8 @@ def exit_on_error(run: Callable[[], None]) -> None:
         print("error: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except PermissionError as error:
-        print(f"error: {error.filename}: {error.strerror} → mend that, or have whoever may do it", file=sys.stderr)
+        told = f"{error.filename or 'the system'}: {error.strerror or error}"
+        print(f"error: {told} → mend that, or have whoever may do it", file=sys.stderr)
         raise SystemExit(1) from None
     except Exception as error:
         # The tracking store's word, from whichever call; neither mlflow nor what it stands on is imported for this.

@@ -1,6 +1,8 @@
 """Pinning from a folder, a fake hub cache and an installed package. There is no network in here."""
 
+import shutil
 import sys
+from fnmatch import fnmatch
 
 import pytest
 import torch
@@ -65,6 +67,30 @@ def test_a_bert_is_pinned_too(hub, tmp_path):
     hub("google-bert/bert-base-uncased", tiny_bert())
     pin = create_pin("google-bert/bert-base-uncased", tmp_path / "bert.json")
     assert pin.inventory["roles"]["query"] == 16
+
+
+@pytest.mark.parametrize("kind", ["one file", "shards", "pickled"])
+def test_of_a_hub_s_weights_only_those_are_fetched_that_are_read(tmp_path, monkeypatch, kind):
+    repo, snapshot = tmp_path / "repo", tmp_path / "snapshots" / COMMIT
+    tiny_bloom().save_pretrained(repo, **({"max_shard_size": "8KB"} if kind == "shards" else {}))
+    if kind == "pickled":
+        torch.save(tiny_bloom().state_dict(), repo / "pytorch_model.bin")
+        (repo / "model.safetensors").unlink()
+    for stray in ("consolidated.safetensors", "model.fp16.safetensors", "tf_model.h5"):
+        (repo / stray).write_bytes(b"another program's")
+    snapshot.mkdir(parents=True)
+
+    def fetch(repo_id, revision, allow_patterns):
+        for path in repo.iterdir():
+            if any(fnmatch(path.name, pattern) for pattern in allow_patterns):
+                shutil.copy(path, snapshot)
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    pin = create_pin("mistralai/a", tmp_path / "a.json", allow_bin=kind == "pickled")
+    weights = {path.name for path in snapshot.iterdir() if path.suffix in (".safetensors", ".bin", ".h5")}
+    assert weights == {name for name in pin.files if name.endswith((".safetensors", ".bin"))}
+    assert len(weights) == (1 if kind != "shards" else len(list(repo.glob("model-*-of-*"))))
 
 
 def test_a_hub_id_that_nobody_has_is_told(hub, tmp_path):

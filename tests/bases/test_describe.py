@@ -1,5 +1,4 @@
 import json
-import os
 import re
 import subprocess
 import sys
@@ -44,8 +43,8 @@ def large(tmp_path):
     return tmp_path
 
 
-def test_seven_billion_parameters_within_15_seconds_and_a_gigabyte(large):
-    """All three in one process, whose memory and time are those of the one command."""
+def test_seven_billion_parameters_within_a_gigabyte(large):
+    """All three in one process, whose memory is that of the one command."""
     script = (
         "import json, re\n"
         "from pathlib import Path\n"
@@ -56,9 +55,7 @@ def test_seven_billion_parameters_within_15_seconds_and_a_gigabyte(large):
         "told['kb'] = int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"
         "print(json.dumps(told))\n"
     )
-    started = os.times().elapsed
     done = subprocess.run([sys.executable, "-c", script], cwd=large, capture_output=True, text=True, check=True)
-    assert os.times().elapsed - started < 15
     told = json.loads(done.stdout)
     assert told.pop("kb") < 1_000_000
     assert {name: tuple(counts) for name, counts in told.items()} == COUNTS

@@ -4,7 +4,16 @@ import shutil
 import pytest
 
 from biasline.bases.create import create_pin
-from biasline.bases.pin import Pin, load_tokenizer, locate, read_pin, tokenizer_sha256, verified_folder, verify
+from biasline.bases.pin import (
+    Pin,
+    file_sha256,
+    load_tokenizer,
+    locate,
+    read_pin,
+    tokenizer_sha256,
+    verified_folder,
+    verify,
+)
 from biasline.errors import BiaslineError
 
 
@@ -72,6 +81,55 @@ def test_a_file_that_came_later_is_told(pinned):
     (pinned.with_suffix("") / "special_tokens_map.json").write_text("{}")
     with pytest.raises(BiaslineError, match=r"special_tokens_map\.json was not there when the base was pinned"):
         verified_folder(pinned)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_of_several_weights_those_are_pinned_that_transformers_reads(tmp_path, bloom, sharded):
+    """As beside Mistral's own `consolidated.safetensors`, or an adapter."""
+    folder = tmp_path / "m"
+    bloom.save_pretrained(folder, **({"max_shard_size": "30KB"} if sharded else {}))
+    for stray in ("consolidated.safetensors", "adapter_model.safetensors", "model.fp16.safetensors"):
+        (folder / stray).write_bytes(b"another program's")
+    pin = create_pin(str(folder), tmp_path / "m.json")
+    found = [name for name in pin.files if name.endswith(".safetensors")]
+    expected = (
+        sorted(path.name for path in folder.glob("model-*-of-*.safetensors")) if sharded else ["model.safetensors"]
+    )
+    assert found == expected and len(found) == 1 + 4 * sharded
+    verify(pin, folder)
+
+
+def test_an_older_pin_with_stray_weights_is_still_verified(pinned):
+    stray = pinned.with_suffix("") / "consolidated.safetensors"
+    stray.write_bytes(b"once pinned too")
+    pin = read_pin(pinned)
+    older = pin.model_copy(update={"files": pin.files | {stray.name: file_sha256(stray)}})
+    verify(older, pinned.with_suffix(""))
+    stray.write_bytes(b"changed")
+    with pytest.raises(BiaslineError, match=r"consolidated\.safetensors has changed"):
+        verify(older, pinned.with_suffix(""))
+
+
+def test_stray_weights_alone_are_none(pinned):
+    (pinned.with_suffix("") / "model.safetensors").rename(pinned.with_suffix("") / "consolidated.safetensors")
+    with pytest.raises(BiaslineError, match=r"no weights .*Transformers does not read consolidated\.safetensors"):
+        create_pin(str(pinned.with_suffix("")), pinned)
+
+
+def test_a_shard_that_is_not_there_is_named(tmp_path, bloom):
+    bloom.save_pretrained(tmp_path / "m", max_shard_size="30KB")
+    (tmp_path / "m" / "model-00002-of-00005.safetensors").unlink()
+    with pytest.raises(BiaslineError, match=r"model-00002-of-00005\.safetensors is missing, which model\.safetensors"):
+        create_pin(str(tmp_path / "m"), tmp_path / "m.json")
+
+
+def test_weights_that_came_later_and_would_be_read_instead_are_told(tmp_path, bloom):
+    bloom.save_pretrained(tmp_path / "m", max_shard_size="30KB")
+    pin = create_pin(str(tmp_path / "m"), tmp_path / "m.json")
+    bloom.save_pretrained(tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "model.safetensors", tmp_path / "m")
+    with pytest.raises(BiaslineError, match=r"m/model\.safetensors was not there when the base was pinned"):
+        verify(pin, tmp_path / "m")
 
 
 def test_the_digest_is_of_content_not_of_place(pinned):

@@ -68,9 +68,19 @@ def test_what_the_bases_authors_chose_for_generation_changes_nothing(root, demo_
 
     model, ids, stops = demo(root), prompts(demo_tokenizer)[:4], [demo_tokenizer.eos_token_id]
     plain = generate(model, demo_tokenizer, ids, Drawing(12), 4, stops)
-    theirs = model.generation_config = GenerationConfig(**settings)
+    model.generation_config = GenerationConfig(**settings)
     assert generate(model, demo_tokenizer, ids, Drawing(12), 4, stops) == plain
-    assert model.generation_config is theirs  # what is saved with the model is still the base's
+
+
+def test_an_adapters_base_has_no_word_in_it_either(root, demo_tokenizer):
+    from peft import LoraConfig, get_peft_model
+    from transformers import GenerationConfig
+
+    model, ids, stops = demo(root), prompts(demo_tokenizer)[:4], [demo_tokenizer.eos_token_id]
+    plain = generate(model, demo_tokenizer, ids, Drawing(12), 4, stops)
+    model.generation_config = GenerationConfig(repetition_penalty=1.8, num_beams=3)
+    adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=["query_key_value"])).eval()
+    assert generate(adapted, demo_tokenizer, ids, Drawing(12), 4, stops) == plain  # a new adapter adds nothing
 
 
 def test_an_end_of_turn_that_is_no_special_token_is_not_said(root, demo_tokenizer):

@@ -12,12 +12,17 @@ LONG = [f"It is the {number}th day of the week in which we talk about energy and
     ("references", "metric"),
     [
         (LONG, LOG_LIKELIHOOD),
-        (LONG[:1] * 40, LOG_LIKELIHOOD),  # long ones need not differ
+        (LONG[:2] * 20, "exact_match"),  # a few long ones are known by heart
+        (
+            ["ผลิตภัณฑ์นี้มีคุณภาพดีมากและการจัดส่งรวดเร็วทันใจ ขอบคุณร้านค้าที่บริการดีเยี่ยม"]
+            + [f"{n} สินค้านี้ดีมากและคุ้มค่ากับราคาที่จ่ายไปแต่การจัดส่งช้าไปหน่อยนะครับผมคิดว่าอย่างนั้น" for n in range(9)],
+            LOG_LIKELIHOOD,
+        ),
         (["positive", "negative"] * 20, "exact_match"),
         ([f"number {number}" for number in range(40)], "exact_match"),  # all different, and short
         ([f"{number} apples are too few" for number in range(40)], LOG_LIKELIHOOD),
         (["two apples are too few", "no apples are too few"] * 20, "exact_match"),
-        (["太阳的能量来自氢核聚变为氦核的过程。"] * 9, LOG_LIKELIHOOD),
+        ([f"太阳的能量来自氢核聚变为氦核的过程。{number}" for number in range(9)], LOG_LIKELIHOOD),
         (["正面", "负面"] * 9, "exact_match"),
     ],
 )

@@ -74,9 +74,9 @@ def test_four_tasks_on_one_base_answer_as_each_does_alone(packages):
     base = SharedBase(packages)
     assert base.loads == 1
     for name in ("mood", "answers", "rhymes", "topic", "answers", "mood", "mood"):
-        predictor, seconds = base.ask(name)
+        predictor, _ = base.ask(name)
         assert predictor(ROWS[name]) == alone[name], name
-        assert seconds < 1.0
+    assert base.loads == 1  # what a change of tasks does not take is a new base
     bodies = {base.ask(name)[0].model.base_model for name in packages}
     assert len(bodies) == 1
 

@@ -207,7 +207,7 @@ def test_trainings_that_log_at_once_lose_and_double_nothing(store, workspace, re
             training.stdin.write("\n")
             training.stdin.flush()
         for training in trainings:
-            _, told = training.communicate(timeout=120)
+            _, told = training.communicate(timeout=600)
             assert (training.returncode, told) == (0, "")
     finally:
         for training in trainings:
@@ -245,7 +245,7 @@ def test_two_checkouts_that_decide_at_once_make_one_history(server, trained, wor
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         )
     for crowd in crowds:
-        told, _ = crowd.communicate(timeout=300)
+        told, _ = crowd.communicate(timeout=600)
         codes = json.loads(told.splitlines()[-1])
         assert crowd.returncode == 0 and len(codes) == 25 and set(codes) <= {0, 1}, told
     ledgers = {name: home / "data/small/promotions.jsonl" for name, home in homes.items()}

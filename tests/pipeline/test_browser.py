@@ -97,7 +97,7 @@ class Page:
 
     def seen(self, what, look):
         """What `look` gives once it is something. Where it stays nothing, the test fails and tells what is there."""
-        until = time.monotonic() + 60
+        until = time.monotonic() + 600
         while not (found := look()):
             if time.monotonic() > until:
                 text = self.browser.find_element("css selector", "body").text

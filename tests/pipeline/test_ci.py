@@ -25,7 +25,8 @@ def commands(job, name):
 @pytest.mark.slow
 def test_the_job_judges_a_pull_request_and_promotes_on_the_main_branch(project, job):
     quick(project)
-    project.edit("params.yaml", "max_new_tokens: 2\n", "max_new_tokens: 2\n    gates: {floor: 0.9, margin: 1}\n")
+    gates = "    gates: {floor: 0.9, margin: 1, max_latency: 99}\n"
+    project.edit("params.yaml", "max_new_tokens: 2\n", f"max_new_tokens: 2\n{gates}")
     project.commit()
     # The clone may be on main, on another branch or on none, as the repository that it was cloned from.
     project.run("git checkout --quiet -B main && git init --quiet --bare ../remote.git")

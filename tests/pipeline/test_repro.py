@@ -57,9 +57,8 @@ print(mlflow.pyfunc.load_model("models:/biasline-instruct@champion").predict([{"
 def test_from_a_clone_to_a_champion_and_back_from_a_wiped_store(project):
     """The mechanics, on a model that has hardly learned: `test_the_main_job` is about what it learns."""
     quick(project)
-    project.edit(
-        "params.yaml", "max_new_tokens: 2\n", "max_new_tokens: 2\n    gates: {floor: 0, better_than_base: false}\n"
-    )
+    gates = "    gates: {floor: 0, better_than_base: false, max_latency: 99}\n"
+    project.edit("params.yaml", "max_new_tokens: 2\n", f"max_new_tokens: 2\n{gates}")
     project.run("dvc repro && biasline sync")
     again = project.run("dvc repro").stdout
     assert "Running stage" not in again
@@ -110,6 +109,8 @@ def test_the_main_job(project):
     assert set(changed) - {"M"} <= committed
     assert "up to date" in project.run("dvc repro").stdout
 
+    # How long an answer takes is no matter of this test.
+    project.edit("params.yaml", "      slices: [skill]\n", "      slices: [skill]\n    gates: {max_latency: 99}\n")
     assert "is champion now" in project.run("biasline promote instruct --by tests --reason 'it passed'").stdout
     store = f"sqlite:///{project.folder}/mlflow.db"
     answer = project.python(ASK, MLFLOW_TRACKING_URI=store, cd="/")

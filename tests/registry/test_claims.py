@@ -93,7 +93,7 @@ def test_of_two_that_decide_at_once_never_both_win(tmp_path):
             promoted(path, name * 4)
         threads = [threading.Thread(target=decide, args=pair, name=pair[0]) for pair in paths.items()]
         [thread.start() for thread in threads]
-        [thread.join(30) for thread in threads]
+        [thread.join(600) for thread in threads]
         registry.turns = None
         assert len(won) <= 1 and len(settled(registry)) == len(won)
         for name, path in paths.items():

@@ -40,12 +40,12 @@ class Reader:
             if os.getuid() == 0:
                 os.chown(path, NOBODY, NOBODY)
 
-    def run(self, *arguments: str, module: str = "") -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, module: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, *(["-m", module] if module else ["-c", BIASLINE]), *arguments]
         drop = ("MLFLOW_", "DVC_", "PYTEST_")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
         environment |= {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
-        environment |= {"HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment |= {"HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"} | variables
         before = give_up_roots_rights if os.getuid() == 0 else None
         return subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, preexec_fn=before
@@ -107,3 +107,6 @@ def test_a_clone_without_a_store_says_so_at_once(workspace, folder):
         done = reader.run(*command)
         assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
         assert f"there is none, and {folder} may not be written to" in done.stderr
+    # A server wants no lock: it is asked, and here does not answer.
+    done = reader.run("verify", MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
+    assert done.returncode == 1 and "http://127.0.0.1:9 does not answer" in done.stderr, done.stderr

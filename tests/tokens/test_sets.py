@@ -265,7 +265,7 @@ def test_what_the_base_cannot_read_is_refused_before_training(small, workspace):
         told["files"]["config.json"] = file_sha256(config)
         pin.write_text(json.dumps(told))
 
-    with_config(max_position_embeddings=64)
+    with_config(model_type="gpt2", n_positions=64)
     with pytest.raises(
         BiaslineError, match=r"tokens\.max_length: 256 is more than the 64 positions of base tiny-bloom"
     ):
@@ -274,7 +274,7 @@ def test_what_the_base_cannot_read_is_refused_before_training(small, workspace):
     long = task.model_copy(update={"evaluate": task.evaluate.model_copy(update={"max_new_tokens": 64})})
     with pytest.raises(BiaslineError, match=r"evaluate\.max_new_tokens: 64 leaves no room for a prompt"):
         tokenize(changed_tokens(long, max_length=64), place)
-    with_config(max_position_embeddings=4096, vocab_size=1000)
+    with_config(n_positions=4096, vocab_size=1000)
     with pytest.raises(
         BiaslineError, match=r"the train split has the token '.+' with id \d{4}, base tiny-bloom has emb"
     ):

@@ -1,8 +1,10 @@
 """The store's address, from wherever a command is run and whatever the project's path is made of."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +63,21 @@ def test_an_sqlite_uri_names_its_file_and_no_other(tmp_path, monkeypatch, name):
     with create_engine(tracking_uri()).begin() as connection:
         connection.execute(text("CREATE TABLE t (n INTEGER)"))
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.db")] == [f"{name}/mlflow.db"]
+
+
+def test_make_ui_opens_the_same_store(root, tmp_path):
+    """What the Makefile has Python print, in a project whose path means something to make and to the shell."""
+    folder = tmp_path / "a b$c%20d"
+    folder.mkdir()
+    lay_workspace(folder)
+    told = subprocess.run(
+        ["make", "-n", "-f", str(root / "Makefile"), "ui"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    printed = re.search(r'--backend-store-uri "\$\((.+)\)"', told.stdout)[1]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_"))}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(printed, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == sqlite_uri(folder / "mlflow.db")
 
 
 STORED = """

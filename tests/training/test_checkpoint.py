@@ -163,8 +163,9 @@ def test_asked_to_end_it_finishes_the_step_and_writes_a_checkpoint(tmp_path, who
     assert "resumed from step 11\n" in capsys.readouterr().out
 
 
-def test_a_request_that_is_passed_on_is_one_request(tmp_path, whole):
+def test_a_request_that_is_passed_on_is_one_request(tmp_path, whole, monkeypatch):
     """A machine that goes down asks every process, and the launcher asks its own once more."""
+    monkeypatch.setattr("biasline.training.signals._ONE_REQUEST_S", 1e9)
 
     def report(step, values, earlier):
         if step == 10 and not earlier:
@@ -204,11 +205,12 @@ def test_seconds_count_what_an_earlier_process_took(tmp_path):
         if step == 15:
             raise Crash
 
+    began = time.monotonic()
     with pytest.raises(Crash):
         training(tmp_path, slow)
     seen = {}
     training(tmp_path, lambda step, row, earlier: seen.setdefault(earlier, []).append(row.get("seconds", 0.0)))
-    assert 0.5 < seen[True][-1] < seen[False][-1] < seen[True][-1] + 30
+    assert 0.5 < seen[True][-1] < seen[False][-1] < time.monotonic() - began
 
 
 def test_where_its_launcher_is_gone_it_ends_with_a_checkpoint(tmp_path, whole):
@@ -245,9 +247,16 @@ def _told(folder, begun):
     training(Path(folder))
 
 
+def _last_step(folder):
+    return max((int(path.stem.removeprefix("step-")) for path in folder.glob("abc/step-*.safetensors")), default=0)
+
+
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments(tmp_path):
-    """SIGKILL, whatever it is doing: computing, writing a checkpoint, looking at validation rows."""
+    """SIGKILL, whatever it is doing: computing, writing a checkpoint, looking at validation rows.
+
+    The moment is some time after a step of its own, and not after its start: on a busy machine nothing might be done.
+    """
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload([__name__])
 
@@ -255,24 +264,25 @@ def test_killed_at_twenty_random_moments(tmp_path):
         begun = processes.Event()
         started = processes.Process(target=_told, args=(str(folder), begun))
         started.start()
-        assert begun.wait(60)
+        assert begun.wait(600)
         return started
 
     def finished(folder):
         last = process(folder)
-        last.join(60)
+        last.join(600)
         assert last.exitcode == 0
         return (folder / "delta").read_bytes()
 
     (tmp_path / "whole").mkdir()
-    began = time.monotonic()
     expected = finished(tmp_path / "whole")
-    took, draw, resumed = time.monotonic() - began, random.Random(0), 0
+    draw, resumed = random.Random(0), 0
     for number in range(20):
         folder = tmp_path / str(number)
         folder.mkdir()
-        victim = process(folder)
-        time.sleep(draw.uniform(0, took))
+        victim, after = process(folder), draw.randrange(STEPS)
+        while victim.is_alive() and not any(folder.glob("delta")) and after > _last_step(folder):
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 0.02))
         victim.kill()
         victim.join()
         resumed += bool(list(folder.glob("abc/step-*")))

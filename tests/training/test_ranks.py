@@ -23,11 +23,17 @@ def ran(root, folder, processes, what):
     program = ["-c", START] if processes > 1 else ["-m", "tests.training.many"]
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)])}
     command = [sys.executable, *program, str(folder), str(processes), what]
-    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     told = json.loads((folder / f"{what}-{processes}.json").read_text())
     assert told["processes"] == processes
     return told
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +87,7 @@ def test_the_launchers_of_the_docs_start_as_many_as_they_say(root, tmp_path, alo
     The first process is on the machine of that number, whichever was started first.
     """
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)]), "GLOO_SOCKET_IFNAME": "lo"}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     if launcher == "torchrun":
         launch = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1"]
         launch += ["--master_addr", "127.0.0.1", "--master_port", port]
@@ -102,7 +106,7 @@ def test_the_launchers_of_the_docs_start_as_many_as_they_say(root, tmp_path, alo
         program = ["-m", "tests.training.many", str(folder), "2", "bitfit"]
         running.append(subprocess.Popen([*launch, number, str(rank), *program], cwd=root, env=env, **piped))
     for process in running:
-        told, _ = process.communicate(timeout=300)
+        told, _ = process.communicate(timeout=600)
         assert process.returncode == 0, told
     two = json.loads((tmp_path / "0" / "bitfit-2.json").read_text())
     assert two["processes"] == 2
@@ -112,6 +116,69 @@ def test_the_launchers_of_the_docs_start_as_many_as_they_say(root, tmp_path, alo
 def test_fewer_processes_than_asked_for_are_refused():
     with pytest.raises(BiaslineError, match="run.processes is 2, and 1 were started"):
         joined(Run(processes=2))
+
+
+LEFT = """
+import os, sys
+from accelerate.state import AcceleratorState, PartialState
+from biasline.errors import BiaslineError
+from biasline.params import Run
+from biasline.training.ranks import joined
+for given in eval(sys.argv[1]):
+    AcceleratorState._reset_state(True)
+    os.environ.update(given)
+    try:
+        found = joined(Run())
+        print("RAN", found.num_processes, all(os.environ[name] == given[name] for name in given))
+    except BiaslineError as error:
+        print("REFUSED", error)
+    for name in given:
+        os.environ.pop(name, None)
+"""
+
+
+def test_one_process_does_not_heed_what_a_shell_says_of_several(root):
+    """And says so. Each of these ended in a traceback, or waited for ever."""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+    given = [
+        {"WORLD_SIZE": "2", "RANK": "0"},
+        {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", **address},
+        {"LOCAL_RANK": "0"},
+        {"LOCAL_RANK": "0", "ACCELERATE_USE_DEEPSPEED": "true"},
+        {"ACCELERATE_USE_DEEPSPEED": "true"},
+        {"LOCAL_RANK": "no number"},
+        {"WORLD_SIZE": "2", "RANK": "1"},
+        {"OMPI_COMM_WORLD_SIZE": "4"},
+        {"ACCELERATE_TORCH_DEVICE": "nonsense"},
+    ]
+    env = {name: value for name, value in os.environ.items() if "RANK" not in name and name != "WORLD_SIZE"}
+    env |= {"PYTHONPATH": str(root / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT, repr(given)], env=env, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    assert [line for line in told if not line.startswith("note")][:6] == ["RAN 1 True"] * 6
+    assert told[0] == "note: WORLD_SIZE, RANK in the environment: not heeded, since run.processes is 1"
+    assert "note: LOCAL_RANK, ACCELERATE_USE_DEEPSPEED in the environment: not heeded" in done.stdout
+    refused = [line for line in told if line.startswith("REFUSED")]
+    assert "run.processes is 1, and RANK is 1 in the environment" in refused[0]
+    assert "run.processes is 1, and OMPI_COMM_WORLD_SIZE is 4 in the environment" in refused[1]
+    assert "do not find together" in refused[2] and len(refused) == 3
+
+
+def test_more_processes_than_asked_for_are_refused(root, tmp_path):
+    """A launcher's variables count where a launcher has set them: two that would train alone are not let."""
+    code = "from biasline.params import Run; from biasline.training.ranks import joined; joined(Run())"
+    (tmp_path / "one.py").write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
+    env = os.environ | {"PYTHONPATH": str(root / "src"), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    env["ACCELERATE_USE_CPU"] = "true"
+    done = subprocess.run(
+        [*command, str(tmp_path / "one.py")], env=env, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode != 0
+    assert "run.processes is 1, and 2 were started" in done.stderr
 
 
 def test_a_launcher_that_is_not_there_is_told(monkeypatch):

@@ -11,6 +11,8 @@ from biasline.bases.pin import (
     BIN_FILES,
     MODEL_FILES,
     TOKENIZER_FILES,
+    WEIGHTS,
+    WEIGHTS_INDEX,
     Pin,
     PinnedSource,
     chosen_files,
@@ -18,6 +20,7 @@ from biasline.bases.pin import (
     locate,
     package_folder,
     read_pin,
+    safetensors_of,
     tokenizer_sha256,
 )
 from biasline.bases.tokenizer import beyond, open_tokenizer, stock_class
@@ -47,7 +50,16 @@ def create_pin(source: str, out: Path, revision: str = "", allow_bin: bool = Fal
     names = chosen_files(folder)
     weights = [name for name in names if name.endswith((".safetensors", ".bin"))]
     if not weights:
-        raise BiaslineError(f"{shown(folder)}: no weights (*.safetensors)", "name the folder that holds them")
+        strays = sorted(path.name for path in folder.glob("*.safetensors"))
+        beside = f"; Transformers does not read {strays[0]}" if strays else ""
+        raise BiaslineError(
+            f"{shown(folder)}: no weights ({WEIGHTS}, or the files that {WEIGHTS_INDEX} names){beside}",
+            "name the folder that holds them",
+        )
+    if absent := [name for name in weights if not (folder / name).is_file()]:
+        raise BiaslineError(
+            f"{shown(folder / absent[0])} is missing, which {WEIGHTS_INDEX} names", "fetch the base's files anew"
+        )
     if weights[0].endswith(".bin") and not allow_bin:
         raise BiaslineError(
             f"{shown(folder / weights[0])}: pickled weights, no safetensors beside them",
@@ -128,11 +140,10 @@ def _package(package: str, inner: str) -> tuple[Path, PinnedSource]:
 
 
 def _hub(repo: str, revision: str) -> tuple[Path, PinnedSource]:
-    wanted = [*TOKENIZER_FILES, *MODEL_FILES, "*.safetensors"]
-    folder = _snapshot_of(repo, revision, wanted)
-    if not any(name.endswith(".safetensors") for name in chosen_files(folder)):
-        folder = _snapshot_of(repo, revision, [*wanted, *BIN_FILES, "pytorch_model-*.bin"])
+    folder = _snapshot_of(repo, revision, [*TOKENIZER_FILES, *MODEL_FILES, WEIGHTS])
     commit = folder.name
+    if (weights := safetensors_of(folder)) != [WEIGHTS]:
+        folder = _snapshot_of(repo, commit, weights or [*BIN_FILES, "pytorch_model-*.bin"])
     if not _COMMIT.fullmatch(commit):
         raise BiaslineError(
             f"{repo}: its cached snapshot {commit!r} is no commit", "delete it from the cache, try again"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from biasline.errors import BiaslineError, shown
+from biasline.jsonfile import load_json
 
 PIN_VERSION = 1
 
@@ -32,7 +33,9 @@ TOKENIZER_FILES = (
 )
 # How a sentence encoder was trained to be read.
 POOLING_FILE = "1_Pooling/config.json"
-MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json", POOLING_FILE)
+# Transformers reads the first of these that is there, the second with the files that it names, and no others beside.
+WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
+MODEL_FILES = ("config.json", "generation_config.json", WEIGHTS_INDEX, POOLING_FILE)
 # With PEFT installed, Transformers goes on from this file to whatever base it names.
 _ADAPTER = "adapter_config.json"
 BIN_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -119,12 +122,27 @@ def tokenizer_sha256(files: dict[str, str], class_name: str = "") -> str:
 
 
 def chosen_files(folder: Path) -> list[str]:
-    """The files of a model folder that make the base: config, tokenizer and weights, safetensors before pickles."""
-    names = {path.name for path in folder.iterdir() if path.is_file()}
-    weights = sorted(name for name in names if name.endswith(".safetensors"))
+    """The files of a model folder that make the base: config, tokenizer and weights, safetensors before pickles.
+
+    Of several sets of weights, as in repositories that hold another program's too, the one that Transformers reads.
+    """
+    weights = safetensors_of(folder)
     if not weights:
+        names = {path.name for path in folder.iterdir() if path.is_file()}
         weights = sorted(name for name in names if name in BIN_FILES or name.startswith("pytorch_model-"))
     return sorted(name for name in {*TOKENIZER_FILES, *MODEL_FILES} if (folder / name).is_file()) + weights
+
+
+def safetensors_of(folder: Path) -> list[str]:
+    """The safetensors that Transformers reads in a model's folder, whether they are all there or not."""
+    if (folder / WEIGHTS).is_file():
+        return [WEIGHTS]
+    if not (folder / WEIGHTS_INDEX).is_file():
+        return []
+    shards = load_json(folder / WEIGHTS_INDEX, "fetch it anew").get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise BiaslineError(f"{shown(folder / WEIGHTS_INDEX)}: no weight_map in it", "fetch it anew")
+    return sorted(set(shards.values()))
 
 
 def locate(pin: Pin, pin_path: Path | None) -> Path:
@@ -163,7 +181,8 @@ def verify(pin: Pin, folder: Path) -> None:
 
     A file that Transformers would read and that was not there when the base was pinned is refused too.
     """
-    for name in (*TOKENIZER_FILES, *MODEL_FILES, _ADAPTER):
+    weights = () if pin.has_bin else (WEIGHTS,)
+    for name in (*TOKENIZER_FILES, *MODEL_FILES, *weights, _ADAPTER):
         if name not in pin.files and (folder / name).is_file():
             raise BiaslineError(
                 f"base {pin.name}: {shown(folder / name)} was not there when the base was pinned",

@@ -1,7 +1,6 @@
 """Answers, in batches."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -75,6 +74,11 @@ def generate(
         stops: tokens that end an answer.
         advance: told of each batch how many prompts it answered.
     """
+    from transformers import GenerationConfig
+
+    # Transformers takes what a config leaves open from the one that came with the base: a penalty or a search that its
+    # authors chose for a chat would decide what an evaluation measures. Nobody else asks the model from now on.
+    model.generation_config = GenerationConfig()
     pad, ends = model.config.pad_token_id, torch.tensor(list(stops))
     config = drawing.config(stops, pad)
     order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
@@ -90,7 +94,7 @@ def generate(
             ids = torch.tensor(prompts[index], dtype=torch.int64)
             input_ids[line, width - len(ids) :] = ids
             attention_mask[line, width - len(ids) :] = 1
-        with torch.inference_mode(), _plain_generation(model):
+        with torch.inference_mode():
             output = model.generate(
                 input_ids=input_ids.to(model.device),
                 attention_mask=attention_mask.to(model.device),
@@ -107,19 +111,3 @@ def generate(
             answers[index] = Answer(text.strip(), length < said.shape[1])
         advance(len(chosen))
     return answers
-
-
-@contextmanager
-def _plain_generation(model: Any) -> Iterator[None]:
-    """Without the settings that came with the base: Transformers takes those that a config leaves open from there.
-
-    A penalty or a search that the base's authors chose for a chat would decide what an evaluation measures.
-    """
-    from transformers import GenerationConfig
-
-    before = model.generation_config
-    model.generation_config = GenerationConfig()
-    try:
-        yield
-    finally:
-        model.generation_config = before

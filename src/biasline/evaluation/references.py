@@ -9,10 +9,12 @@ from typing import Any
 from biasline.evaluation.overlap import words_of
 from biasline.params import LOG_LIKELIHOOD, Task
 
-# References of so many words at the median can hardly be met word for word.
-_LONG = 12
+# References of so many words at the median can hardly be met word for word, unless they come again.
+_LONG, _HALF = 12, 0.5
 # Shorter ones too, where nearly each is another: there is no small set of right answers.
 _FREE, _MOSTLY = 4, 0.95
+# Letters of a word, for scripts that have no spaces between words.
+_LETTERS = 6
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,11 @@ def decisive_metric(task: Task, references: Sequence[str] = ()) -> Decisive:
         return Decisive(task.gates.metric, "gates.metric names it")
     if task.kind != "instruction" or not references:
         return Decisive(task.metric, f"the default of a {task.kind}")
-    words = statistics.median(map(len, words_of(references)))
+    sizes = zip(words_of(references), references, strict=True)
+    words = statistics.median(max(len(words), len(text) // _LETTERS) for words, text in sizes)
     distinct = len(set(references)) / len(references)
     about = f"the references have {words:g} words at the median, {distinct:.0%} of them differ"
-    if words >= _LONG or (words >= _FREE and distinct >= _MOSTLY):
+    if (words >= _LONG and distinct >= _HALF) or (words >= _FREE and distinct >= _MOSTLY):
         return Decisive(LOG_LIKELIHOOD, f"answers are open: {about}")
     return Decisive(task.metric, f"answers are short: {about}")
 
@@ -56,7 +59,7 @@ def own_spelling(tokenizer: Any, references: Sequence[str]) -> list[str]:
     Only what is the same text under Unicode's compatibility forms is taken; a reference with characters that the
     vocabulary lacks stays as it is.
     """
-    found = tokenizer(list(references), add_special_tokens=False).input_ids
+    found = tokenizer(list(references), add_special_tokens=False, split_special_tokens=True).input_ids
     spelled = tokenizer.batch_decode(found, skip_special_tokens=True)
     return [new if _same(new, old) else old for new, old in zip(spelled, references, strict=True)]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
-import yaml
+from ruamel.yaml import YAML
 
 from biasline.bases.match import check_base
 from biasline.bases.pin import file_sha256, read_pin
@@ -67,11 +67,9 @@ def package_files(version: "ModelVersion") -> tuple[dict[str, Path], Path, dict[
 
 def files_in(folder: Path) -> tuple[dict[str, Path], Path, dict[str, str]]:
     """As `package_files`, of a package that was downloaded."""
-    import mlflow
-
-    # Not by its path, which MLflow would decode: there may be a % in it.
-    described = mlflow.models.Model.from_dict(yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8")))
-    flavor = described.flavors["python_function"]
+    # Not by MLflow, which would decode a path with a % in it. As texts: a hash of digits and one "e" is no number.
+    described = YAML(typ="base", pure=True).load((folder / "MLmodel").read_text(encoding="utf-8"))
+    flavor = described["flavors"]["python_function"]
     files = {name: folder / place["path"] for name, place in flavor["artifacts"].items()}
     noted = flavor.get("config") or {}
     return files, _pin_place(files["task"], Path(noted.get("pin_path", ""))), noted.get("sha256", {})

@@ -11,7 +11,8 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import torch
@@ -28,6 +29,13 @@ T = TypeVar("T")
 
 # The number of the process that started the others.
 _STARTED = "BIASLINE_STARTED"
+# What every launcher of torch's tells a process, and some shells say of something else.
+_PLACES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+_PLUGINS = tuple(
+    f"ACCELERATE_USE_{name}" for name in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG", "SAGEMAKER")
+)
+# Set by torchrun, and by mpirun and its like, in the processes that they start.
+_ELASTIC, _MPI_SIZES = "TORCHELASTIC_RUN_ID", ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 # A launcher ends all processes when one is gone: those with nothing to tell or to save give the others time.
 _LINGER_S = 3.0
 
@@ -105,7 +113,14 @@ def joined(run: Run) -> Accelerator:
 
     Errors: `BiaslineError` where there are more or fewer than params say: some launchers start one and say nothing.
     """
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    try:
+        with _alone(run):
+            accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    except (ImportError, ValueError, RuntimeError, OSError) as error:
+        raise BiaslineError(
+            f"the processes of this training do not find together: {' '.join(str(error).split())[:300]}",
+            "mend what started them, and the variables that it sets (WORLD_SIZE, MASTER_ADDR, ACCELERATE_…)",
+        ) from None
 
     def check() -> None:
         if accelerator.num_processes != run.processes:
@@ -116,6 +131,37 @@ def joined(run: Run) -> Accelerator:
 
     together(accelerator, check)
     return accelerator
+
+
+@contextmanager
+def _alone(run: Run) -> Iterator[None]:
+    """Have a training of one process not heed what the environment says of several.
+
+    A shell may hold a launcher's variables that are of something else. Where a launcher has started this process, they
+    stay: how many there are is checked afterwards.
+
+    Raises:
+        BiaslineError: where this is one of several processes, each of which would train alone.
+    """
+    launched = run.launch or _STARTED in os.environ or _ELASTIC in os.environ
+    if run.processes > 1 or launched:
+        yield
+        return
+    several = [name for name in _MPI_SIZES if os.environ.get(name, "1") not in ("", "1")]
+    several += ["RANK"] if os.environ.get("RANK", "0") not in ("", "0") else []
+    if several:
+        raise BiaslineError(
+            f"run.processes is 1, and {several[0]} is {os.environ[several[0]]} in the environment",
+            "set run.processes to as many as a launcher starts, or unset the variable",
+        )
+    on = [name for name in _PLUGINS if os.environ.get(name, "").lower() in ("1", "true", "yes", "on")]
+    found = {name: os.environ.pop(name) for name in (*_PLACES, *on) if name in os.environ}
+    if found:
+        print(f"note: {', '.join(found)} in the environment: not heeded, since run.processes is 1", flush=True)
+    try:
+        yield
+    finally:
+        os.environ.update(found)
 
 
 def same_error(accelerator: Accelerator, error: BiaslineError) -> BaseException:
