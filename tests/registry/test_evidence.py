@@ -136,5 +136,5 @@ def test_a_run_that_lost_its_evaluation_is_told(champion, workspace):
     for path in (workspace / "mlartifacts").rglob("predictions.parquet"):
         if version.run_id in str(path):
             path.unlink()
-    with pytest.raises(BiaslineError, match=r"its run has no evaluation/predictions\.parquet → biasline sync"):
+    with pytest.raises(BiaslineError, match=r"its run has no evaluation/predictions\.parquet → `biasline sync small`"):
         promote(client, "small", gates(), "ann", "")

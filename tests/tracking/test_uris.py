@@ -70,6 +70,8 @@ def test_make_ui_opens_the_same_store(root, tmp_path):
     folder = tmp_path / "a b$c%20d"
     folder.mkdir()
     lay_workspace(folder)
+    for name in ("pyproject.toml", "requirements.lock"):
+        (folder / name).touch()
     told = subprocess.run(
         ["make", "-n", "-f", str(root / "Makefile"), "ui"], cwd=folder, capture_output=True, text=True, check=True
     )
