@@ -265,7 +265,7 @@ def test_what_the_base_cannot_read_is_refused_before_training(small, workspace):
         told["files"]["config.json"] = file_sha256(config)
         pin.write_text(json.dumps(told))
 
-    with_config(model_type="gpt2", n_positions=64)
+    with_config(model_type="gpt2", n_positions=64)  # BLOOM has no limit
     with pytest.raises(
         BiaslineError, match=r"tokens\.max_length: 256 is more than the 64 positions of base tiny-bloom"
     ):

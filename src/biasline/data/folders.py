@@ -63,8 +63,6 @@ def data_files(folder: Path) -> tuple[list[Found], list[str]]:
                 left_out[below] = "a link to a folder"
                 _refuse_split(here / name, folder, "a link to a folder, which is not followed")
         folders[:] = sorted(name for name in folders if not _is_hidden_folder(name))
-        if not (folders or names):
-            left_out[here.relative_to(folder).as_posix() + "/"] = "empty"
         for name in sorted(names):
             path = here / name
             reason = _why_not(path)
