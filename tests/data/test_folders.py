@@ -36,7 +36,7 @@ def test_what_is_not_read_is_named_and_gives_no_rows(tmp_path):
     [note] = [note for note in notes if note.startswith("not read: ")]
     for name in ("._train.csv (hidden)", ".cache/ (hidden)", "README.txt (no rows)"):
         assert name in note
-    assert note.count("(") == len(aside) + 3
+    assert note.count("(") == len(aside) + 2
 
 
 def test_each_unread_file_is_named_where_they_are_few(tmp_path):

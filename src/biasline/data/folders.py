@@ -74,7 +74,6 @@ def data_files(folder: Path) -> tuple[list[Found], list[str]]:
             left_out[below.as_posix()] = f"beside {data}" if data else reason
             if not (_is_hidden(name) or _has_no_rows(path) or data):
                 _refuse_split(path, folder, reason)
-    left_out.pop("./", None)
     notes = []
     if left_out:
         named = listed((f"{name} ({reason})" for name, reason in left_out.items()), _LISTED)
