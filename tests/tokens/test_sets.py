@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -10,7 +11,7 @@ from biasline.data.augment import augment
 from biasline.data.validate import validate
 from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace
-from biasline.params import Task, read_params
+from biasline.params import Source, Task, read_params
 from biasline.tokens.mask import IGNORED
 from biasline.tokens.sets import read_summary, read_token_set, tokenize
 
@@ -291,3 +292,17 @@ def test_turns_that_a_template_refuses_are_named_by_row(workspace):
         BiaslineError, match=r"1 of \d+ rows \(row 41\): .* system, user, assistant: System role not supp"
     ):
         tokenize(task, place)
+
+
+def test_a_choice_of_rows_is_part_of_the_fingerprint(small):
+    from biasline.bases.pin import verified_folder
+    from biasline.training.fingerprint import fingerprint
+
+    task, place = small
+    pin, _ = verified_folder(Path(task.base))
+    tokenize(task, place)
+    before = fingerprint(task, pin, place)
+    filtered = task.model_copy(update={"source": Source(where={"instruction": ["a", "b"]})})
+    tokenize(filtered, place)  # the same rows
+    assert read_summary(place)["where"] == {"instruction": ["a", "b"]}
+    assert fingerprint(filtered, pin, place) != before

@@ -339,7 +339,9 @@ def _summary(
             **({} if _has_texts(task) else _sizes("supervised_", found.supervised())),
         }
     summary = {"base": pin.name, "tokenizer_sha256": pin.tokenizer_sha256, "max_length": task.tokens.max_length}
-    return {**summary, **target, "splits": splits}
+    # A choice of rows is part of what a model was made from, even where it happens to leave none out.
+    where = {"where": task.source.where} if task.source.where else {}
+    return {**summary, **where, **target, "splits": splits}
 
 
 def _length_table(sets: Mapping[str, _TokenSet], longest: int) -> pl.DataFrame:
