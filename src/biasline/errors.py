@@ -40,7 +40,9 @@ def full_disk_is_told(path: Path) -> Iterator[None]:
         if not isinstance(error, OSError) and "(os error " not in str(error):
             raise
         told = getattr(error, "strerror", None) or first_line(error)
-        raise BiaslineError(
-            f"{shown(path)}: cannot be written: {told}",
-            "free some space or mend the folder's permissions, then run the same command again",
-        ) from error
+        way_out = (
+            "have someone do it who may write there, or mend the permissions"
+            if isinstance(error, PermissionError)
+            else "free some space or mend the folder's permissions, then run the same command again"
+        )
+        raise BiaslineError(f"{shown(path)}: cannot be written: {told}", way_out) from error

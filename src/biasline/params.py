@@ -385,7 +385,9 @@ class Gates(Group):
         "evaluate.metrics; mcc, f1 (of the second of two labels), f1_macro; spearman",
     )
     floor: float = Field(
-        0.5, description="the tuned model must reach this; a log-likelihood, which has no natural floor, need not"
+        0.5,
+        description="the tuned model must reach this; of a log-likelihood, which has no natural floor, "
+        "only a negative one counts",
     )
     better_than_base: bool = Field(True, description="the paired 95 % interval of tuned - base must lie above zero")
     margin: float = Field(

@@ -75,7 +75,7 @@ def test_the_system_is_part_of_what_a_model_is_asked(tmp_path):
     assert json.loads(row["history"]) == [["system", "Be kind."]]
 
 
-@pytest.mark.parametrize("mark", [{"weight": 0}, {"weight": 0.0}, {"train": False}, {"loss": False}, {"weight": "0"}])
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"weight": 0.0}, {"train": False}, {"loss": False}, {"masked": True}])
 def test_an_answer_of_no_weight_is_read_and_not_learned(tmp_path, mark):
     turns = [user("1"), assistant("bad answer", **mark), user("2"), assistant("fine", weight=1)]
     found = examples(tmp_path, [{"messages": turns}])

@@ -156,3 +156,34 @@ def test_rows_to_predict_may_hold_preferences(tmp_path):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([PAIRS["texts"], {"prompt": "p", "label": False}]))
     assert [row["instruction"] for row in read_asked(path, KINDS["instruction"], Source())] == ["q", "p"]
+
+
+def kto(tmp_path, name, values):
+    rows = [{"prompt": f"ask {n}", "completion": f"say {n}", name: values[n % len(values)]} for n in range(60)]
+    path = tmp_path / f"{name}.json"
+    path.write_text(json.dumps(rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("label", ["good", "bad", "neutral", "good"]),
+        ("feedback", ["thumbs_up", "thumbs_down"]),
+        ("is_correct", [True, False]),
+    ],
+)
+def test_verdicts_in_other_words_are_verdicts(tmp_path, name, values):
+    path = kto(tmp_path, name, values)
+    with pytest.raises(BiaslineError, match=f"preference data: column '{name}' says of"):
+        read_examples(path, KINDS["instruction"], Source())
+    found = read_examples(path, KINDS["instruction"], Source(prefer="chosen"))
+    assert found.frame.height == 30
+
+
+def test_scores_of_ranked_answers_may_be_called_score(tmp_path):
+    rows = [{"prompt": f"ask {n}", "output": ["a", "b", "c"], "score": [1, 3, 2]} for n in range(20)]
+    path = tmp_path / "ranked.json"
+    path.write_text(json.dumps(rows))
+    found = read_examples(path, KINDS["instruction"], Source(prefer="chosen"))
+    assert set(found.frame["output"]) == {"b"}

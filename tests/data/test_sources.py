@@ -538,3 +538,23 @@ def test_rows_without_a_text_are_not_asked(tmp_path, name, text, told):
     (tmp_path / name).write_text(text)
     with pytest.raises(BiaslineError, match=told):
         read_asked(tmp_path / name, KINDS["classification"], Source())
+
+
+def test_a_second_column_of_the_same_meaning_is_noted(tmp_path):
+    rows = [{"instruction": "If you are a doctor, answer.", "question": f"q {n}", "output": f"a {n}"} for n in range(9)]
+    path = put(tmp_path, json.dumps(rows))
+    [note] = read_examples(path, KINDS["instruction"], Source()).notes
+    assert note == (
+        "instruction is 'instruction', by its name; 'question' is left aside, and may be meant as well: "
+        "source.columns.instruction chooses, and another of our columns may take it"
+    )
+    chosen = Source(columns={"instruction": "instruction", "input": "question"})
+    found = read_examples(path, KINDS["instruction"], chosen)
+    assert not found.notes and found.frame["input"][0] == "q 0"
+
+
+def test_a_column_of_weights_is_noted(tmp_path):
+    rows = [{"instruction": f"q {n}", "output": f"a {n}", "weight": n % 2, "options": "a, b"} for n in range(9)]
+    notes = read_examples(put(tmp_path, json.dumps(rows)), KINDS["instruction"], Source()).notes
+    assert any("column 'weight' is metadata: each row counts the same" in note for note in notes)
+    assert any("rows with 'options', which the model is not shown: 9" in note for note in notes)

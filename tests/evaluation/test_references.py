@@ -20,8 +20,8 @@ LONG = [f"It is the {number}th day of the week in which we talk about energy and
         ),
         (["positive", "negative"] * 20, "exact_match"),
         ([f"number {number}" for number in range(40)], "exact_match"),  # all different, and short
-        ([f"{number} apples are too few" for number in range(40)], LOG_LIKELIHOOD),
-        (["two apples are too few", "no apples are too few"] * 20, "exact_match"),
+        ([f"{number} apples are too few for a cake" for number in range(40)], LOG_LIKELIHOOD),
+        (["two apples are too few for us", "no apples are too few for us"] * 20, "exact_match"),
         ([f"太阳的能量来自氢核聚变为氦核的过程。{number}" for number in range(9)], LOG_LIKELIHOOD),
         (["正面", "负面"] * 9, "exact_match"),
     ],

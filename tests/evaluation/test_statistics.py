@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import polars as pl
 import pytest
@@ -100,3 +102,10 @@ def test_the_interval_of_a_mean():
     assert mean == 5.5
     assert (mean - low, high - mean) == pytest.approx((2.262 * 3.0277 / 10**0.5,) * 2, abs=1e-3)
     assert mean_interval(np.array([0.0, 1.0]))[1] == 0.0
+
+
+def test_of_a_few_rows_the_interval_is_students():
+    low, high = paired_interval(np.array([-1.2]), np.array([-1.0]))[1:]
+    assert (low, high) == (-math.inf, math.inf)  # one row tells nothing
+    mean, low, high = paired_interval(np.array([1.5, 2.5, 3.5]), np.zeros(3))
+    assert mean == 2.5 and (low, high) == pytest.approx((2.5 - 2.4841, 2.5 + 2.4841), abs=1e-3)  # t of 2 is 4.303

@@ -219,12 +219,13 @@ def test_a_gate_of_ones_own_that_does_not_run(tmp_path, monkeypatch, body, told)
 
 
 def test_token_accuracy_is_compared_row_by_row_where_it_is_known():
-    frame = pl.DataFrame({"tokens": [4, 2, None], "base_hits": [1, 0, None], "tuned_hits": [4, 1, None]})
+    columns = {"tokens": [4, 2], "base_hits": [1, 0], "tuned_hits": [4, 1]}
+    frame = pl.DataFrame({name: values * 10 + [None] for name, values in columns.items()})
     metrics = {"base": {"token_accuracy": 0.2}, "tuned": {"token_accuracy": 0.8}}
     verdict = judge(task(metric="token_accuracy", floor=0.5), Shown("v", metrics, frame))
     assert named(verdict, "better than the untuned base").passed
     assert "difference +0.6250" in verdict.gates[1].told
-    assert "over 2 rows" in verdict.gates[1].told
+    assert "over 20 rows; 1 rows have no value" in verdict.gates[1].told
 
 
 def labelled(right, rows=200):
@@ -316,7 +317,44 @@ def test_open_answers_are_compared_by_likelihood_row_by_row():
 def test_rows_that_either_model_has_no_likelihood_of_are_left_out_of_the_comparison():
     noise = np.random.default_rng(0).normal(20, 5, 100)
     candidate = open_answers(noise - 2, noise, missing=[1, 2])
+    told = named(judge(task(), candidate), "better than the untuned base").told
+    assert "over 98 rows; 2 rows have no value: their references are over tokens.max_length" in told
     verdict = judge(task(), candidate, open_answers(noise - 2, noise, missing=[2, 3, 4]))
     assert named(verdict, "better than the untuned base").numbers["rows"] == 98
     assert named(verdict, "not worse than the champion").numbers["rows"] == 96
     assert named(verdict, "no slice fell").numbers["lowest"] == pytest.approx(0)
+
+
+def test_a_model_is_not_judged_by_the_few_rows_that_it_can_hold():
+    noise = np.random.default_rng(0).normal(20, 5, 26)
+    candidate = open_answers(noise - 9, noise, missing=range(2, 26))
+    champion = open_answers(noise, noise)
+    verdict = judge(task(better_than_base=True), candidate, champion)
+    assert not named(verdict, "not worse than the champion").passed
+    assert not named(verdict, "better than the untuned base").passed
+    assert "too many to judge by" in named(verdict, "not worse than the champion").told
+    with pytest.raises(BiaslineError, match="no test row has a value of response_log_likelihood of both models"):
+        judge(task(), candidate, open_answers(noise, noise, missing=[0, 1]))
+
+
+def test_a_slice_of_few_rows_is_not_shown_to_have_fallen():
+    """Models that do not differ but by chance: of forty slices of three rows some are lower in each row."""
+    noise = np.random.default_rng(1).normal(20, 3, (2, 120))
+    slices = [f"{place // 3}" for place in range(120)]
+    candidate, champion = (
+        replace(one, predictions=one.predictions.with_columns(pl.Series("part", slices)))
+        for one in (open_answers(values, values + 5) for values in noise)
+    )
+    verdict = judge(task(slices=("part",)), candidate, champion)
+    assert named(verdict, "no slice fell").passed
+    worse = open_answers(noise[0] + np.where(np.arange(120) < 60, 30, 0), noise[0] + 40)
+    halves = pl.Series("part", ["first"] * 60 + ["second"] * 60)
+    worse, champion = (replace(one, predictions=one.predictions.with_columns(halves)) for one in (worse, champion))
+    assert not named(judge(task(slices=("part",)), worse, champion), "no slice fell").passed
+
+
+def test_only_a_negative_floor_is_one_of_a_log_likelihood():
+    noise = np.random.default_rng(0).normal(20, 1, 100)
+    candidate = open_answers(noise - 2, noise)  # about -1.8 nats a token
+    assert named(judge(task(metric=LOG_LIKELIHOOD, floor=-2.5), candidate), "floor").passed
+    assert not named(judge(task(metric=LOG_LIKELIHOOD, floor=-1.0), candidate), "floor").passed

@@ -1,5 +1,8 @@
 """What verify finds when ledger, aliases and files part."""
 
+import hashlib
+import json
+
 import pytest
 from typer.testing import CliRunner
 
@@ -83,3 +86,16 @@ def test_code_that_was_changed_in_the_package_is_found(promoted, workspace, name
 def test_nothing_decided_is_nothing_wrong(workspace):
     done = CliRunner().invoke(app, ["verify"])
     assert done.exit_code == 0 and "nothing registered or decided yet" in done.output
+
+
+def test_parameters_that_came_later_change_no_package():
+    """A package is known by a hash over its task.json: one of before lacks what has a default since."""
+    from biasline.registry.package import _sha256_of
+
+    before = json.loads(Task(base="b", data="d").model_dump_json())
+    for name in ("shorten", "date"):
+        del before["tokens"][name]
+    said = {name: before[name] for name in ("kind", "load", "tokens", "evaluate")}
+    parts = {"task": said, "files": {}, "metrics": ""}
+    noted = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    assert _sha256_of(Task.model_validate(before), {}, "") == noted

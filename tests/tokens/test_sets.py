@@ -306,3 +306,12 @@ def test_a_choice_of_rows_is_part_of_the_fingerprint(small):
     tokenize(filtered, place)  # the same rows
     assert read_summary(place)["where"] == {"instruction": ["a", "b"]}
     assert fingerprint(filtered, pin, place) != before
+
+
+def test_a_system_prompt_that_leaves_no_room_is_the_reason(workspace):
+    rows = [{"system": "be kind " * 30, "instruction": f"say {number}", "output": f"{number}"} for number in range(90)]
+    task, place = of_rows(workspace, rows, tokens={"max_length": 32})
+    with pytest.raises(
+        BiaslineError, match=r"row \d+: the template and what the system says take \d+ tokens, 30 are left"
+    ):
+        tokenize(task, place)

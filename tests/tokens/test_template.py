@@ -120,3 +120,21 @@ def test_an_end_of_turn_need_not_be_a_special_token(own):
         "b   b<|turn_end|><|turn_end|>",
         "",
     ]
+
+
+def test_earlier_answers_may_end_otherwise_and_generation_stops_there_too(own):
+    """GLM ends a turn with the next one's beginning."""
+    own.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|assistant|>"]})
+    template = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}"
+    encoder = Encoder(own, template, 256)
+    user = own.convert_tokens_to_ids("<|user|>")
+    found = encoder.examples([TALK])
+    assert [label for label in found.labels if label in (user, own.eos_token_id)] == [user, own.eos_token_id]
+    assert encoder.stops() == [own.eos_token_id, user]
+    assert Encoder(own, "{% for m in messages %}[{{ m.content }}]{% endfor %}", 64).stops() == [own.eos_token_id]
+
+
+def test_every_way_to_write_a_day_is_known(demo_tokenizer):
+    template = "{{ strftime_now('%-d %B %Y | %F | %D') }} {% for m in messages %}[{{ m.content }}]{% endfor %}"
+    [prompt] = Encoder(demo_tokenizer, template, 256, day=date(2026, 3, 4)).prompts([TALK[:1]])
+    assert demo_tokenizer.decode(prompt) == "4 March 2026 | 2026-03-04 | 03/04/26 [Say a]["

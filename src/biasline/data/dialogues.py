@@ -28,7 +28,10 @@ _NOTES = {
 # Why a dialogue is no row, for the rules.
 PROBLEM = "dialogue__problem"
 # Columns beside a dialogue with what the model could call or see.
-_UNSEEN = ("tools", "functions", "image", "images", "audio", "audios", "video", "videos")
+_UNSEEN = ("tools", "functions", "image", "images", "audio", "audios", "video", "videos", *_REASONING)
+_UNSEEN += ("options", "choices", "documents", "document")
+# A column that may say how much a row counts.
+_ROW_WEIGHTS = ("weight", "sample_weight", "loss_weight")
 
 # Where a text is a dialogue, as in Anthropic's helpful and harmless answers.
 _HUMAN = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
@@ -95,6 +98,8 @@ def with_history(raw: Raw, taken: Mapping[str, str], answered: bool) -> tuple[pl
         if name not in taken.values():
             count = int((~raw.text(name).fill_null("").str.strip_chars().is_in(["", "[]", "{}", "null"])).sum())
             told += [f"rows with {name!r}, which the model is not shown: {count:,}"] if count else []
+    if (weight := raw.looked_up(*_ROW_WEIGHTS)) is not None and weight not in taken.values():
+        told.append(f"column {weight!r} is metadata: each row counts the same; source.where leaves rows out")
     return frame.with_columns(not_text.alias(HISTORY + NOT_TEXT_SUFFIX)), told
 
 

@@ -137,6 +137,27 @@ def _further_names(columns: Columns, kind: Kind, taken: Mapping[str, str]) -> li
     return [name for name in columns if name.strip().lower() in known and name not in taken.values()]
 
 
+def left_aside(columns: Columns, kind: Kind, taken: Mapping[str, str], chosen: Mapping[str, str]) -> list[str]:
+    """Notes on columns of an instruction that are called as one of ours is, which another column was taken for.
+
+    Args:
+        columns: the file's columns as text.
+        kind: whose names are known.
+        taken: our column → the file's.
+        chosen: those of them that params name.
+    """
+    notes = []
+    for ours, known in kind.aliases.items():
+        further = [name for name in columns if name.strip().lower() in known and name not in taken.values()]
+        filled = [name for name in further if (columns[name].fill_null("").str.strip_chars() != "").any()]
+        if filled and ours in taken and ours not in chosen:
+            notes.append(
+                f"{ours} is {taken[ours]!r}, by its name; {_listed(filled)} is left aside, and may be meant as well: "
+                f"source.columns.{ours} chooses, and another of our columns may take it"
+            )
+    return notes
+
+
 def others_like(columns: Columns, label: str) -> list[str]:
     """The columns that hold the same labels as one, or truth values as that does (some are never true)."""
     if label not in columns:

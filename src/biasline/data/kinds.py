@@ -49,7 +49,7 @@ HISTORY = "history"
 # What the system says before an instruction or a dialogue: the first turn of its history.
 SYSTEM = "system"
 # Columns with what the system says before an instruction or a dialogue.
-SYSTEMS = ("system", "system_prompt", "system_message")
+SYSTEMS = ("system", "system_prompt", "system_message", "systemprompt", "system_instruction")
 # A column of whole dialogues: lists of {role, content}, or of {from, value} as ShareGPT has them.
 DIALOGUES = ("messages", "conversations", "conversation", "dialogue", "dialog")
 ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user"}
@@ -87,6 +87,8 @@ def is_supervised(item: Any) -> bool:
         item: a turn as files have it; as a list `[role, content, weight]`.
     """
     if isinstance(item, Mapping):
+        if item.get("masked") is True:
+            return False
         said = [item.get(name) for name in _WEIGHTS]
     else:
         said = list(item[2:3]) if isinstance(item, list | tuple) else []

@@ -22,15 +22,16 @@ _CHOSEN = ("chosen", "chosen_response", "response_chosen", "preferred", "winner_
 _REJECTED = ("rejected", "rejected_response", "response_rejected", "dispreferred", "loser_response")
 # Columns whose truth values say whether an answer is a good one.
 _VERDICTS = ("label", "labels", "kto_tag", "desirable", "is_desirable", "is_chosen", "preferred", "accepted", "rating")
-_VERDICTS += ("score", "reward", "feedback", "thumbs_up", "is_good", "good", "chosen")
+_VERDICTS += ("is_correct", "correct", "score", "reward", "feedback", "thumbs_up", "is_good", "good", "chosen")
 # Where answers come again so often, a truth value that follows from them is the class that they stand for.
 _REPEATED = 5
-_YES = ("true", "1", "1.0", "yes", "good", "chosen", "desirable", "accepted", "preferred", "up")
+_YES = ("true", "1", "1.0", "yes", "good", "chosen", "desirable", "accepted", "preferred", "up", "thumbs_up", "like")
 _NO = ("false", "0", "0.0", "-1", "-1.0", "no", "bad", "rejected", "undesirable", "dispreferred", "down")
+_NO += ("thumbs_down", "dislike")
 # Columns of numbers beside answers that may be judgements of them.
 _SCORES = ("rating", "score", "reward", "stars", "quality", "overall_score", "preference")
 # Columns of numbers for each of several answers: the higher the better, or the lower.
-_BEST_HIGH, _BEST_LOW = ("scores", "ratings", "rewards"), ("ranks", "ranking", "rank")
+_BEST_HIGH, _BEST_LOW = ("scores", "ratings", "rewards", *_SCORES), ("ranks", "ranking", "rank")
 _WAY_OUT = "source.prefer: chosen trains on what was preferred and leaves the rest out"
 
 
@@ -71,11 +72,16 @@ def of_pairs(data: str, raw: Raw, kind: Kind, source: Source) -> tuple[Raw, Sour
 
 
 def verdict_columns(raw: Raw) -> list[str]:
-    """Columns whose truth values may judge answers, by their names and values; looked for before rows are left out."""
+    """Columns whose truth values may judge answers, by their names and values; looked for before rows are left out.
+
+    A word beside yes and no ("neutral") makes no other kind of column of it; numbers beside 0 and 1 do.
+    """
     found = []
     for name in filter(None, map(raw.looked_up, _VERDICTS)):
         good, bad, values = _truth(raw, name)
-        if (good | bad | (values == "")).all() and name not in found:
+        unknown = values.filter(~(good | bad | (values == "")))
+        words = unknown.cast(pl.Float64, strict=False).is_null().all() and 2 * len(unknown) < len(values)
+        if (unknown.is_empty() or (good.any() and bad.any() and words)) and name not in found:
             found.append(name)
     return found
 

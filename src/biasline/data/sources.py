@@ -12,7 +12,7 @@ import polars as pl
 
 from biasline.data import shapes
 from biasline.data.dialogues import PROBLEM, with_history, with_joined_prompts
-from biasline.data.guesses import doubts, guessed_columns, way_out
+from biasline.data.guesses import doubts, guessed_columns, left_aside, way_out
 from biasline.data.headers import Headers
 from biasline.data.kinds import DIALOGUE, DIALOGUES, HISTORY, MESSAGES, SYSTEM, SYSTEMS, Kind
 from biasline.data.labels import by_value
@@ -238,4 +238,6 @@ def _take_columns(data: Path, raw: Raw, kind: Kind, source: Source) -> tuple[dic
             shape = shapes.shape_of(raw, kind, taken)
             hint = shape.hint or way_out(contents, kind, taken, ours) + shape.paths
             raise BiaslineError(f"{shown(data)}: no column for {ours!r}; it has: {', '.join(names)}{shape}", hint)
+    if kind.context:
+        notes += left_aside(contents, kind, taken, source.columns)
     return {**taken, **system}, notes if source.preset else [*notes, *doubts(contents, kind, taken, source.columns)]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 PRECEDENCE = ("test", "valid", "train", None)
 # As `datasets.data_files.SPLIT_KEYWORDS` has them, and the Chinese words.
 _WORDS = {
-    "test": ("testing|test|evaluation|eval", "测试"),
+    "test": ("testing|test|evaluation|eval|holdout|heldout", "测试"),
     "valid": ("validation|valid|val|dev", "验证|开发"),
     "train": ("training|train", "训练"),
 }

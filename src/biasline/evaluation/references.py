@@ -12,7 +12,7 @@ from biasline.params import LOG_LIKELIHOOD, Task
 # References of so many words at the median can hardly be met word for word, unless they come again.
 _LONG, _HALF = 12, 0.5
 # Shorter ones too, where nearly each is another: there is no small set of right answers.
-_FREE, _MOSTLY = 4, 0.95
+_FREE, _MOSTLY = 6, 0.95
 # Letters of a word, for scripts that have no spaces between words.
 _LETTERS = 6
 

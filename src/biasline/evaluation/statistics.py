@@ -1,5 +1,6 @@
 """Intervals: for one proportion, one correlation, and for the difference of two models on the same rows."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -13,6 +14,8 @@ from biasline.params import LOG_LIKELIHOOD
 
 CONFIDENCE = 0.95
 _RESAMPLES = 10_000
+# So many rows at least for a bootstrap.
+_FEW = 50
 # Row numbers of resamples that are in memory together.
 _DRAWN_AT_ONCE = 2_000_000
 
@@ -101,7 +104,8 @@ def paired_interval(
     """Mean of tuned - other over the same rows, with its interval.
 
     Of right and wrong answers Tango's score interval, see `paired_proportions`; of other scores the percentile
-    bootstrap.
+    bootstrap, and below `_FEW` rows Student's interval: a bootstrap of a few rows is far too narrow, of one it has no
+    width at all.
 
     Args:
         tuned, other: scores per row, (rows,).
@@ -115,7 +119,15 @@ def paired_interval(
         gained, lost = int((tuned > other).sum()), int((tuned < other).sum())
         low, high = paired_proportions(gained, lost, len(tuned), confidence)
         return (gained - lost) / len(tuned), low, high
-    return bootstrap_mean(tuned - other, seed, confidence)
+    difference = tuned - other
+    if len(difference) >= _FEW:
+        return bootstrap_mean(difference, seed, confidence)
+    mean = float(difference.mean())
+    if len(difference) < 2:
+        return mean, -math.inf, math.inf
+    error = float(difference.std(ddof=1)) / math.sqrt(len(difference))
+    half = float(student.ppf((1 + confidence) / 2, len(difference) - 1)) * error
+    return mean, mean - half, mean + half
 
 
 def paired_proportions(gained: int, lost: int, rows: int, confidence: float = CONFIDENCE) -> tuple[float, float]:

@@ -25,6 +25,8 @@ from biasline.params import LOG_LIKELIHOOD, Task
 
 # A column beside those of the data, whatever they are called.
 _PLACE = "place among the rows"
+# The largest share of rows without a value of the metric.
+_UNMEASURED = 0.1
 BETTER, NOT_WORSE, WORSE = "better", "not worse", "worse"
 
 
@@ -103,17 +105,25 @@ class _Difference(NamedTuple):
     low: float
     high: float
     rows: int
+    unmeasured: int = 0
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether nearly all rows have a value: those that lack it are the longest, and no sample of all."""
+        return self.unmeasured <= _UNMEASURED * (self.rows + self.unmeasured)
 
     @property
     def told(self) -> str:
+        lacking = f"; {self.unmeasured} rows have no value: their references are over tokens.max_length"
         return (
             f"difference {self.mean:+.4f}, {CONFIDENCE:.0%} paired interval [{self.low:+.4f}, {self.high:+.4f}] over "
-            f"{self.rows} rows"
+            f"{self.rows} rows{lacking if self.unmeasured else ''}{'' if self.is_enough else ', too many to judge by'}"
         )
 
     @property
     def numbers(self) -> dict[str, float]:
-        return {name: round(value, 6) for name, value in self._asdict().items()}
+        found = {name: round(value, 6) for name, value in self._asdict().items() if np.isfinite(value)}
+        return found if self.unmeasured else {name: value for name, value in found.items() if name != "unmeasured"}
 
 
 def judge(
@@ -161,7 +171,7 @@ def judge(
 
 def _floor(task: Task, metric: str, candidate: Shown) -> Gate:
     value, floor = candidate.metrics["tuned"][metric], task.gates.floor
-    if metric == LOG_LIKELIHOOD:
+    if metric == LOG_LIKELIHOOD and floor >= 0:  # a share's floor: a log-likelihood lies below 0
         return Gate("floor", True, f"{value:.4f} nats a token: a likelihood has no natural floor", {"value": value})
     passed = value >= floor
     sign = "≥" if passed else "<"
@@ -173,7 +183,7 @@ def _better_than_base(task: Task, metric: str, candidate: Shown) -> Iterator[Gat
     frame = _with_token_accuracy(candidate.predictions)
     found = _difference(metric, frame, candidate.metrics)
     told = f"base {base:.4f}, tuned {tuned:.4f}; {found.told}"
-    yield Gate("better than the untuned base", found.low > 0, told, found.numbers)
+    yield Gate("better than the untuned base", found.low > 0 and found.is_enough, told, found.numbers)
     if task.kind == "regression":
         # A correlation says nothing about being near: answers that hardly differ may have a high one.
         near = _explained(frame)
@@ -185,13 +195,14 @@ def _not_worse(task: Task, metric: str, candidate: Shown, other: Shown, who: str
     margin, frame = task.gates.margin, _beside(candidate, other)
     found = _difference(metric, frame, candidate.metrics)
     standing = BETTER if found.low > 0 else NOT_WORSE if found.low > -margin else WORSE
-    told = f"{standing} than {other.name}: {found.told}; margin {margin:g}"
+    told = f"{standing} than {other.name}: {found.told}; margin {margin:g}{_unit(metric)}"
     if standing == WORSE and found.high >= 0:
         told += (
             f". Not shown to be worse either: these rows tell differences of about ±{(found.high - found.low) / 2:.3f} "
             "apart; more test rows, or a wider margin"
         )
-    gates = [Gate(f"not worse than the {who}", standing != WORSE, told, {**found.numbers, "margin": margin})]
+    passed = standing != WORSE and found.is_enough
+    gates = [Gate(f"not worse than the {who}", passed, told, {**found.numbers, "margin": margin})]
     if task.kind == "regression":
         near = _explained(frame)
         told = f"R² {near.told}; margin {margin:g}"
@@ -225,7 +236,11 @@ def _slices(task: Task, metric: str, candidate: Shown, champion: Shown) -> Gate:
     worst = min(falls)
     told = "; ".join(fall[2] for fall in fallen) if fallen else f"lowest of {len(falls)}: {worst[2]}"
     numbers = {"slices": len(falls), "fallen": len(fallen), "lowest": round(worst[0], 6), "allowed": allowed}
-    return Gate("no slice fell", not fallen, f"{told}; allowed {-allowed:+g}", numbers)
+    return Gate("no slice fell", not fallen, f"{told}; allowed {-allowed:+g}{_unit(metric)}", numbers)
+
+
+def _unit(metric: str) -> str:
+    return " nats a token" if metric == LOG_LIKELIHOOD else ""
 
 
 def _size(task: Task, candidate: Shown) -> Gate:
@@ -303,9 +318,14 @@ def _with_token_accuracy(predictions: pl.DataFrame) -> pl.DataFrame:
 def _difference(metric: str, frame: pl.DataFrame, metrics: dict[str, Any]) -> _Difference:
     """Of the columns `tuned…` less `base…`."""
     if is_per_row(frame, metric):
-        frame = with_values(frame, metric)
-        rows = (row_scores(frame, who, metric) for who in ("tuned", "base"))
-        return _Difference(*paired_interval(*rows), frame.height)
+        measured = with_values(frame, metric)
+        if measured.is_empty():
+            raise BiaslineError(
+                f"no test row has a value of {metric} of both models: the references are over their tokens.max_length",
+                "raise it and run the pipeline again, or let another gates.metric decide",
+            )
+        rows = (row_scores(measured, who, metric) for who in ("tuned", "base"))
+        return _Difference(*paired_interval(*rows), measured.height, frame.height - measured.height)
     positive = metrics.get("positive_label", "")
     tuned, base = (metric_of(frame, who, metric, positive) for who in ("tuned", "base"))
     return _Difference(*bootstrap_interval(lambda rows: tuned(rows) - base(rows), frame.height), frame.height)

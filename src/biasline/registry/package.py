@@ -123,7 +123,8 @@ def downloaded_sha256(version: "ModelVersion") -> str:
 
 def _sha256_of(task: Task, files: Mapping[str, Path], metrics: str) -> str:
     parts = {
-        "task": task.model_dump(include={"kind", "load", "tokens", "evaluate"}),
+        # What its file says and nothing else: a default that came later changes no package.
+        "task": task.model_dump(include={"kind", "load", "tokens", "evaluate"}, exclude_unset=True),
         "files": {name: file_sha256(files[name]) for name in sorted(files)},
         "metrics": metrics,
     }

@@ -155,10 +155,20 @@ class Encoder:
         return cls(tokenizer, params.template, params.max_length, params.long_response, params.shorten, day)
 
     def stops(self) -> list[int]:
-        """Tokens that end an answer: the tokenizer's end of sequence, and the template's end of turn."""
-        labels = self.examples([[Turn("user", "?"), Turn("assistant", "!")]]).labels
-        last = int(labels[-1]) if len(labels) else self.eos
-        return [self.eos] if last == self.eos else [self.eos, last]
+        """Tokens that end an answer: the tokenizer's end of sequence, and what the template ends turns with.
+
+        Earlier answers may end otherwise than the last one: some templates end a turn with the next one's beginning.
+        """
+        found = [self.eos]
+        exchange = [Turn("user", "?"), Turn("assistant", "!")]
+        for turns in (exchange, exchange * 2):
+            try:
+                cut = self.template.cut(turns)
+            except BiaslineError:
+                continue  # a template of single turns; said where a dialogue of that shape comes
+            ends = [piece.text(()) for piece in cut.pieces if piece.special and piece.supervised]
+            found += [self.tokenizer(text, add_special_tokens=False).input_ids[-1] for text in ends]
+        return list(dict.fromkeys(found))
 
     def prompts(
         self, dialogues: Sequence[Sequence[Turn]], max_tokens: int | None = None, rows: Sequence[int] | None = None

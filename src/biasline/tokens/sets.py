@@ -123,6 +123,10 @@ def tokenize(task: Task, place: TaskPlace) -> str:
         notes += template_notes(encoder)
     with progress("tokenize", rows) as shown:
         sets = dict(_encoded(frames, encode, shown))
+    if not _has_texts(task):
+        # All of them will be asked, those whose answer is too long to train on too.
+        room = prompt_room(task.tokens.max_length, task.evaluate.max_new_tokens, limits.positions)
+        encoder.prompts(dialogues_of(frames["test"], answered=False), room, frames["test"]["row"].to_list())
     for name, found in sets.items():
         if found.rejected and not found.table.num_rows:
             raise BiaslineError(
@@ -130,10 +134,6 @@ def tokenize(task: Task, place: TaskPlace) -> str:
                 "raise it, or set tokens.long_response: truncate",
             )
         check_token_ids(name, found.ids(), limits, tokenizer, pin.name)
-    if not _has_texts(task):
-        # All of them will be asked, those whose answer is too long to train on too.
-        room = prompt_room(task.tokens.max_length, task.evaluate.max_new_tokens, limits.positions)
-        encoder.prompts(dialogues_of(frames["test"], answered=False), room, frames["test"]["row"].to_list())
 
     summary = _summary(pin, task, target, sets, tokenizer)
     notes += [f"warning: {warning}" for warning in loss_warnings(task, summary["splits"])]

@@ -155,7 +155,7 @@ class Template:
         self.day = day
         source = _own_template(tokenizer) if name == CHAT else BUILT_IN.get(name, name)
         self.reads_clock = "strftime_now" in source
-        self.source = _stopped_clock(day) + source if self.reads_clock else source
+        self.source = _stopped_clock(day, source) + source if self.reads_clock else source
         self.markers = self._find_markers()
         self._cut = lru_cache(maxsize=1024)(self._cut_shape)
 
@@ -272,9 +272,10 @@ def _shape(*roles: str) -> _Shape:
     return tuple((role, False, True) for role in roles)
 
 
-def _stopped_clock(day: date) -> str:
+def _stopped_clock(day: date, source: str) -> str:
     """A macro that takes the place of Transformers' `strftime_now`, which nothing else can: only plain data get in."""
-    values = {f"%{letter}": day.strftime(f"%{letter}") for letter in "aAbBcdHIjmMpSUwWxXyYZ"}
+    written = sorted(set(re.findall(r"%[-_0^#]?[A-Za-z]", source)), key=len, reverse=True)
+    values = {directive: day.strftime(directive) for directive in written}
     replaced = "".join(f" | replace({directive!r}, {value!r})" for directive, value in values.items())
     return f"{{%- macro strftime_now(format) -%}}{{{{ format{replaced} }}}}{{%- endmacro +%}}"
 
