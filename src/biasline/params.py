@@ -459,6 +459,9 @@ class Task(Group):
         if self.evaluate.metrics and self.kind != "instruction":
             raise ValueError(f"evaluate.metrics {self.evaluate.metrics}: there are no answers to score ({self.kind})")
         known = _METRICS[self.kind]
+        default = Gates.model_fields["floor"].default
+        if self.gates.metric == LOG_LIKELIHOOD and self.gates.floor > 0 and self.gates.floor != default:
+            raise ValueError(f"gates.floor: {self.gates.floor:g} is above 0, and a log-likelihood lies below")
         if self.gates.metric in known and self.gates.metric != LOG_LIKELIHOOD and not 0 <= self.gates.floor <= 1:
             raise ValueError(f"gates.floor: {self.gates.floor:g} is beyond 0 … 1, which {self.gates.metric} lies in")
         # A file's own names are known when it is read, by evaluation.

@@ -17,10 +17,12 @@ def test_the_same_words_are_worth_all_and_others_nothing():
 
 
 def test_bleu_is_left_out_where_answers_have_no_runs_of_four_words():
-    references = ["positive", "negative", "not bad", "the cat sat on the mat"]
+    references = ["positive", "negative", "not bad"] * 4
     values, signatures, left_out = bleu_and_chrf(references, references)
     assert values == pytest.approx({"chrf": 100.0}) and set(signatures) == {"chrf"}
-    assert left_out == {"bleu": "it counts runs of 4 words, and 3 of 4 references are shorter"}
+    assert left_out == {"bleu": "it counts runs of 4 words, and 12 of 12 references are shorter"}
+    some = [*references, "the cat sat on the mat", "the dog sat on the cat"]
+    assert bleu_and_chrf(some, some)[0]["bleu"] == pytest.approx(100.0)
 
 
 def test_rouge_l_is_the_f1_of_the_longest_common_subsequence():

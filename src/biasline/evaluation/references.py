@@ -47,7 +47,8 @@ def decisive_metric(task: Task, references: Sequence[str] = ()) -> Decisive:
     sizes = zip(words_of(references), references, strict=True)
     words = statistics.median(max(len(words), len(text) // _LETTERS) for words, text in sizes)
     distinct = len(set(references)) / len(references)
-    about = f"the references have {words:g} words at the median, {distinct:.0%} of them differ"
+    counted = "1 word" if words == 1 else f"{words:g} words"
+    about = f"the references have {counted} at the median, {distinct:.0%} of them differ"
     if (words >= _LONG and distinct >= _HALF) or (words >= _FREE and distinct >= _MOSTLY):
         return Decisive(LOG_LIKELIHOOD, f"answers are open: {about}")
     return Decisive(task.metric, f"answers are short: {about}")
