@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -152,24 +152,27 @@ def tokenize(task: Task, place: TaskPlace) -> str:
     for note in notes:
         print(note if note.startswith("warning: ") else f"note: {note}")
     counts = ", ".join(f"{name} {numbers['rows']:,}" for name, numbers in summary["splits"].items())
-    left_out = sum(len(found.rejected) for found in sets.values())
-    losses = f", {left_out} rows left out (response over max_length)" if left_out else ""
-    cut, fewer = (sum(int((count > 0).sum()) for count in counts) for counts in _losses(sets))
-    losses += f", {cut:,} rows cut to max_length" if cut else ""
-    losses += f", {fewer:,} dialogues without their oldest exchanges" if fewer else ""
-    numbers = summary["splits"]["train"]
+    return f"{counts}{_losses(sets.values())}; {_in_short(target, summary)}; see {place.preview}"
+
+
+def _losses(sets: Collection[_TokenSet]) -> str:
+    """What rows lost, as a part of a sentence."""
+    lost = {
+        "{:,} rows left out (response over max_length)": sum(len(found.rejected) for found in sets),
+        "{:,} rows cut to max_length": sum(int(found.cut.sum()) for found in sets),
+        "{:,} dialogues without their oldest exchanges": sum(int((found.exchanges > 0).sum()) for found in sets),
+    }
+    return "".join(f", {what.format(count)}" for what, count in lost.items() if count)
+
+
+def _in_short(target: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    """What rows are to give."""
     if "labels" in target:
-        what = f"{len(target['labels'])} labels: {', '.join(target['labels'])}"
-    elif "score" in target:
-        what = f"scores of mean {target['score']['mean']:.4g} and standard deviation {target['score']['std']:.4g}"
-    else:
-        what = f"{numbers['supervised_tokens'] / numbers['tokens']:.0%} of the training tokens are supervised"
-    return f"{counts}{losses}; {what}; see {place.preview}"
-
-
-def _losses(sets: Mapping[str, _TokenSet]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Of each split, what rows were cut, and how many exchanges they lost."""
-    return [found.cut for found in sets.values()], [found.exchanges for found in sets.values()]
+        return f"{len(target['labels'])} labels: {', '.join(target['labels'])}"
+    if "score" in target:
+        return f"scores of mean {target['score']['mean']:.4g} and standard deviation {target['score']['std']:.4g}"
+    train = summary["splits"]["train"]
+    return f"{train['supervised_tokens'] / train['tokens']:.0%} of the training tokens are supervised"
 
 
 def dialogues_of(frame: pl.DataFrame, answered: bool) -> list[list[Turn]]:
