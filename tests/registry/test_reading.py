@@ -71,6 +71,7 @@ def laid(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_who_may_only_read_can_ask(trained, workspace, folder, monkeypatch):
     shutil.copytree(workspace, folder, ignore=shutil.ignore_patterns("ml"))
     enter_anew(folder, monkeypatch)
@@ -100,6 +101,7 @@ def test_who_may_only_read_can_ask(trained, workspace, folder, monkeypatch):
     assert laid(folder) == before
 
 
+@pytest.mark.slow
 def test_a_clone_without_a_store_says_so_at_once(workspace, folder):
     shutil.copytree(workspace, folder, ignore=shutil.ignore_patterns("ml"))
     reader = Reader(folder)

@@ -190,6 +190,7 @@ def fresh(script):
     return done.stdout.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_wiped_store_is_rebuilt_from_records_and_ledger(registered, workspace):
     client, record = registered
     promote(client, "small", LENIENT, "ann", "")

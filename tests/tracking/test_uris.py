@@ -92,6 +92,7 @@ print(client.list_artifacts(run.info.run_id)[0].path)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a%20b", "a?b#c"])
 def test_a_store_works_in_a_folder_of_any_name(tmp_path, name):
     folder = tmp_path / name
