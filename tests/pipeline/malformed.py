@@ -229,7 +229,7 @@ def malformed_instructions() -> list[Request]:
         "a role that is a number": [{"role": 1, "content": "a"}, assistant],
         "content that is a number": [{"role": "user", "content": 1}, assistant],
         "content that is null": [user, {"role": "assistant", "content": None}],
-        "content that is a list": [{"role": "user", "content": [{"type": "text", "text": "a"}]}, assistant],
+        "content that is a picture": [{"role": "user", "content": [{"type": "image_url", "url": "a"}]}, assistant],
         "the user last": [user],
         "the assistant first": [assistant, user],
         "the user twice": [user, user],

@@ -66,8 +66,8 @@ def turn_of(item: Any) -> tuple[str, str]:
         role, said = (item["role"], item["content"]) if "role" in item else (item["from"], item["value"])
     else:
         role, said, *weight = item
-        if len(weight) > 1:
-            raise ValueError(f"{len(item)} values are no turn")
+        if len(weight) > 1 or not all(isinstance(one, int | float) for one in weight):
+            raise ValueError(f"{list(item)[:4]} is no turn")
     if isinstance(said, list) and said and all(isinstance(part, Mapping) and part["type"] == "text" for part in said):
         said = "".join(part["text"] for part in said)  # in parts, as models of text and pictures have it
     if not isinstance(said, str):
