@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from biasline.registry.sync import register, sync
 from biasline.registry.verify import verify
 from biasline.tracking.publish import find_run
 from biasline.tracking.record import record_of_workspace
-from biasline.tracking.store import connect
+from biasline.tracking.store import connect, upsert
 from tests.conftest import LENIENT_GATES, ROOT
 from tests.registry.test_registry import another
 from tests.servers import free_port, running, tracking_server
@@ -268,6 +269,28 @@ def test_two_checkouts_that_decide_at_once_make_one_history(server, trained, wor
     ledgers[loser].write_bytes(ledgers[winner].read_bytes())
     decision = promote(client, "small", LENIENT, "ann", "after the pull")
     assert decision.promoted
+
+
+@pytest.mark.slow
+def test_the_same_tag_and_alias_are_set_by_many_at_once(server, monkeypatch):
+    """PostgreSQL refuses the second of two rows with one key, and MLflow looks before it inserts."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server[0])
+    client = connect()
+    client.create_registered_model("crowded")
+    client.create_model_version("crowded", source="mlflow-artifacts:/nowhere")
+
+    def set_all(number: int) -> None:
+        # Names and not values are what they share: every round is a first insertion for all of them.
+        for round_ in range(25):
+            upsert(client.set_model_version_tag, "crowded", "1", f"tag{round_}", str(number))
+            upsert(client.set_registered_model_tag, "crowded", f"tag{round_}", str(number))
+            upsert(client.set_registered_model_alias, "crowded", f"alias{round_}", "1")
+
+    with ThreadPoolExecutor(8) as crowd:
+        list(crowd.map(set_all, range(8)))
+    assert len(client.get_model_version("crowded", "1").tags) == 25
+    model = client.get_registered_model("crowded")
+    assert len(model.tags) == 25 and len(model.aliases) == 25
 
 
 @pytest.mark.slow

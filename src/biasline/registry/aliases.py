@@ -9,6 +9,7 @@ from biasline.registry.ledger import CANDIDATE, CHAMPION, PREVIOUS
 from biasline.registry.versions import has_model, judged_version, model_name, versions_of
 from biasline.tracking.limits import REGISTRY_TAG, fitted
 from biasline.tracking.record import noted_candidate
+from biasline.tracking.store import upsert
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,7 +35,7 @@ def point(client: "MlflowClient", task: str, alias: str, version_number: str) ->
     """Point an alias at a version, unless it does so already."""
     now = aliased(client, task, alias)
     if now is None or now.version != version_number:
-        client.set_registered_model_alias(model_name(task), alias, version_number)
+        upsert(client.set_registered_model_alias, model_name(task), alias, version_number)
 
 
 def settle(client: "MlflowClient", task: str) -> list[str]:
@@ -90,4 +91,4 @@ def _tell(client: "MlflowClient", versions: "Sequence[ModelVersion]", entries: I
             client.delete_model_version_tag(version.name, version.version, name)
         # The id comes last: what was cut off before it is written again.
         for name in sorted(tags, key="decision.id".__eq__):
-            client.set_model_version_tag(version.name, version.version, name, tags[name])
+            upsert(client.set_model_version_tag, version.name, version.version, name, tags[name])

@@ -12,6 +12,7 @@ from biasline.errors import BiaslineError
 from biasline.registry import ledger
 from biasline.registry.versions import model_name
 from biasline.tracking.limits import REGISTRY_TAG, fitted
+from biasline.tracking.store import upsert
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,8 +81,8 @@ def settle(client: "MlflowClient", task: str, path: "Path") -> None:
         *earlier, last = (_Claim.of(number, move) for number, move in enumerate(moves, 1))
         if not claims:  # a store that is new, or was wiped
             for claim in earlier:
-                client.set_registered_model_tag(model_name(task), claim.key, _SETTLED + claim.told)
-        client.set_registered_model_tag(model_name(task), last.key, _OPEN + last.told)
+                upsert(client.set_registered_model_tag, model_name(task), claim.key, _SETTLED + claim.told)
+        upsert(client.set_registered_model_tag, model_name(task), last.key, _OPEN + last.told)
         known = {move["id"] for move in moves}
         # An open claim of a number that was settled since is one that gives way, or was cut off.
         against = [one for one in _claims(client, task) if one.id not in known and one.number >= last.number]
@@ -93,7 +94,7 @@ def settle(client: "MlflowClient", task: str, path: "Path") -> None:
     except Elsewhere:
         _withdraw(client, task, path)
         raise
-    client.set_registered_model_tag(model_name(task), last.key, _SETTLED + last.told)
+    upsert(client.set_registered_model_tag, model_name(task), last.key, _SETTLED + last.told)
 
 
 def _withdraw(client: "MlflowClient", task: str, path: "Path") -> None:

@@ -18,7 +18,7 @@ from biasline.params import Task
 from biasline.tracking.contents import artifacts, files, points_of, run_name, run_params, run_tags, single_metrics, span
 from biasline.tracking.limits import PARAM, RUN_NAME, RUN_TAG, fitted
 from biasline.tracking.record import Point, Record
-from biasline.tracking.store import experiment_id, find_experiment, store_lock
+from biasline.tracking.store import experiment_id, find_experiment, store_lock, upsert
 from biasline.tracking.views import share_view_of
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def publish(client: "MlflowClient", record: Record, *, anew: bool = False) -> st
         for folder, path in artifacts(record, Path(scratch)):
             client.log_artifact(run_id, str(path), folder)
     for name, value in run_tags(record, task).items():
-        client.set_tag(run_id, name, fitted(value, RUN_TAG))
+        upsert(client.set_tag, run_id, name, fitted(value, RUN_TAG))
     if run.info.status != "FINISHED":
         client.set_terminated(run_id, "FINISHED", end_time=span(record)[1])
     client.set_tag(run_id, _PUBLISHED, digest)

@@ -5,7 +5,7 @@ import os
 import sqlite3
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,6 +133,27 @@ def unless_made_meanwhile() -> Iterator[None]:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+
+
+def upsert(write: Callable[..., object], *arguments: str) -> None:
+    """Set a tag or an alias, also while another machine sets the same one.
+
+    MLflow looks for the row and inserts it where there is none. Of two that do so at one moment, the slower breaks the
+    table's key; when it writes again, it finds the row and updates it.
+
+    Args:
+        write: a client's method, such as `client.set_model_version_tag`.
+        arguments: what to call it with.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        write(*arguments)
+    except MlflowException as error:
+        # Each database says it in its own words, and MLflow passes them on: as BAD_REQUEST or INTERNAL_ERROR.
+        if not any(word in str(error).lower() for word in ("unique", "duplicate")):
+            raise
+        write(*arguments)
 
 
 def find_experiment(client: "MlflowClient", task: str) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from biasline.params import LOG_LIKELIHOOD
+from biasline.tracking.store import upsert
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -75,7 +76,7 @@ def share_view(
         tags[_NOTE] = f"Runs of the task `{found.name}`, the best by `{order_by}` first: {links}"
     for name, value in tags.items():
         if found.tags.get(name) != value:
-            client.set_experiment_tag(experiment, name, value)
+            upsert(client.set_experiment_tag, experiment, name, value)
 
 
 def _state(params: Sequence[str], metrics: Sequence[str], order_by: str, charts: Sequence[str]) -> dict[str, Any]:
