@@ -13,7 +13,8 @@ def own_functions(path: Path, key: str) -> dict[str, FunctionType]:
     Args:
         key: the parameter that names the file.
 
-    Errors: `BiaslineError` where the file is missing, does not run, or holds no function.
+    Raises:
+        BiaslineError: where the file is missing, does not run, or holds no function.
     """
     if not path.is_file():
         raise BiaslineError(f"{shown(path)}: no such file ({key})", f"put it there, or mend {key}")

@@ -28,8 +28,11 @@ SPLITS = ("train", "valid", "test")
 def home() -> Path:
     """The main checkout: `DVC_ROOT` where DVC runs us, else the folder above us that holds `dvc.yaml`.
 
-    Returns: an absolute path.
-    Errors: `BiaslineError` where the current folder lies in no Biasline project.
+    Returns:
+        an absolute path.
+
+    Raises:
+        BiaslineError: where the current folder lies in no Biasline project.
     """
     if root := os.environ.get("DVC_ROOT"):
         return Path(root).resolve()

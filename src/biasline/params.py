@@ -492,7 +492,8 @@ class Params(Group):
 def read_params(path: Path) -> Params:
     """Read and check params.yaml as a whole.
 
-    Errors: `BiaslineError` listing every wrong key with its value and what was expected.
+    Raises:
+        BiaslineError: listing every wrong key with its value and what was expected.
     """
     if not path.is_file():
         raise BiaslineError(f"{shown(path)}: not there", "run from the project's folder")
@@ -530,7 +531,8 @@ def changed(group: GroupT, values: Mapping[str, Any], where: str) -> GroupT:
     Args:
         where: what errors call their place.
 
-    Errors: `BiaslineError` listing every key that is unknown or whose value is out of its limits.
+    Raises:
+        BiaslineError: listing every key that is unknown or whose value is out of its limits.
     """
     return _checked(type(group), {**group.model_dump(), **values}, where)
 

@@ -16,9 +16,11 @@ from biasline.params import TASK_NAME, Group, Task, check_inputs, read_params
 def add_task(path: Path, name: str, base: str, data: str, kind: str = "instruction") -> str:
     """Add a task with every default spelled out; comments and order of the file stay as they are.
 
-    Returns: one line that tells what happened; adding a task that stands there so already changes nothing.
+    Returns:
+        one line that tells what happened; adding a task that stands there so already changes nothing.
 
-    Errors: `BiaslineError` for a bad or taken name, a missing pin or data file, or a broken params.yaml.
+    Raises:
+        BiaslineError: for a bad or taken name, a missing pin or data file, or a broken params.yaml.
     """
     if not TASK_NAME.fullmatch(name):
         raise BiaslineError(f"task name {name!r}: must match {TASK_NAME.pattern}", "use small letters, digits, _ and -")

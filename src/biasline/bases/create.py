@@ -42,7 +42,8 @@ def create_pin(source: str, out: Path, revision: str = "", allow_bin: bool = Fal
         revision: branch, tag or commit of a hub id; what it resolves to, a commit, is pinned.
         allow_bin: accept a base whose weights are pickled.
 
-    Errors: `BiaslineError` where the source is not there, has no config or weights, or has pickled weights only.
+    Raises:
+        BiaslineError: where the source is not there, has no config or weights, or has pickled weights only.
     """
     folder, pinned = _resolve(source, out, revision)
     if not (folder / "config.json").is_file():
@@ -168,7 +169,8 @@ def _snapshot_of(repo: str, revision: str, patterns: list[str]) -> Path:
 def config_file(source: str, revision: str = "") -> Path:
     """The config.json that a pin, a model's folder, a config file or a hub id leads to; no weights are fetched.
 
-    Errors: `BiaslineError` where it leads to none.
+    Raises:
+        BiaslineError: where it leads to none.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -195,7 +197,8 @@ def inventory_of(config_path: Path, labels: int = 0) -> "Inventory":
         config_path: its config.json.
         labels: with a new classification head for so many labels; 0 for the model that the config names.
 
-    Errors: `BiaslineError` for a config that Transformers cannot read.
+    Raises:
+        BiaslineError: for a config that Transformers cannot read.
     """
     import torch
     from transformers import AutoConfig

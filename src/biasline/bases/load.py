@@ -31,7 +31,8 @@ def load_causal_lm(pin: Pin, folder: Path, load: Load) -> Any:
         folder: where its files lie, already verified.
         load: dtype, and whether pickled weights and remote code are allowed.
 
-    Errors: `BiaslineError` for pickled weights that params do not allow, and for what Transformers cannot load.
+    Raises:
+        BiaslineError: for pickled weights that params do not allow, and for what Transformers cannot load.
     """
     from transformers import AutoModelForCausalLM
 
@@ -66,11 +67,13 @@ def load_classifier(
         pooling: what the head reads: the base's own pooler (`model`), the mean over the tokens (`mean`), or (`auto`)
             the mean where the base's files have no pooler, or say that it was trained to be read by the mean.
 
-    Returns: the model, frozen, and the names of the head's parameters that are to be trained: a new head's, and a
-    pooler's where the base was trained without one.
+    Returns:
+        the model, frozen, and the names of the head's parameters that are to be trained: a new head's, and a pooler's
+        where the base was trained without one.
 
-    Errors: as `load_causal_lm`; where more than a head is missing; where an existing head is for other labels; where
-    a mean is asked for and the model has no pooler that it could stand for.
+    Raises:
+        BiaslineError: as `load_causal_lm`; where more than a head is missing; where an existing head is for other
+            labels; where a mean is asked for and the model has no pooler that it could stand for.
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
 

@@ -12,7 +12,8 @@ def check_base(trained_on: Mapping[str, str], pin: Pin, what: str = "delta") -> 
     Args:
         trained_on: `name` and `digest` of the base in training, as a delta's manifest or train.json has them.
 
-    Errors: `BiaslineError` naming both bases.
+    Raises:
+        BiaslineError: naming both bases.
     """
     if trained_on.get("digest") != pin.digest:
         raise BiaslineError(

@@ -155,7 +155,8 @@ def locate(pin: Pin, pin_path: Path | None) -> Path:
         pin: the base's pin.
         pin_path: where the pin was read; None for a pin that travelled with a packaged model.
 
-    Errors: `BiaslineError` naming every place that was tried.
+    Raises:
+        BiaslineError: naming every place that was tried.
     """
     tried: list[str] = []
     if bases := os.environ.get("BIASLINE_BASES"):
@@ -213,7 +214,8 @@ def load_tokenizer(pin: Pin, folder: Path) -> Any:
     A base that was pinned before pins named a tokenizer's class goes on to be read by its tokenizer.json; a warning
     says where its other files ask for something else.
 
-    Errors: `BiaslineError` where there is none, or Transformers cannot read it.
+    Raises:
+        BiaslineError: where there is none, or Transformers cannot read it.
     """
     if not (folder / "tokenizer.json").is_file():
         raise BiaslineError(

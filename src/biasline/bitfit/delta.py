@@ -162,7 +162,8 @@ class BiasDelta:
     def save(self, path: Path | str) -> None:
         """Write one safetensors file; equal deltas give equal bytes.
 
-        Errors: `BiaslineError` for values that are not finite, and for a place that cannot be written.
+        Raises:
+            BiaslineError: for values that are not finite, and for a place that cannot be written.
         """
         _refuse_odd_values("the delta", self.tensors)
         manifest = self.manifest.model_dump(exclude_defaults=True)
@@ -178,8 +179,9 @@ class BiasDelta:
     def load(cls, path: Path | str) -> "BiasDelta":
         """Read and check a delta.
 
-        Errors: `BiaslineError` for a file that is missing, truncated, tampered with (naming the tensor), without a
-        manifest, or of an unknown format version.
+        Raises:
+            BiaslineError: for a file that is missing, truncated, tampered with (naming the tensor), without a manifest,
+                or of an unknown format version.
         """
         path = Path(path)
         if not path.is_file():
@@ -218,8 +220,9 @@ class BiasDelta:
     def apply(self, model: nn.Module) -> None:
         """Put the trained biases into `model` in place; the displaced values are kept for `revert`.
 
-        Errors: `BiaslineError` where a delta is applied already, a tensor does not fit, or the model's own values are
-        not those of the base that the delta was trained on. The model is then left as it was.
+        Raises:
+            BiaslineError: where a delta is applied already, a tensor does not fit, or the model's own values are not
+                those of the base that the delta was trained on. The model is then left as it was.
         """
         model = unwrapped(model)
         if applied_to(model) is not None:
@@ -272,11 +275,13 @@ class BiasDelta:
         Args:
             model: the plain base.
 
-        Returns: `model`, changed in place. Where biases were injected, its config says so; if its type has no place
-        for them but another type does the same computation with biases, a model of that type, sharing the tensors.
+        Returns:
+            `model`, changed in place. Where biases were injected, its config says so; if its type has no place for them
+            but another type does the same computation with biases, a model of that type, sharing the tensors.
 
-        Errors: as `apply`; and `BiaslineError` naming the first bias that no stock model has a place for. The model is
-        then left as it was.
+        Raises:
+            BiaslineError: as `apply`; naming the first bias that no stock model has a place for.
+                The model is then left as it was.
         """
         model = unwrapped(model)
         injected = self.injected
@@ -303,7 +308,8 @@ class BiasDelta:
     def diff(self, other: "BiasDelta") -> list[Difference]:
         """How far two deltas of one base are apart, tensor by tensor; what only one of them trains comes whole.
 
-        Errors: `BiaslineError` where they belong to different bases.
+        Raises:
+            BiaslineError: where they belong to different bases.
         """
         if (self.manifest.base, self.manifest.model_type) != (other.manifest.base, other.manifest.model_type):
             names = [one.manifest.base.get("name", one.manifest.model_type) for one in (self, other)]

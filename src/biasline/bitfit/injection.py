@@ -20,7 +20,8 @@ class Injection:
         model: changed in place, and not kept; its outputs stay what they were, bit by bit, until a bias is written to.
         lengths: parameter name (`….bias`) → number of entries.
 
-    Errors: `BiaslineError` where there is no such layer, or it has a bias already.
+    Raises:
+        BiaslineError: where there is no such layer, or it has a bias already.
     """
 
     def __init__(self, model: nn.Module, lengths: Mapping[str, int]) -> None:

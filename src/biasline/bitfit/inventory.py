@@ -125,7 +125,8 @@ def inspect_biases(model: nn.Module) -> Inventory:
     A bias is a floating-point `nn.Parameter` that its module keeps as `bias` or `…_bias`. Buffers of that name (causal
     masks of old checkpoints) and embeddings (T5's `relative_attention_bias.weight`) are not.
 
-    Errors: `BiaslineError` for a parameter without a shape as yet (lazy modules).
+    Raises:
+        BiaslineError: for a parameter without a shape as yet (lazy modules).
     """
     model = unwrapped(model)
     config = getattr(model, "config", None)

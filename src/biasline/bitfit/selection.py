@@ -61,8 +61,9 @@ def select_biases(
 
     Key biases are left out where they cannot act, unless `key` is asked for by name.
 
-    Errors: `BiaslineError` for an unknown role, a role this architecture is not known to have, a bad range or
-    pattern, for an empty selection, and for `inject` where nothing is missing.
+    Raises:
+        BiaslineError: for an unknown role, a role this architecture is not known to have, a bad range or pattern, for
+            an empty selection, and for `inject` where nothing is missing.
     """
     wanted = _roles("biases", roles, frozenset(ROLES) - _NOT_IN_ALL, [NORM_SCALE])
     injected = _roles("inject", inject, frozenset(ROLES) - _NOT_INJECTED_BY_ALL, []) if inject else frozenset()
@@ -111,7 +112,8 @@ def select_linears(inventory: Inventory, roles: str = "all") -> tuple[str, ...]:
         roles: written as for `select_biases`; `all` are those of attention and MLP. A layer that holds several roles
             fused counts for each of them.
 
-    Errors: `BiaslineError` as `select_biases`, and for roles that no linear layer has.
+    Raises:
+        BiaslineError: as `select_biases`, and for roles that no linear layer has.
     """
     wanted = _roles("layers", roles.replace("all", "attention+mlp"), frozenset(), [])
     if not inventory.known:

@@ -25,10 +25,12 @@ def stock_form(model: nn.Module, injected: Sequence[str]) -> Finish:
         model: the base, without them as yet.
         injected: their parameter names.
 
-    Returns: what is to be called once the biases are in the model. It gives `model` itself with its config changed;
-    or, where another model type holds the same computation with biases, a new model that shares the tensors.
+    Returns:
+        what is to be called once the biases are in the model. It gives `model` itself with its config changed; or,
+        where another model type holds the same computation with biases, a new model that shares the tensors.
 
-    Errors: `BiaslineError` naming the first bias that no stock model has a place for. `model` is left as it was.
+    Raises:
+        BiaslineError: naming the first bias that no stock model has a place for. `model` is left as it was.
     """
     if not hasattr(model, "config") or not hasattr(model, "save_pretrained"):
         raise _homeless(type(model).__name__, injected[0])

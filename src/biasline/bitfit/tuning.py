@@ -248,8 +248,9 @@ def tune_biases(
             with random values (a head, a pooler) is trained whole, a head that was loaded stays frozen; `train`: an
             existing head is trained whole too; `keep`: it stays frozen, whatever is asked of the biases.
 
-    Errors: as `select_biases`; where a random head would stay frozen, or cannot be told from a trained one; where a
-    delta is applied; for a model on the meta device.
+    Raises:
+        BiaslineError: as `select_biases`; where a random head would stay frozen, or cannot be told from a trained one;
+            where a delta is applied; for a model on the meta device.
     """
     model = _plain(model)
     inventory = inspect_biases(model)
@@ -269,7 +270,8 @@ def tune_head(model: nn.Module, head: Head = "auto") -> BiasTuning:
     Args:
         head: as for `tune_biases`.
 
-    Errors: `BiaslineError` as `tune_biases`, and where no head would be trained.
+    Raises:
+        BiaslineError: as `tune_biases`, and where no head would be trained.
     """
     model = _plain(model)
     inventory = inspect_biases(model)

@@ -19,7 +19,8 @@ def chosen_answers(raw: Raw, name: str, which: str, best: list[int] | None = Non
         which: `first`, `longest`, or `each` (a row for each answer).
         best: of `first`, the place of the answer that counts as first in each row.
 
-    Returns: the records, with `each` numbered anew (`row`), their own number in a column `record`; and what to say.
+    Returns:
+        the records, with `each` numbered anew (`row`), their own number in a column `record`; and what to say.
     """
     lists = [_texts(text) if nested else None for text, nested in zip(raw.text(name), raw.nested(name), strict=True)]
     several = sum(found is not None and len(found) > 1 for found in lists)

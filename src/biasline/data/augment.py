@@ -24,7 +24,8 @@ def augment(task: Task, place: TaskPlace) -> str:
 
     Rows that the contract would refuse, that repeat another row or that are near to a held-out one are left out.
 
-    Returns: one line that tells what happened.
+    Returns:
+        one line that tells what happened.
     """
     train = read_split(place, "train")
     kind, settings = KINDS[task.kind], task.augment

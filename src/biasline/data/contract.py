@@ -53,7 +53,8 @@ def check_examples(
         labels: the labels that are allowed; empty for any.
         own: rules of the project's own.
 
-    Errors: `BiaslineError` where `quality` names no rule.
+    Raises:
+        BiaslineError: where `quality` names no rule.
     """
     terms = Terms(KINDS[kind], quality, tuple(labels))
     rules = active_rules(kind, quality, own)
@@ -100,8 +101,9 @@ def emptied_inputs(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 def refuse_too_many(checked: Checked, quality: Quality) -> None:
     """Stop the run where too many rows are broken.
 
-    Errors: `BiaslineError` where the rate of quarantined rows passes `quality.max_quarantine`, that of a hard rule its
-    own threshold, or where no row is left.
+    Raises:
+        BiaslineError: where the rate of quarantined rows passes `quality.max_quarantine`, that of a hard rule its own
+            threshold, or where no row is left.
     """
     if not checked.broken:
         return

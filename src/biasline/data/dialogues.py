@@ -70,8 +70,9 @@ def with_history(raw: Raw, taken: Mapping[str, str], answered: bool) -> tuple[pl
         taken: our column → the file's: `DIALOGUE`, `HISTORY`, `SYSTEM` are looked at.
         answered: whether rows must have their answer.
 
-    Returns: the records with `history`, its companion and `PROBLEM` (and `instruction`, `input`, `output`, where there
-        are dialogues); and what should be said.
+    Returns:
+        the records with `history`, its companion and `PROBLEM` (and `instruction`, `input`, `output`, where there are
+        dialogues); and what should be said.
     """
     seen: Counter[str] = Counter()
     frame = raw.frame.with_columns(pl.lit(None, pl.String).alias(PROBLEM))
@@ -110,7 +111,8 @@ def with_joined_prompts(raw: Raw, answered: bool) -> tuple[Raw, str | None]:
         raw: the records.
         answered: whether rows must have their answer.
 
-    Returns: the records with whole dialogues in the prompt's column, and its name; None where prompts are no turns.
+    Returns:
+        the records with whole dialogues in the prompt's column, and its name; None where prompts are no turns.
     """
     asked, answer = raw.looked_up("prompt"), raw.looked_up("completion", "response", "answer", "output")
     if asked is None or raw.looked_up(*DIALOGUES) or (answered and answer is None):
@@ -131,7 +133,8 @@ def joined_turns(asked: str | None, answer: str | None) -> str | None:
         asked: the prompt: a text, or turns as JSON; left out where the answer holds the whole dialogue.
         answer: a text, turns or one turn as JSON, or a text "Human: … Assistant: …".
 
-    Returns: the turns as JSON; the answer as it is where it holds none.
+    Returns:
+        the turns as JSON; the answer as it is where it holds none.
     """
     turns = _turns(answer) or ([{"role": "assistant", "content": answer}] if asked and answer else [])
     if not turns:

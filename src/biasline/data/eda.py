@@ -28,7 +28,8 @@ _FEWEST = 3
 def read_synonyms(path: Path) -> dict[str, list[str]]:
     """Word → its synonyms, from a text file: words that may stand for one another in one line, with commas between.
 
-    Errors: `BiaslineError` where the file is not UTF-8 or has a line of fewer than two words.
+    Raises:
+        BiaslineError: where the file is not UTF-8 or has a line of fewer than two words.
     """
     found: dict[str, list[str]] = {}
     try:

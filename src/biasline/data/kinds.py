@@ -60,7 +60,8 @@ def turn_of(item: Any) -> tuple[str, str]:
     """(role, what is said) of a turn as files have it: {role, content}, ShareGPT's {from, value}, or [role, content]
     with a weight or without.
 
-    Errors: `ValueError`, `TypeError`, `KeyError` or `AttributeError` for anything else.
+    Raises:
+        ValueError: for anything else; as may be TypeError, KeyError and AttributeError.
     """
     if isinstance(item, Mapping):
         role, said = (item["role"], item["content"]) if "role" in item else (item["from"], item["value"])

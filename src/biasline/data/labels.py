@@ -22,7 +22,8 @@ def by_value(labels: pl.Series, not_text: pl.Series) -> tuple[pl.Series, pl.Seri
         labels: as the reader has them, as JSON where a file had no text.
         not_text: whether it had none.
 
-    Returns: the labels, and which are no label at all: lists, objects, infinite numbers.
+    Returns:
+        the labels, and which are no label at all: lists, objects, infinite numbers.
     """
     numbers = pl.select(pl.when(not_text).then(labels)).to_series()
     whole = numbers.str.extract(r"^(-?[0-9]+)\.0$").replace("-0", "0")

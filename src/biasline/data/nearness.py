@@ -42,7 +42,8 @@ def near_duplicates(texts: pl.Series, threshold: float, parts: pl.Series | None 
             are found whatever it is.
         parts: numbers that never fall; a text then repeats texts of lower parts only, and none of its own.
 
-    Returns: index → index of an earlier text that it is near to.
+    Returns:
+        index → index of an earlier text that it is near to.
     """
     part = np.arange(len(texts)) if parts is None else parts.to_numpy()
     shortest = _LONG if parts is None else _LONG_HELD_OUT

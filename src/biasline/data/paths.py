@@ -14,7 +14,8 @@ def add_paths(records: Iterable[dict[str, Any]], paths: Sequence[str]) -> set[st
 
     A column that is called so already is left alone. Text that holds JSON, as a cell of a CSV file may, is entered too.
 
-    Returns: the paths that some record has.
+    Returns:
+        the paths that some record has.
     """
     found = set()
     for record in records:

@@ -44,7 +44,8 @@ def of_pairs(data: str, raw: Raw, kind: Kind, source: Source) -> tuple[Raw, Sour
         kind: the task's.
         source: its names of columns, and what it prefers.
 
-    Returns: the records, `source` with the columns that they have now, and how many answers were left out.
+    Returns:
+        the records, `source` with the columns that they have now, and how many answers were left out.
 
     Raises:
         BiaslineError: where there are pairs, and `source` does not say what to do with them.
@@ -99,7 +100,8 @@ def judged(
         source: what the task prefers, and which of several answers it takes.
         preferred: whether pairs were found.
 
-    Returns: the records, how many were left out, and what should be said.
+    Returns:
+        the records, how many were left out, and what should be said.
 
     Raises:
         BiaslineError: where some answers are bad, and `source` does not say what to do with them; or where it prefers
@@ -149,8 +151,9 @@ def _chosen_of(raw: Raw, chosen: str, rejected: str, prompt: str | None = None) 
         chosen, rejected: see `pairs_of`.
         prompt: the column of prompts, where its name is none of the usual ones.
 
-    Returns: the records without `rejected`, and what `chosen` holds now: `dialogue` (turns, those of the prompt in
-        front) or `answer` (a text, to a prompt in a column of its own).
+    Returns:
+        the records without `rejected`, and what `chosen` holds now: `dialogue` (turns, those of the prompt in front) or
+        `answer` (a text, to a prompt in a column of its own).
     """
     raw = raw.without([rejected])
     texts, nested = raw.text(chosen), raw.nested(chosen)

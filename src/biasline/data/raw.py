@@ -92,8 +92,9 @@ def read_raw(
         paths: places inside of nested values that become columns (see `paths.add_paths`).
         limit: read so many records of each file at most.
 
-    Returns: the records, with `row` (1-based), `file` (where there are several) and `FIXED_SPLIT`; the paths that
-        became columns; and notes on what was read.
+    Returns:
+        the records, with `row` (1-based), `file` (where there are several) and `FIXED_SPLIT`; the paths that became
+        columns; and notes on what was read.
 
     Raises:
         BiaslineError: for data that are missing, empty or broken.

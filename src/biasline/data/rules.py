@@ -297,7 +297,8 @@ COMPARED = {
 def active_rules(kind: str, quality: Quality, own: Sequence[Rule] = ()) -> list[Rule]:
     """The rules that hold for a kind of example, but for those of `COMPARED`.
 
-    Errors: `BiaslineError` where `quality.off`, `quality.on` or `quality.hard` names none of them.
+    Raises:
+        BiaslineError: where `quality.off`, `quality.on` or `quality.hard` names none of them.
     """
     rules = [rule for rule in (*RULES, *own) if kind in rule.kinds]
     names = [*(rule.name for rule in rules), *COMPARED]
@@ -313,7 +314,8 @@ def own_rules(path: Path) -> list[Rule]:
     Each takes the frame and returns a Boolean series (or an expression) that is true for good rows; its name is the
     rule's, the first line of its docstring says what is wrong with a row that breaks it.
 
-    Errors: `BiaslineError` where the file is missing, does not run, or holds no function.
+    Raises:
+        BiaslineError: where the file is missing, does not run, or holds no function.
     """
     rules = [
         Rule(name, (function.__doc__ or name).strip().splitlines()[0], _own(path, function), rounds=False)

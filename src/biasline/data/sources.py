@@ -74,8 +74,8 @@ def read_examples(data: Path, kind: Kind, source: Source, limit: int | None = No
         source: names of columns, and whether there is a header, where the guess would fail; which records are used.
         limit: read so many records at most.
 
-    Errors: `BiaslineError` for data that are missing, empty or broken (with the place), and for columns that are
-    absent.
+    Raises:
+        BiaslineError: for data that are missing, empty or broken (with the place), and for columns that are absent.
     """
     preset = GLUE.get(source.preset)
     if preset is not None:
@@ -163,7 +163,8 @@ def read_asked(path: Path, kind: Kind, source: Source) -> list[dict[str, str]]:
 
     A dialogue that ends with the user is asked for what comes next; empty lines of a CSV are none of its rows.
 
-    Errors: as `read_examples`; `BiaslineError` naming the first row without its text.
+    Raises:
+        BiaslineError: as `read_examples`; naming the first row without its text.
     """
     first = kind.prompt[0]
     if not path.is_file():

@@ -48,7 +48,8 @@ def split_examples(good: pl.DataFrame, kind: Kind, split: Split) -> dict[str, pl
     Where names of files fix splits (`FIXED_SPLIT`), they are respected; what they leave open, such as a validation set
     out of the training file, is dealt by hash.
 
-    Errors: `BiaslineError` where `split.group` is no column.
+    Raises:
+        BiaslineError: where `split.group` is no column.
     """
     keys = list(map(content_key, *(_given(good[name]) for name in kind.given)))
     if split.group:
@@ -115,7 +116,8 @@ def without_near_duplicates(
         across: take out training rows whose prompt is nearly that of a validation or test row, and validation rows
             whose prompt is nearly that of a test row: what is tested was then never shown, not even in other words.
 
-    Returns: the splits, and what was taken out: `near_duplicate`, `leak` → rows.
+    Returns:
+        the splits, and what was taken out: `near_duplicate`, `leak` → rows.
     """
     taken: dict[str, list[pl.DataFrame]] = {}
 

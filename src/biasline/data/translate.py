@@ -26,7 +26,8 @@ def back_translated(texts: Sequence[str], pins: Sequence[str], load: Load, threa
         load: dtype, and whether pickled weights are allowed.
         threads: CPU threads.
 
-    Errors: `BiaslineError` where a pin, its model or its tokenizer does not load.
+    Raises:
+        BiaslineError: where a pin, its model or its tokenizer does not load.
     """
     found: list[str | None] = list(texts)
     for pin in pins:

@@ -37,7 +37,8 @@ def data_sha256(data: Path) -> str:
 def validate(task: Task, place: TaskPlace) -> str:
     """Run the stage; nothing is written unless all of it succeeds.
 
-    Returns: one line that tells what happened.
+    Returns:
+        one line that tells what happened.
     """
     data, kind = Path(task.data), KINDS[task.kind]
     examples = read_examples(data, kind, task.source)

@@ -59,7 +59,8 @@ def calibration(predictions: pl.DataFrame) -> pl.DataFrame:
     Args:
         predictions: with `probability` of the label given and `tuned_exact`.
 
-    Returns: columns above, to, rows, probability (mean), accuracy; ranges without rows are left out.
+    Returns:
+        columns above, to, rows, probability (mean), accuracy; ranges without rows are left out.
     """
     place = (pl.col("probability") * _RANGES).ceil().clip(1, _RANGES) - 1
     return (

@@ -91,7 +91,8 @@ class Evaluated:
 def evaluate(task: Task, place: TaskPlace) -> Evaluated:
     """Run the stage.
 
-    Errors: `BiaslineError` for an empty test split, a slice column that is absent, or a delta that does not fit.
+    Raises:
+        BiaslineError: for an empty test split, a slice column that is absent, or a delta that does not fit.
     """
     torch.set_num_threads(task.train.threads)
     test = read_split(place, "test")

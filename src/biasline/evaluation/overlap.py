@@ -85,7 +85,8 @@ class OwnScores:
     Each takes one row as a dict (its columns, and the model's text as `answer`) and gives a number, the higher the
     better; its name is the metric's.
 
-    Errors: `BiaslineError` where the file does not run, or a function has the name of another metric.
+    Raises:
+        BiaslineError: where the file does not run, or a function has the name of another metric.
     """
 
     def __init__(self, path: Path) -> None:

@@ -63,8 +63,9 @@ class Predictor:
             params: generation settings that take the place of the task's: `max_new_tokens` (up to `longest_answer`),
                 `temperature`, `top_p`, `seed`.
 
-        Errors: `BiaslineError` naming the first row and column that is no text or no history, or the setting that is
-        out of its limits.
+        Raises:
+            BiaslineError: naming the first row and column that is no text or no history, or the setting that is out of
+                its limits.
         """
         if self.task.kind != "instruction":
             return self._judge(self.inputs(records))

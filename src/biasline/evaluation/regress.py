@@ -93,7 +93,8 @@ def score_slices(frame: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:
     Args:
         frame: predictions with `base_error` and `tuned_error`.
 
-    Returns: columns as `scoring.slice_table`; one row alone has no interval.
+    Returns:
+        columns as `scoring.slice_table`; one row alone has no interval.
     """
     rows = []
     for name in slices:

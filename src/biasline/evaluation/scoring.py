@@ -202,7 +202,8 @@ def slice_table(frame: pl.DataFrame, slices: tuple[str, ...], metric: str = "exa
         frame: predictions with `base_exact` and `tuned_exact`.
         metric: the share of right answers, or a score that rows have.
 
-    Returns: columns slice, value, rows, base, tuned, tuned_low, tuned_high; slices in their order, values sorted.
+    Returns:
+        columns slice, value, rows, base, tuned, tuned_low, tuned_high; slices in their order, values sorted.
     """
     schema = {"slice": pl.String, "value": pl.String, "rows": pl.Int64, "base": pl.Float64, "tuned": pl.Float64}
     schema |= {"tuned_low": pl.Float64, "tuned_high": pl.Float64}

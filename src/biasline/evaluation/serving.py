@@ -44,8 +44,9 @@ class Package:
             pin_path: where the pin lay when it was packaged: a hint for the machine that packaged it alone.
             sha256: of each file by its name, as noted when it was packaged; versions from before that have none.
 
-        Errors: `BiaslineError` naming the first file that is missing or is not what was packaged, or where the delta
-        belongs to another base.
+        Raises:
+            BiaslineError: naming the first file that is missing or is not what was packaged, or where the delta belongs
+                to another base.
         """
         for name, expected in (sha256 or {}).items():
             _check_packaged(name, artifacts[name], expected)

@@ -46,7 +46,8 @@ def fisher_interval(correlation: float, rows: int) -> tuple[float, float]:
 def mean_interval(values: np.ndarray) -> tuple[float, float | None, float | None]:
     """Mean of values that are not negative, with Student's interval at `CONFIDENCE`; None where one value is all.
 
-    Returns: mean, low, high.
+    Returns:
+        mean, low, high.
     """
     mean = float(values.mean())
     if len(values) < 2:
@@ -112,7 +113,8 @@ def paired_interval(
         seed: of the resampling.
         confidence: how often such intervals hold the truth.
 
-    Returns: mean, low, high.
+    Returns:
+        mean, low, high.
     """
     tuned, other = np.asarray(tuned, dtype=np.float64), np.asarray(other, dtype=np.float64)
     if np.isin(tuned, (0.0, 1.0)).all() and np.isin(other, (0.0, 1.0)).all():
@@ -177,7 +179,8 @@ def bootstrap_interval(
         seed: of the resampling.
         confidence: how often such intervals hold the truth.
 
-    Returns: the value over all rows, low, high.
+    Returns:
+        the value over all rows, low, high.
     """
     generator = np.random.default_rng(seed)
     values = [statistic(generator.integers(0, rows, rows)) for _ in range(_RESAMPLES)]

@@ -43,9 +43,11 @@ def settle(client: "MlflowClient", task: str) -> list[str]:
 
     `candidate` is pointed at the last nominee if it is gone.
 
-    Returns: what could not be restored, in words; a champion whose version nobody has a record of stays missing.
+    Returns:
+        what could not be restored, in words; a champion whose version nobody has a record of stays missing.
 
-    Errors: `Elsewhere` where another checkout moved the champion and the ledger here does not tell of it.
+    Raises:
+        Elsewhere: where another checkout moved the champion and the ledger here does not tell of it.
     """
     path, lost = TaskPlace(task).ledger, []
     if has_model(client, task):

@@ -30,7 +30,8 @@ def ask(
             through its packaged model, code and all.
         told: told what was loaded and swapped, and how long it took.
 
-    Errors: `BiaslineError` where a task has no such version.
+    Raises:
+        BiaslineError: where a task has no such version.
     """
     client = connect()
     versions = {}

@@ -55,7 +55,8 @@ class _Claim(NamedTuple):
 def check(client: "MlflowClient", task: str, path: "Path") -> None:
     """Whether the ledger here tells of every move that is settled on the store.
 
-    Errors: `Elsewhere` naming the move that it lacks.
+    Raises:
+        Elsewhere: naming the move that it lacks.
     """
     known = {entry["id"] for entry in ledger.entries(path)}
     for claim in _claims(client, task):
@@ -69,8 +70,9 @@ def check(client: "MlflowClient", task: str, path: "Path") -> None:
 def settle(client: "MlflowClient", task: str, path: "Path") -> None:
     """Claim the ledger's last move on the store, unless that was done.
 
-    Errors: `Elsewhere` where another checkout moved the champion first or at the same time. What the ledger here says
-    since is withdrawn then, by lines of its own: it never took hold.
+    Raises:
+        Elsewhere: where another checkout moved the champion first or at the same time. What the ledger here says since
+            is withdrawn then, by lines of its own: it never took hold.
     """
     moves, claims = ledger.moves(path), _claims(client, task)
     settled = {claim.id for claim in claims if claim.settled}

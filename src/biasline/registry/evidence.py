@@ -27,7 +27,8 @@ _COSTS = ("model.bytes", "base.latency_ms", "tuned.latency_ms")
 def shown_by(client: "MlflowClient", version: "ModelVersion") -> Shown:
     """What a version's run says of it.
 
-    Errors: `BiaslineError` where the run has no evaluation, or was evaluated again since the version was packaged.
+    Raises:
+        BiaslineError: where the run has no evaluation, or was evaluated again since the version was packaged.
     """
     shown, is_its_own = _latest(client, version)
     if not is_its_own:
@@ -43,7 +44,8 @@ def on_rows_of(client: "MlflowClient", version: "ModelVersion", candidate: Shown
 
     Asked now, its metrics stay those of its run.
 
-    Errors: `BiaslineError` where its run has no evaluation, or it is of another kind.
+    Raises:
+        BiaslineError: where its run has no evaluation, or it is of another kind.
     """
     own, is_its_own = _latest(client, version)
     same_rows = own.metrics["test_sha256"] == candidate.metrics["test_sha256"]

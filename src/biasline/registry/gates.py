@@ -142,8 +142,9 @@ def judge(
         best: the best champion so far, on the same rows, where that is another.
         changed: code and parameters that are in no commit now.
 
-    Errors: `BiaslineError` where the candidate was not evaluated by the metric or has no column of a slice, and where a
-    gate of the project's own does not run.
+    Raises:
+        BiaslineError: where the candidate was not evaluated by the metric or has no column of a slice, and where a gate
+            of the project's own does not run.
     """
     metrics = candidate.metrics
     metric = task.decided_by(metrics)

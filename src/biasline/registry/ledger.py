@@ -40,7 +40,8 @@ def append(path: Path, decision: str, **told: Any) -> dict[str, Any]:
 def entries(path: Path) -> Iterator[dict[str, Any]]:
     """All decisions, oldest first.
 
-    Errors: `BiaslineError` naming a line that is no entry.
+    Raises:
+        BiaslineError: naming a line that is no entry.
     """
     if not path.is_file():
         return

@@ -62,8 +62,9 @@ def merge(client: "MlflowClient", task: str, which: str, out: Path) -> Merged:
         which: an alias, or a fingerprint or its beginning.
         out: a folder that is not there, or empty.
 
-    Errors: `BiaslineError` where `out` holds something, where no stock model computes the same, or where the reloaded
-    model's outputs differ; nothing is left behind then.
+    Raises:
+        BiaslineError: where `out` holds something, where no stock model computes the same, or where the reloaded
+            model's outputs differ; nothing is left behind then.
     """
     version = aliased(client, task, which) or named_version(client, task, which)
     if out.is_file() or (out.is_dir() and any(out.iterdir())):

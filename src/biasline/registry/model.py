@@ -23,7 +23,8 @@ class BiaslineModel(PythonModel):
     def load_context(self, context: Any) -> None:
         """Hold the packaged files against what was packaged, find the base, hold it against its pin, apply the delta.
 
-        Errors: `BiaslineError` naming the first file that differs.
+        Raises:
+            BiaslineError: naming the first file that differs.
         """
         from biasline.evaluation.serving import Package
 
@@ -35,8 +36,9 @@ class BiaslineModel(PythonModel):
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Answers to rows given as a DataFrame (which MLflow makes of whatever it is given) or a list of dicts.
 
-        Errors: `MlflowException` with INVALID_PARAMETER_VALUE, which a server answers with status 400, for rows and
-        params that are refused.
+        Raises:
+            MlflowException: with INVALID_PARAMETER_VALUE, which a server answers with status 400, for rows and params
+                that are refused.
         """
         from biasline.errors import BiaslineError
 

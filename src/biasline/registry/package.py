@@ -59,8 +59,9 @@ def log_package(record: Record, run_id: str) -> "ModelInfo":
 def package_files(version: "ModelVersion") -> tuple[dict[str, Path], Path, dict[str, str]]:
     """What a version holds, as `Package.read` takes it.
 
-    Returns: its files by name (`delta`, `pin`, `task`), where its base's pin lies, and the sha256 of each file when it
-    was packaged.
+    Returns:
+        its files by name (`delta`, `pin`, `task`), where its base's pin lies, and the sha256 of each file when it was
+        packaged.
     """
     return files_in(_downloaded(version))
 

@@ -61,8 +61,9 @@ def promote(
         run: judge this run's version instead of the candidate, see `named_version`.
         champion_is_lost: judge although the champion that the ledger names has no version any more.
 
-    Errors: `BiaslineError` where there is no candidate, or its run has no evaluation; `Elsewhere` where another
-    checkout moved the champion first.
+    Raises:
+        BiaslineError: where there is no candidate, or its run has no evaluation.
+        Elsewhere: where another checkout moved the champion first.
     """
     with nullcontext() if dry_run else _decisions(task):
         if not dry_run:
@@ -106,9 +107,11 @@ def promote(
 def rollback(client: "MlflowClient", task: str, by: str, reason: str) -> "tuple[ModelVersion, ModelVersion | None]":
     """Make the champion before the present one champion again; another rollback goes one further back.
 
-    Returns: the champion now, and the one that was it (None where no version of it is left in the registry).
+    Returns:
+        the champion now, and the one that was it (None where no version of it is left in the registry).
 
-    Errors: `BiaslineError` where no champion came before, or the registry has no version of it.
+    Raises:
+        BiaslineError: where no champion came before, or the registry has no version of it.
     """
     with _decisions(task):
         settle(client, task)
@@ -149,7 +152,8 @@ def nominate(client: "MlflowClient", task: str, run: str, by: str, reason: str) 
     Args:
         run: a fingerprint or the beginning of one, a run's id, or its name.
 
-    Errors: `BiaslineError` where nothing or more than one thing matches, or the run has no registered version.
+    Raises:
+        BiaslineError: where nothing or more than one thing matches, or the run has no registered version.
     """
     with _decisions(task):
         settle(client, task)  # a broken ledger is told before it grows

@@ -32,8 +32,8 @@ def prove(record: Record, uri: str) -> None:
         record: what the model was packaged from.
         uri: where it lies, as MLflow names it.
 
-    Errors: `BiaslineError` where it does not load in a process that knows only MLflow and the base, or answers
-    otherwise.
+    Raises:
+        BiaslineError: where it does not load in a process that knows only MLflow and the base, or answers otherwise.
     """
     task, path = record.resolved(), record.file(TaskPlace(record.task).predictions)
     predictions = pl.read_parquet(path)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def restore_run(client: "MlflowClient", record: Record) -> tuple[str, list[str]]:
     """Publish a record, its files too where the store has lost them.
 
-    Returns: the run's id, and what was made again, in words.
+    Returns:
+        the run's id, and what was made again, in words.
     """
     task, fingerprint = record.task, record.fingerprint
     purged = find_run(client, task, fingerprint) is None and find_version(client, task, fingerprint) is not None
@@ -28,7 +29,8 @@ def restore_run(client: "MlflowClient", record: Record) -> tuple[str, list[str]]
 def drop_empty_versions(client: "MlflowClient", record: Record) -> list[str]:
     """Delete a record's versions whose files the store has lost, since the record can be registered anew.
 
-    Returns: what was deleted, in words.
+    Returns:
+        what was deleted, in words.
     """
     told, candidate = [], aliased(client, record.task, CANDIDATE)
     for version in versions_of(client, record.task):

@@ -42,7 +42,8 @@ def register_or_note(record: Record) -> str:
 
     A store that is away stops nothing: what was to be done is noted, and `sync` does it.
 
-    Returns: what was done, in words.
+    Returns:
+        what was done, in words.
     """
     method = record.resolved().train.method
     try:
@@ -67,7 +68,8 @@ def register_or_note(record: Record) -> str:
 def sync(client: "MlflowClient", task: str) -> list[str]:
     """Rebuild what the store lacks of one task.
 
-    Returns: what was found or done, in words.
+    Returns:
+        what was found or done, in words.
     """
     place, told = TaskPlace(task), []
     if orphans := end_orphans(client, task):

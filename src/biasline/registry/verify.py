@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 def verify(client: "MlflowClient", task: str) -> tuple[list[str], list[str]]:
     """Whether each alias points where the ledger says, at a version that loads and is what was registered.
 
-    Returns: what is right, and what is wrong, in words.
-    Errors: `BiaslineError` where the ledger cannot be read.
+    Returns:
+        what is right, and what is wrong, in words.
+
+    Raises:
+        BiaslineError: where the ledger cannot be read.
     """
     right, wrong = [], []
     path = TaskPlace(task).ledger

@@ -69,7 +69,8 @@ def named_version(client: "MlflowClient", task: str, run: str) -> "ModelVersion"
     Args:
         run: a fingerprint or the beginning of one, a run's id or name, or its DVC experiment's name.
 
-    Errors: `BiaslineError` where nothing or more than one run matches.
+    Raises:
+        BiaslineError: where nothing or more than one run matches.
     """
     if run in (ledger.CANDIDATE, ledger.CHAMPION, ledger.PREVIOUS):
         raise no_version(task, run)
@@ -101,7 +102,8 @@ def no_version(task: str, alias: str) -> BiaslineError:
 def run_of(client: "MlflowClient", version: "ModelVersion") -> "Run | None":
     """The run that a version was made by; where that was purged from the store, the one that `sync` published since.
 
-    Returns: None where there is neither.
+    Returns:
+        None where there is neither.
     """
     from mlflow.exceptions import MlflowException
 
@@ -127,7 +129,8 @@ def run_file(client: "MlflowClient", version: "ModelVersion", path: Path, scratc
         path: a path of the task's place.
         scratch: a folder for what has to be downloaded.
 
-    Errors: `BiaslineError` where the run has no such file.
+    Raises:
+        BiaslineError: where the run has no such file.
     """
     name = version.name.removeprefix(model_name(""))
     record = Record(name, version.tags["biasline.fingerprint"])
@@ -152,8 +155,9 @@ def register_version(client: "MlflowClient", record: Record, run_id: str) -> "Mo
     A version is named by its fingerprint and by what is packaged with it: the same delta with other generation
     settings, other code or another evaluation is another version, so that what is judged is what is served.
 
-    Errors: `BiaslineError` where the record's delta was trained on another base than its pin names, or the packaged
-    model does not give its evaluation's answers.
+    Raises:
+        BiaslineError: where the record's delta was trained on another base than its pin names, or the packaged model
+            does not give its evaluation's answers.
     """
     with store_lock():
         package = package_sha256(record)

@@ -29,9 +29,11 @@ def why(client: "MlflowClient", task: str, which: str = CHAMPION) -> dict[str, A
     Args:
         which: an alias, or a fingerprint or its beginning.
 
-    Returns: the page's parts; `missing` names what neither the store nor a record here has, and those values are None.
+    Returns:
+        the page's parts; `missing` names what neither the store nor a record here has, and those values are None.
 
-    Errors: `BiaslineError` where there is no such version, or it lost its package.
+    Raises:
+        BiaslineError: where there is no such version, or it lost its package.
     """
     version = aliased(client, task, which) or named_version(client, task, which)
     run, missing = run_of(client, version), []

@@ -89,7 +89,8 @@ class TextEncoder:
 def label_names(asked: Sequence[str], train: Sequence[str]) -> list[str]:
     """Label names in the order of their numbers: as asked, or those of the training rows (numbers by value).
 
-    Errors: `BiaslineError` where the training rows have fewer than two labels, or one that was not asked for.
+    Raises:
+        BiaslineError: where the training rows have fewer than two labels, or one that was not asked for.
     """
     found = set(train)
     if unknown := sorted(found - set(asked)) if asked else []:
@@ -124,7 +125,8 @@ def label_numbers(names: Sequence[str], labels: Sequence[str], rows: Sequence[in
 def score_scale(scores: Sequence[float]) -> dict[str, float]:
     """`mean` and `std` of the training rows' scores: a head learns them as (score - mean) / std, whatever their range.
 
-    Errors: `BiaslineError` where all are the same.
+    Raises:
+        BiaslineError: where all are the same.
     """
     std = statistics.pstdev(scores) if scores else 0.0
     if not std > 0:

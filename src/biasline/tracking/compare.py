@@ -84,7 +84,8 @@ class Comparison:
 def compare(client: "MlflowClient", name: str, task: Task) -> Comparison:
     """Every finished run of a task whose test rows are those of the workspace's evaluation, else of the newest run.
 
-    Errors: `BiaslineError` where no run was evaluated.
+    Raises:
+        BiaslineError: where no run was evaluated.
     """
     experiment = find_experiment(client, name)
     evaluated = [
@@ -187,7 +188,8 @@ def run_missing(name: str, data: str, missing: Sequence[str]) -> None:
     Args:
         data: the task's raw data. An experiment runs in a checkout of its own, which holds only what git or DVC knows.
 
-    Errors: `BiaslineError` where DVC fails, or would not find the data.
+    Raises:
+        BiaslineError: where DVC fails, or would not find the data.
     """
     try:
         known = git("ls-files", "--", data, f"{data}.dvc", where=home())

@@ -18,7 +18,8 @@ def git(*arguments: str, where: Path | None = None) -> str | None:
         arguments: the command; one whose exit code 1 means "there is none" gives an empty text then.
         where: the folder that it is run in; the current one if left out.
 
-    Returns: None where no git repository is.
+    Returns:
+        None where no git repository is.
 
     Raises:
         GitRefused: with git's own word.
@@ -63,7 +64,8 @@ def changed(*paths: str, where: Path | None = None) -> list[str]:
         paths: files and folders, from the folder `where`.
         where: the current folder if left out.
 
-    Returns: their names; none where no repository is.
+    Returns:
+        their names; none where no repository is.
 
     Raises:
         GitRefused: where git does not answer.

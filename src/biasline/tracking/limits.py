@@ -15,7 +15,8 @@ def fitted(text: str, limit: int, ending: str = "…") -> str:
         limit: how many characters it may have.
         ending: what a text that is too long ends with, behind the last of its lines that fits.
 
-    Returns: the text itself where it is short enough.
+    Returns:
+        the text itself where it is short enough.
     """
     text = text.replace("\0", "\ufffd")
     if len(text) <= limit:

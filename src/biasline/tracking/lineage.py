@@ -114,7 +114,8 @@ def uncommitted_now(where: Path) -> list[str]:
     Args:
         where: the project's folder.
 
-    Returns: names of files; where there is no repository, or git does not answer, one entry that says so.
+    Returns:
+        names of files; where there is no repository, or git does not answer, one entry that says so.
     """
     try:
         if git("rev-parse", "--git-dir", where=where) is None:

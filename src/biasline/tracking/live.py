@@ -29,7 +29,8 @@ class LiveRun:
 
     Every point goes to the record first, so that `biasline sync` has what the store missed of a training that finished.
 
-    Errors: `BiaslineError` where another process trains this very run.
+    Raises:
+        BiaslineError: where another process trains this very run.
     """
 
     def __init__(self, record: Record) -> None:

@@ -84,7 +84,8 @@ def here() -> str:
 def end_orphans(client: "MlflowClient", task: str) -> int:
     """End as KILLED the runs that processes of this machine left running, as after a SIGKILL.
 
-    Returns: how many there were. Runs that another checkout or machine started stay as they are.
+    Returns:
+        how many there were. Runs that another checkout or machine started stay as they are.
     """
     experiment = find_experiment(client, task)
     running = client.search_runs([experiment], filter_string="attributes.status = 'RUNNING'") if experiment else []
@@ -125,7 +126,8 @@ def publish(client: "MlflowClient", record: Record, *, anew: bool = False) -> st
     Args:
         anew: upload its files although they were uploaded before.
 
-    Returns: the run's id.
+    Returns:
+        the run's id.
     """
     run_id = open_run(client, record)
     run = client.get_run(run_id)

@@ -35,7 +35,8 @@ def follow_home(database: Path) -> list[str]:
     Args:
         database: the store's SQLite file.
 
-    Returns: what was done, or could not be, in words.
+    Returns:
+        what was done, or could not be, in words.
     """
     told = {}
     with closing(sqlite3.connect(database, timeout=20)) as connection:

@@ -30,7 +30,8 @@ def connect() -> "MlflowClient":
 
     Whoever may write nothing here can read, with a client like any other.
 
-    Errors: `StoreAway` where the server does not answer, or a local store can be neither read nor made.
+    Raises:
+        StoreAway: where the server does not answer, or a local store can be neither read nor made.
     """
     # Before mlflow is imported: it reads these once.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -121,7 +121,8 @@ def cut(lengths: Sequence[int], most: int, device: torch.device) -> list[slice]:
         lengths: tokens of each row, ascending.
         most: padded tokens that a pass may have; a longer row is a pass of its own.
 
-    Returns: slices of the rows, in order. Found by dynamic programming over the place of the last cut.
+    Returns:
+        slices of the rows, in order. Found by dynamic programming over the place of the last cut.
     """
     fixed = profile_of(device).pass_cost
     costs, cuts = [0.0], [0]

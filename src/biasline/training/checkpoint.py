@@ -73,7 +73,8 @@ class Checkpoints:
     def locked(self) -> Iterator[None]:
         """Keep others away from these checkpoints; where nothing can be written, there is nothing to keep them from.
 
-        Errors: `BiaslineError` where another process, of whichever task, trains under this fingerprint.
+        Raises:
+            BiaslineError: where another process, of whichever task, trains under this fingerprint.
         """
         lock = FileLock(self._lock_file)
         try:

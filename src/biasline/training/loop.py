@@ -74,7 +74,9 @@ def fit(
         checkpoints: written now and then, and gone on from.
         stopping: the number of the signal that asks to end after this step, or 0.
 
-    Errors: `BiaslineError` where a loss or a gradient is not finite, naming the rows; `SystemExit` when asked to end.
+    Raises:
+        BiaslineError: where a loss or a gradient is not finite, naming the rows.
+        SystemExit: when asked to end.
     """
     accelerator = accelerator or Accelerator()
     if not sharded:

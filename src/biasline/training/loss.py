@@ -94,7 +94,8 @@ class Objective(ABC):
     def check(self, model: nn.Module, batch: Batch) -> str:
         """Choose the shortest way to make logits that gives this model's plain ones, tried on one batch.
 
-        Returns: why the plain way is taken from now on; empty where a shorter one will do, or nothing is cut short.
+        Returns:
+            why the plain way is taken from now on; empty where a shorter one will do, or nothing is cut short.
         """
         return ""
 
@@ -198,8 +199,9 @@ def padded(examples: Sequence[dict[str, Any]], pad: int) -> dict[str, torch.Tens
 def supervised_logits(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits that predict supervised tokens, and those tokens.
 
-    Returns: (supervised tokens, vocabulary) in the model's dtype, and (supervised tokens,) int64; in reading order,
-    row by row.
+    Returns:
+        (supervised tokens, vocabulary) in the model's dtype, and (supervised tokens,) int64; in reading order, row by
+        row.
     """
     targets = batch.labels[:, 1:]
     chosen = targets != IGNORED

@@ -206,7 +206,8 @@ def make_ready(model: Any, head: list[str], params: Train) -> Trainee:
     Args:
         head: names of the parameters of a new head, trained whole whatever the method.
 
-    Errors: `BiaslineError` where the method has nothing to train in this base.
+    Raises:
+        BiaslineError: where the method has nothing to train in this base.
     """
     return _METHODS[params.method](model, head, params)
 
@@ -214,7 +215,8 @@ def make_ready(model: Any, head: list[str], params: Train) -> Trainee:
 def apply_tuned(method: str, model: Any, place: TaskPlace) -> Any:
     """A base, loaded as for training, with what was trained in its place.
 
-    Returns: the model to ask; for an adapter another object around the same base.
+    Returns:
+        the model to ask; for an adapter another object around the same base.
     """
     if method in DELTA_METHODS:
         BiasDelta.load(place.delta).apply(model)

@@ -21,7 +21,8 @@ def prepare(model: Any, trained: Iterable[nn.Parameter], run: Run, accelerator: 
     Args:
         trained: what the optimizer works on.
 
-    Errors: `BiaslineError` where this model or machine cannot do what is asked.
+    Raises:
+        BiaslineError: where this model or machine cannot do what is asked.
     """
     fuse_activations(model)
     if run.recompute:

@@ -46,7 +46,8 @@ def started_elsewhere(run: Run, module: str, *arguments: str) -> bool:
     Args:
         module: what each of them runs, as `python -m`.
 
-    Errors: `SystemExit` with the exit code where one of them failed; it has told why.
+    Raises:
+        SystemExit: with the exit code where one of them failed; it has told why.
     """
     # Each launcher of torch's tells a process both; a cluster's own tools may tell the first alone, of something else.
     one_of_them = _STARTED in os.environ or {"WORLD_SIZE", "LOCAL_RANK"} <= set(os.environ)
@@ -111,7 +112,8 @@ def watched() -> Callable[[], bool]:
 def joined(run: Run) -> Accelerator:
     """This process among the others.
 
-    Errors: `BiaslineError` where there are more or fewer than params say: some launchers start one and say nothing.
+    Raises:
+        BiaslineError: where there are more or fewer than params say: some launchers start one and say nothing.
     """
     try:
         with _alone(run):

@@ -52,7 +52,8 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
         started: told what begins, once the base is loaded; gives the function that live metrics go to.
         checkpoints: the folder below which they are written, by fingerprint; without one there are none.
 
-    Returns: one line that tells what happened; an empty one in any process but the first, which alone writes.
+    Returns:
+        one line that tells what happened; an empty one in any process but the first, which alone writes.
     """
     torch.set_num_threads(task.train.threads)
     alone, accelerator = watched(), joined(task.run)
