@@ -182,7 +182,7 @@ def prepare(cell: Cell, data: Path) -> None:
         return
     from biasline.data.augment import augment
     from biasline.data.validate import validate
-    from biasline.tokens.sets import tokenize
+    from biasline.tokens.saved import tokenize
 
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "raw").mkdir(parents=True)
@@ -244,7 +244,7 @@ def article(task: Task, place: TaskPlace) -> dict[str, Any]:
     from biasline.bases.load import load_classifier
     from biasline.bases.pin import verified_folder
     from biasline.evaluation.classify import class_metrics, probabilities
-    from biasline.tokens.sets import read_summary, read_token_set
+    from biasline.tokens.saved import read_summary, read_token_set
     from biasline.training.batches import Plan
     from biasline.training.loop import Sets, fit
     from biasline.training.loss import ClassLabels

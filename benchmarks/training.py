@@ -148,7 +148,7 @@ def measured(train: Callable[[], Any]) -> dict[str, float]:
 
 
 def sizes(rows: list[dict[str, Any]]) -> dict[str, float]:
-    from biasline.tokens.mask import IGNORED
+    from biasline.tokens.saved import IGNORED
 
     supervised = sum(label != IGNORED for row in rows for label in row["labels"])
     return {"tokens": sum(len(row["input_ids"]) for row in rows), "supervised": supervised}
@@ -257,9 +257,9 @@ def loop(rows: list[dict[str, Any]]) -> dict[str, Any]:
     from accelerate import Accelerator
 
     from biasline.training.batches import Rows
-    from biasline.training.checkpoint import Checkpoints
     from biasline.training.feed import Feed
     from biasline.training.loop import fit
+    from biasline.training.runtime.checkpoint import Checkpoints
     from biasline.training.state import State
     from biasline.training.validation import Keeper
 

@@ -12,7 +12,7 @@ def evaluate(name: str) -> str:
     from biasline.params import read_task
     from biasline.tracking.live import publish_or_warn
     from biasline.tracking.record import record_of_workspace
-    from biasline.training.checkpoint import Checkpoints
+    from biasline.training.runtime.checkpoint import Checkpoints
 
     place = TaskPlace(name)
     # DVC has what training made, or it would not have come to this stage.

@@ -16,7 +16,7 @@ def train(name: str) -> str:
     place = TaskPlace(name)
     task = read_task(place.resolved)
     if task.run.processes > 1 or task.run.launch:
-        from biasline.training.ranks import started_elsewhere
+        from biasline.training.runtime.launch import started_elsewhere
 
         if started_elsewhere(task.run, __spec__.name, name):
             return ""

@@ -5,7 +5,7 @@ import pytest
 import transformers as hf
 
 from benchmarks import training
-from biasline.tokens.mask import IGNORED
+from biasline.tokens.saved import IGNORED
 
 ROWS = [
     {"row": number, "input_ids": [5] * (3 + number) + [7, 8, 2], "labels": [IGNORED] * (3 + number) + [7, 8, 2]}

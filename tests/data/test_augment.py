@@ -4,8 +4,9 @@ import polars as pl
 import pytest
 
 from biasline.data import augment as stage
-from biasline.data.augment import augment, read_augmented
-from biasline.data.split import content_key, read_split
+from biasline.data.augment import augment
+from biasline.data.clean import read_augmented, read_split
+from biasline.data.split import content_key
 from biasline.data.validate import validate
 from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace

@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from biasline.bases.create import create_pin
-from biasline.data.augment import augment, read_augmented
-from biasline.data.split import read_split
+from biasline.data.augment import augment
+from biasline.data.clean import read_augmented, read_split
 from biasline.data.translate import back_translated
 from biasline.data.validate import validate
 from biasline.errors import BiaslineError

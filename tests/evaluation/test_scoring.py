@@ -5,7 +5,7 @@ import torch
 
 from biasline.evaluation.generate import Answer
 from biasline.evaluation.scoring import LENGTH, Scored, score_likelihood, slice_table, with_lengths
-from biasline.tokens.mask import IGNORED
+from biasline.tokens.saved import IGNORED
 
 
 def test_likelihood_per_row_is_that_of_the_row_alone(bloom):

@@ -15,7 +15,8 @@ from biasline.layout import TaskPlace
 from biasline.params import Task
 from biasline.registry.gates import Shown, judge
 from biasline.registry.sync import register
-from biasline.tokens.sets import read_summary, tokenize
+from biasline.tokens.saved import read_summary
+from biasline.tokens.sets import tokenize
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect
 from tests.conftest import run_stages

@@ -10,8 +10,8 @@ from biasline.data.augment import augment
 from biasline.data.validate import validate
 from biasline.layout import TaskPlace
 from biasline.params import Task
-from biasline.tokens.mask import IGNORED
-from biasline.tokens.sets import read_summary, read_token_set, tokenize
+from biasline.tokens.saved import IGNORED, read_summary, read_token_set
+from biasline.tokens.sets import tokenize
 
 BERT = {"kind": "classification", "base": "data/bases/bert.json", "tokens": {"max_length": 128}}
 GPT2 = {"base": "data/bases/gpt2.json", "tokens": {"max_length": 1024}}

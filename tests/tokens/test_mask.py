@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from biasline.errors import BiaslineError
-from biasline.tokens.mask import IGNORED, Encoder
+from biasline.tokens.mask import Encoder
+from biasline.tokens.saved import IGNORED
 from biasline.tokens.template import Turn, dialogue
 
 ASKED = ("Say it", "twice")

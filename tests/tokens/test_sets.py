@@ -12,8 +12,8 @@ from biasline.data.validate import validate
 from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace
 from biasline.params import Source, Task, read_params
-from biasline.tokens.mask import IGNORED
-from biasline.tokens.sets import read_summary, read_token_set, tokenize
+from biasline.tokens.saved import IGNORED, read_summary, read_token_set
+from biasline.tokens.sets import tokenize
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from tokenizers import AddedToken
 
 from biasline.errors import BiaslineError
 from biasline.tokens.checks import template_notes
-from biasline.tokens.mask import IGNORED, Encoder
+from biasline.tokens.mask import Encoder
+from biasline.tokens.saved import IGNORED
 from biasline.tokens.template import Turn, dialogue
 
 STOCK = sorted((Path(find_spec("trl").origin).parent / "chat_templates").glob("*.jinja"))

@@ -18,7 +18,7 @@ from biasline.training.loop import Sets, fit
 from biasline.training.loss import ResponseTokens
 from biasline.training.methods import WholeTuning
 from biasline.training.prepare import prepare
-from biasline.training.ranks import joined
+from biasline.training.runtime.launch import joined
 from tests.training.test_loop import token_set, without_seconds
 
 

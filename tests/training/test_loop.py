@@ -7,7 +7,7 @@ from datasets import Dataset
 from biasline.bitfit import BiasDelta, tune_biases
 from biasline.errors import BiaslineError
 from biasline.params import Train
-from biasline.tokens.mask import IGNORED
+from biasline.tokens.saved import IGNORED
 from biasline.training.batches import Plan
 from biasline.training.loop import Sets, fit
 from biasline.training.loss import ResponseTokens

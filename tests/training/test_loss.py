@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from biasline.tokens.mask import IGNORED
+from biasline.tokens.saved import IGNORED
 from biasline.training.loss import ClassLabels, ResponseTokens, Way, plain_logits, supervised_logits, target_losses
 
 ROWS = [

@@ -11,10 +11,11 @@ import torch
 
 from biasline.errors import BiaslineError
 from biasline.params import Run
-from biasline.training.ranks import joined, started_elsewhere
+from biasline.training.runtime.launch import joined, started_elsewhere
 
 BIASES, WEIGHTS, STEPS = 704, 28_736, 8
-START = "import sys; from biasline.params import Run; from biasline.training.ranks import started_elsewhere as start; "
+START = "import sys; from biasline.params import Run; "
+START += "from biasline.training.runtime.launch import started_elsewhere as start; "
 START += "start(Run(processes=int(sys.argv[2])), 'tests.training.many', *sys.argv[1:])"
 
 
@@ -123,7 +124,7 @@ import os, sys
 from accelerate.state import AcceleratorState, PartialState
 from biasline.errors import BiaslineError
 from biasline.params import Run
-from biasline.training.ranks import joined
+from biasline.training.runtime.launch import joined
 for given in eval(sys.argv[1]):
     AcceleratorState._reset_state(True)
     os.environ.update(given)
@@ -169,7 +170,7 @@ def test_one_process_does_not_heed_what_a_shell_says_of_several(root):
 
 def test_more_processes_than_asked_for_are_refused(root, tmp_path):
     """A launcher's variables count where a launcher has set them: two that would train alone are not let."""
-    code = "from biasline.params import Run; from biasline.training.ranks import joined; joined(Run())"
+    code = "from biasline.params import Run; from biasline.training.runtime.launch import joined; joined(Run())"
     (tmp_path / "one.py").write_text(code)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
     env = os.environ | {"PYTHONPATH": str(root / "src"), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}

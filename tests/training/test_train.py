@@ -11,7 +11,7 @@ from biasline.bitfit import BiasDelta
 from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace
 from biasline.params import Load, read_params
-from biasline.tokens.sets import read_token_set
+from biasline.tokens.saved import read_token_set
 from biasline.training.train import train
 from tests.conftest import run_other, run_stages
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import polars as pl
 
+from biasline.data.clean import read_split
 from biasline.data.eda import OPERATIONS, SYNONYMOUS, changed, read_synonyms
 from biasline.data.kinds import KINDS, Kind
 from biasline.data.nearness import near_duplicates
-from biasline.data.split import content_key, prompts, read_split
+from biasline.data.split import content_key, prompts
 from biasline.errors import BiaslineError
 from biasline.layout import SPLITS, TaskPlace, replacing, write_parquet
 from biasline.params import Augment, Task
@@ -47,13 +48,6 @@ def augment(task: Task, place: TaskPlace) -> str:
     return (
         f"{train.height:,} training rows, and {told or 'none'} made out of them; {rows.height - kept.height:,} left out"
     )
-
-
-def read_augmented(place: TaskPlace) -> pl.DataFrame:
-    """The augmented rows of a task."""
-    if not place.augmented.is_file():
-        raise BiaslineError(f"{place.augmented}: not there", f"dvc repro augment@{place.task}")
-    return pl.read_parquet(place.augmented)
 
 
 def _columns(settings: Augment, kind: Kind) -> Sequence[str]:

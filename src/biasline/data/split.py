@@ -11,8 +11,8 @@ import polars as pl
 from biasline.data.kinds import HISTORY, Kind
 from biasline.data.nearness import near_duplicates
 from biasline.data.raw import FIXED_SPLIT
-from biasline.errors import BiaslineError, first_line
-from biasline.layout import SPLITS, TaskPlace
+from biasline.errors import BiaslineError
+from biasline.layout import SPLITS
 from biasline.params import Split
 
 # How a turn of a history ends that has a weight.
@@ -151,15 +151,3 @@ def prompts(frame: pl.DataFrame, kind: Kind) -> pl.Series:
 
 def _joined(frame: pl.DataFrame, columns: tuple[str, ...]) -> pl.Series:
     return frame.select(pl.concat_str(columns, separator="\n")).to_series()
-
-
-def read_split(place: TaskPlace, name: str) -> pl.DataFrame:
-    """A clean split as validate wrote it."""
-    if not place.split(name).is_file():
-        raise BiaslineError(f"{place.split(name)}: not there", f"dvc repro validate@{place.task}")
-    try:
-        return pl.read_parquet(place.split(name))
-    except pl.exceptions.PolarsError as error:
-        raise BiaslineError(
-            f"{place.split(name)}: damaged: {first_line(error)}", f"dvc repro --force validate@{place.task}"
-        ) from None

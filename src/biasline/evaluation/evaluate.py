@@ -16,8 +16,8 @@ from biasline.bases.load import best_device, load_causal_lm, load_classifier
 from biasline.bases.match import check_base
 from biasline.bases.pin import Pin, load_tokenizer, verified_folder
 from biasline.bitfit import BiasDelta
+from biasline.data.clean import read_split
 from biasline.data.kinds import KINDS
-from biasline.data.split import read_split
 from biasline.errors import BiaslineError
 from biasline.evaluation import classify, regress
 from biasline.evaluation.card import class_sections, model_card, samples_page, score_sections
@@ -43,7 +43,8 @@ from biasline.params import DELTA_METHODS, LOG_LIKELIHOOD, MAIN_METRIC, Task
 from biasline.progress import Progress, progress
 from biasline.tokens.checks import prompt_room
 from biasline.tokens.mask import Encoder
-from biasline.tokens.sets import dialogues_of, read_summary, read_token_set
+from biasline.tokens.saved import read_summary, read_token_set
+from biasline.tokens.template import dialogues_of
 from biasline.training.methods import apply_tuned
 
 # What an answer counts beside one pass over a row, for the progress.

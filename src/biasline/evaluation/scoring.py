@@ -17,7 +17,7 @@ from biasline.evaluation.overlap import bleu_and_chrf, rouge_l
 from biasline.evaluation.statistics import bootstrap_mean, is_share, row_scores, wilson_interval, with_values
 from biasline.params import LOG_LIKELIHOOD
 from biasline.progress import Advance
-from biasline.tokens.mask import IGNORED
+from biasline.tokens.saved import IGNORED
 from biasline.training.loss import ResponseTokens, padded, supervised_logits, target_losses
 
 # A slice that every task has.

@@ -17,10 +17,9 @@ import numpy as np
 from biasline.errors import BiaslineError
 from biasline.params import Tokens
 from biasline.tokens.fitting import Fitted, Shortener
+from biasline.tokens.saved import IGNORED
 from biasline.tokens.template import DAY, Cut, Template, Turn
 from biasline.tokens.texts import text_encoder
-
-IGNORED = -100
 
 # What a segment is to its row: BOS; what comes before the last answer; that answer; its end; what a template writes
 # behind that, which is nobody's business.

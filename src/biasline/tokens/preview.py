@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from biasline.data.charts import histogram
-from biasline.tokens.mask import IGNORED
+from biasline.tokens.saved import IGNORED
 
 PREVIEWED = 12
 _LISTED = 40

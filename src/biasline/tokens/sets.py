@@ -16,10 +16,9 @@ import pyarrow.compute as pc
 
 from biasline.bases.limits import limits_of
 from biasline.bases.pin import Pin, load_tokenizer, verified_folder, wants_token_types
-from biasline.data.augment import read_augmented
-from biasline.data.split import read_split
+from biasline.data.clean import read_augmented, read_split
 from biasline.errors import BiaslineError
-from biasline.jsonfile import dump_json, load_json
+from biasline.jsonfile import dump_json
 from biasline.layout import SPLITS, TaskPlace, replacing, write_text
 from biasline.params import Task
 from biasline.progress import Progress, progress
@@ -31,12 +30,12 @@ from biasline.tokens.checks import (
     template_notes,
     unknown_tokens,
 )
-from biasline.tokens.mask import IGNORED, Encoded, Encoder
+from biasline.tokens.mask import Encoded, Encoder
 from biasline.tokens.preview import PREVIEWED, preview
-from biasline.tokens.template import Turn, dialogue
+from biasline.tokens.saved import IGNORED, SUMMARY
+from biasline.tokens.template import Turn, dialogues_of
 from biasline.tokens.texts import TextEncoder, label_names, label_numbers, score_scale
 
-SUMMARY = "summary.json"
 _LISTED = 10
 # Rows that are Python lists at one time: a million of them would not fit.
 _CHUNK, _MOST_THREADS = 1_000, 8
@@ -175,34 +174,9 @@ def _in_short(target: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     return f"{train['supervised_tokens'] / train['tokens']:.0%} of the training tokens are supervised"
 
 
-def dialogues_of(frame: pl.DataFrame, answered: bool) -> list[list[Turn]]:
-    """The dialogues of a clean split, in its order; with the last answer or up to it."""
-    rows = frame.select("instruction", "input", "history", "output").iter_rows()
-    return [dialogue(*given, output=output if answered else None) for *given, output in rows]
-
-
 def answer_columns(encoder: Encoder, frame: pl.DataFrame) -> dict[str, list[Any]]:
     """`row`, `input_ids` and `labels` of the rows of a clean split that a template and a length leave."""
     return _of_answers(encoder)("", frame).table.to_pydict()
-
-
-def read_token_set(place: TaskPlace, split: str) -> Any:
-    """A token set, memory-mapped: a `datasets.Dataset` with columns `row`, `input_ids`, `labels`, …"""
-    import datasets
-
-    folder = place.tokens / split
-    if not folder.is_dir():
-        raise BiaslineError(f"{folder}: not there", f"dvc repro tokenize@{place.task}")
-    if not list(folder.glob("*.arrow")):
-        # Of no rows `datasets` writes their columns alone, and cannot read them back.
-        features = datasets.DatasetInfo.from_directory(str(folder)).features
-        return datasets.Dataset.from_dict({name: [] for name in features}, features=features)
-    return datasets.load_from_disk(str(folder))
-
-
-def read_summary(place: TaskPlace) -> Mapping[str, Any]:
-    """Counts and lengths of the token sets, and what they were made with."""
-    return load_json(place.tokens / SUMMARY, f"dvc repro tokenize@{place.task}")
 
 
 def _beside_parents(augmented: pl.DataFrame, train: pl.DataFrame) -> list[dict[str, Any]]:

@@ -15,9 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from biasline.errors import BiaslineError, first_line
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _HUMAN_ASSISTANT = (
     "{%- for m in messages -%}"
@@ -124,6 +127,12 @@ def dialogue(instruction: str, text: str, history: str = "", output: str | None 
     turns = [_earlier(*turn) for turn in json.loads(history)] if history else []
     turns.append(Turn("user", instruction, text))
     return turns if output is None else [*turns, Turn("assistant", output)]
+
+
+def dialogues_of(frame: "pl.DataFrame", answered: bool) -> list[list[Turn]]:
+    """The dialogues of a clean split, in its order; with the last answer or up to it."""
+    rows = frame.select("instruction", "input", "history", "output").iter_rows()
+    return [dialogue(*given, output=output if answered else None) for *given, output in rows]
 
 
 def _earlier(role: str, content: str, weight: float = 1) -> Turn:

@@ -8,28 +8,34 @@ from pathlib import Path
 from biasline.bases.pin import Pin, file_sha256
 from biasline.layout import TaskPlace
 from biasline.params import ADAPTER_METHODS, Task
+from biasline.source_code import code_sha256, import_closure
 
-# What decides the trained values: `bases` chooses pooling and head.
-_ROOMS = ("bases", "bitfit", "training")
+# Modules that a training imports and that decide no number: what they give is part of the fingerprint (parameters), or
+# they tell errors, read and write JSON, know paths, or keep a training from harm.
+_NO_NUMBERS = ("errors", "jsonfile", "layout", "params", "source_code", "training.fingerprint", "training.runtime")
 
 
-def folder_sha256(folder: Path, pattern: str = "*") -> str:
+def folder_sha256(folder: Path) -> str:
     """Hash over the names and contents of a folder's files, in name order."""
-    files = sorted(path for path in folder.rglob(pattern) if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
     listed = [(path.relative_to(folder).as_posix(), file_sha256(path)) for path in files]
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
+def training_modules() -> dict[str, Path]:
+    """The modules whose code decides trained values: dotted names below the package → files."""
+    return import_closure(Path(__file__).with_name("train.py"), without=_NO_NUMBERS)
+
+
 def fingerprint(task: Task, pin: Pin, place: TaskPlace) -> str:
     """16 hex digits over base pin, token sets, resolved train parameters, code and library versions."""
-    package = Path(__file__).parent.parent
     libraries = ["torch", "transformers", *(["peft"] if task.train.method in ADAPTER_METHODS else [])]
     parts = {
         "base": pin.digest,
         "tokens": folder_sha256(place.tokens),
         "train": task.train.model_dump(exclude=task.train.unused),
         "load": task.load.model_dump(),
-        "code": {room: folder_sha256(package / room, "*.py") for room in _ROOMS},
+        "code": code_sha256(training_modules()),
         "versions": {name: version(name).partition("+")[0] for name in libraries},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

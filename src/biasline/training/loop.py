@@ -18,11 +18,11 @@ from torch import nn
 from biasline.errors import BiaslineError
 from biasline.params import Train
 from biasline.training.batches import Plan, Rows, learning_rate_factor
-from biasline.training.checkpoint import Checkpoints
 from biasline.training.feed import Feed, Work
 from biasline.training.loss import Batch, Objective, Way
 from biasline.training.methods import Tuning
 from biasline.training.ranks import ended, of_all, same_error, summed
+from biasline.training.runtime.checkpoint import Checkpoints
 from biasline.training.state import History, State
 from biasline.training.validation import Keeper, look_at
 

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from biasline.errors import first_line
-from biasline.tokens.mask import IGNORED
+from biasline.tokens.saved import IGNORED
 from biasline.training.devices import profile_of
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from biasline.training.checkpoint import Snapshot
+from biasline.training.runtime.checkpoint import Snapshot
 from biasline.training.validation import Keeper, Look
 
 

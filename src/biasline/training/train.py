@@ -20,16 +20,17 @@ from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json
 from biasline.layout import TaskPlace, replacing, write_text
 from biasline.params import Task, Train
-from biasline.tokens.sets import read_summary, read_token_set
+from biasline.tokens.saved import read_summary, read_token_set
 from biasline.training.batches import Plan
-from biasline.training.checkpoint import Checkpoints
 from biasline.training.fingerprint import fingerprint, folder_sha256
 from biasline.training.loop import Report, Sets, fit
 from biasline.training.loss import ClassLabels, Objective, ResponseTokens, Scores
 from biasline.training.methods import Origin, Trainee, make_ready, odd_rates, with_rates
 from biasline.training.prepare import prepare
-from biasline.training.ranks import joined, of_all, same_error, together, watched
-from biasline.training.signals import noted_signals
+from biasline.training.ranks import of_all, same_error, together
+from biasline.training.runtime.checkpoint import Checkpoints
+from biasline.training.runtime.launch import joined, watched
+from biasline.training.runtime.signals import noted_signals
 from biasline.training.state import History
 
 

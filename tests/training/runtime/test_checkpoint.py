@@ -16,10 +16,10 @@ from biasline.bitfit import BiasDelta, tune_biases
 from biasline.errors import BiaslineError
 from biasline.params import Train
 from biasline.training.batches import Plan
-from biasline.training.checkpoint import Checkpoints
 from biasline.training.loop import Sets, fit
 from biasline.training.loss import ResponseTokens
-from biasline.training.signals import noted_signals
+from biasline.training.runtime.checkpoint import Checkpoints
+from biasline.training.runtime.signals import noted_signals
 from tests.training.test_loop import token_set, without_seconds
 
 STEPS = 24
@@ -143,7 +143,7 @@ def test_a_full_disk_is_told_once_and_training_goes_on(tmp_path, whole, capsys, 
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("biasline.training.checkpoint.os.fsync", full)
+    monkeypatch.setattr("biasline.training.runtime.checkpoint.os.fsync", full)
     assert training(tmp_path) == whole
     assert capsys.readouterr().err.count("no checkpoint written (No space left on device)") == 1
     assert not list((tmp_path / "abc").iterdir())
@@ -165,7 +165,7 @@ def test_asked_to_end_it_finishes_the_step_and_writes_a_checkpoint(tmp_path, who
 
 def test_a_request_that_is_passed_on_is_one_request(tmp_path, whole, monkeypatch):
     """A machine that goes down asks every process, and the launcher asks its own once more."""
-    monkeypatch.setattr("biasline.training.signals._ONE_REQUEST_S", 1e9)
+    monkeypatch.setattr("biasline.training.runtime.signals._ONE_REQUEST_S", 1e9)
 
     def report(step, values, earlier):
         if step == 10 and not earlier:
@@ -178,7 +178,7 @@ def test_a_request_that_is_passed_on_is_one_request(tmp_path, whole, monkeypatch
 
 
 def test_a_later_one_is_another(tmp_path, monkeypatch):
-    monkeypatch.setattr("biasline.training.signals._ONE_REQUEST_S", 0.0)
+    monkeypatch.setattr("biasline.training.runtime.signals._ONE_REQUEST_S", 0.0)
     ends = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     try:
         with pytest.raises(KeyboardInterrupt), noted_signals() as stopping:
@@ -298,7 +298,7 @@ def test_where_no_checkpoint_can_lie_training_goes_on(tmp_path, whole, capsys):
 
 
 def test_one_fingerprint_is_trained_once_at_a_time_whatever_the_task(tmp_path, monkeypatch):
-    monkeypatch.setattr("biasline.training.checkpoint._PATIENCE_S", 0.1)
+    monkeypatch.setattr("biasline.training.runtime.checkpoint._PATIENCE_S", 0.1)
     first, second = (Checkpoints(tmp_path / "abc", "abc", 0) for _ in range(2))
     with (
         first.locked(),

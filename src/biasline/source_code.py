@@ -1,0 +1,113 @@
+"""Which of this package's modules a program runs, and what their code is, apart from how it is written down."""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+
+def import_closure(entry: Path, package: Path = PACKAGE, without: Iterable[str] = ()) -> dict[str, Path]:
+    """The modules of a package that a program may import, by reading it and them: also those imported in a function.
+
+    What only a type checker imports is left out.
+
+    Args:
+        entry: the program's file; part of the result where it lies in the package.
+        package: the package's folder, whose name is the one that is imported.
+        without: dotted names below the package, such as `params` or `training.runtime`: neither these modules and what
+            lies below them nor what only they import is looked at.
+
+    Returns:
+        dotted names below the package (`training.loop`; of a room's `__init__`, `training`) → files, sorted.
+    """
+    left_out = tuple(without)
+    found: dict[str, Path] = {}
+    waiting = [entry]
+    while waiting:
+        path = waiting.pop()
+        if path.is_relative_to(package):
+            name = _module_name(path, package)
+            if name in found or any(name == one or name.startswith(f"{one}.") for one in left_out):
+                continue
+            found[name] = path
+        waiting += [file for wanted in _imported(path, package.name) for file in _files_of(wanted, package)]
+    return dict(sorted(found.items()))
+
+
+def code_sha256(modules: Mapping[str, Path]) -> str:
+    """Hash of what modules do: their syntax trees, without docstrings, comments, layout and the texts of errors.
+
+    Args:
+        modules: names → files, as `import_closure` gives them.
+    """
+    trees = [(name, _dumped(_parsed(path))) for name, path in sorted(modules.items())]
+    return hashlib.sha256(json.dumps(trees, ensure_ascii=False).encode()).hexdigest()
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def _module_name(path: Path, package: Path) -> str:
+    parts = path.relative_to(package).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imported(path: Path, package: str) -> Iterator[str]:
+    """Dotted names below the package that a file imports from; of `from a.b import c` both `a.b` and `a.b.c`."""
+    for node in _run_nodes(_parsed(path)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports are not followed"
+            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        yield from (name.removeprefix(package).lstrip(".") for name in names if name.split(".")[0] == package)
+
+
+def _run_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those below `if TYPE_CHECKING:`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from _run_nodes(node)
+
+
+def _files_of(name: str, package: Path) -> Iterator[Path]:
+    """The file of a module, and the `__init__` of each room that it lies in; nothing where the name is no module."""
+    parts = name.split(".") if name else []
+    for depth in range(len(parts) + 1):
+        place = package.joinpath(*parts[:depth])
+        for file in (place / "__init__.py", place.with_suffix(".py") if depth else place):
+            if file.is_file():
+                yield file
+
+
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _dumped(node: object) -> object:
+    """A syntax tree as nested lists.
+
+    Not by `ast.dump`, whose form changes between versions of Python: fields that are empty are left out, and with them
+    those that a later version brings.
+    """
+    if isinstance(node, list):
+        return [_dumped(item) for item in node]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    if isinstance(node, ast.Raise):  # no value is computed from the text of an error
+        raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return ["Raise", _dumped(raised)]
+    fields = dict(ast.iter_fields(node))
+    if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+        fields["body"] = fields["body"][1:]
+    kept = [[name, _dumped(value)] for name, value in fields.items() if value not in (None, [])]
+    return [type(node).__name__, *kept]

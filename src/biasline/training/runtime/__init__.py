@@ -1,0 +1,1 @@
+"""How a training is run and kept from harm: processes, signals, checkpoints. Nothing in here decides a number."""
