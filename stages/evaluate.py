@@ -6,23 +6,28 @@ from stages import run_stage
 def evaluate(name: str) -> str:
     import time
 
-    from biasline.evaluation import evaluate as stage
-    from biasline.jsonfile import load_json
     from biasline.layout import TaskPlace, checkpoints
     from biasline.params import read_task
     from biasline.tracking.live import publish_or_warn
     from biasline.tracking.record import record_of_workspace
-    from biasline.training.runtime.checkpoint import Checkpoints
+    from biasline.tracking.reuse import evaluation_work
 
     place = TaskPlace(name)
+    task = read_task(place.resolved)
+    work = evaluation_work(task, place)
+    if told := work.reuse():
+        return told
+    from biasline.evaluation import evaluate as stage
+    from biasline.training.runtime.checkpoint import Checkpoints
+
     # DVC has what training made, or it would not have come to this stage.
-    fingerprint = load_json(place.train_report, f"dvc repro train@{name}")["fingerprint"]
-    Checkpoints(checkpoints() / fingerprint, fingerprint).clear()
+    Checkpoints(checkpoints() / work.record.fingerprint, work.record.fingerprint).clear()
     start = time.monotonic()
-    found = stage.evaluate(read_task(place.resolved), place)
+    found = stage.evaluate(task, place)
     record = record_of_workspace(name)
     assert record is not None, "evaluate has just read the model"
     record.observe(**{"evaluate.seconds": round(time.monotonic() - start, 1), **found.observed})
+    work.note()
     publish_or_warn(record)
     return found.told
 

@@ -12,9 +12,13 @@ def train(name: str) -> str:
     from biasline.tracking.live import LiveRun, ended_honestly, publish_or_warn
     from biasline.tracking.meter import Meter
     from biasline.tracking.record import Record
+    from biasline.tracking.reuse import training_work
 
     place = TaskPlace(name)
     task = read_task(place.resolved)
+    work = training_work(task, place)
+    if told := work.reuse():
+        return told
     if task.run.processes > 1 or task.run.launch:
         from biasline.training.runtime.launch import started_elsewhere
 
@@ -57,6 +61,7 @@ def train(name: str) -> str:
         return told
     record, meter = begun[0]
     record.take(place)
+    work.note()
     record.observe(**meter.observed())
     publish_or_warn(record)
     return told

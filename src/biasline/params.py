@@ -348,6 +348,10 @@ class Run(Group):
     checkpoint_every: float = Field(
         30.0, ge=0, description="seconds between checkpoints, from which a crash resumes; 0: one after each step"
     )
+    reuse: bool = Field(
+        True,
+        description="a training or evaluation that was done before (equal fingerprint): copy its outs from its record",
+    )
 
 
 class Evaluate(Group):

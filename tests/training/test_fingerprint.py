@@ -6,7 +6,7 @@ from biasline.data.validate import validate
 from biasline.layout import TaskPlace
 from biasline.params import Lora, read_params
 from biasline.tokens.sets import tokenize
-from biasline.training.fingerprint import fingerprint, folder_sha256
+from biasline.training.fingerprint import fingerprint, folder_sha256, training_modules
 
 
 @pytest.fixture
@@ -56,3 +56,10 @@ def test_a_folder_hash_sees_names_and_contents(tmp_path):
     two = folder_sha256(tmp_path)
     (tmp_path / "b").write_text("2")
     assert len({one, two, folder_sha256(tmp_path)}) == 3
+
+
+def test_the_code_that_decides_numbers_is_part_of_it_and_no_other():
+    found = set(training_modules())
+    assert {"bases.load", "bitfit.tuning", "training.loop", "training.loss", "training.batches"} <= found
+    assert not found & {"errors", "params", "progress", "bases.create", "tokens.sets", "training.runtime.checkpoint"}
+    assert all(name.split(".")[0] in ("", "bases", "bitfit", "tokens", "training") for name in found)

@@ -150,16 +150,27 @@ class Record:
         made = [place.resolved, place.quality, place.quality_page, place.preview, place.lengths, place.history]
         made += [place.delta, place.train_report]
         wanted = [path for path in made if not self.file(path).is_file()]
-        evaluation = [place.metrics, place.predictions, place.slices, place.bias_change, place.samples, place.card]
+        evaluation = evaluation_outs(place)
         # metrics.json is in git, so a fresh clone has it before anything was evaluated: only the whole set counts.
-        if all(path.is_file() for path in evaluation):
+        if all(path.exists() for path in evaluation):
             metrics = load_json(place.metrics, f"dvc repro evaluate@{self.task}")
             if metrics.get("fingerprint") == self.fingerprint:
                 wanted += [place.resolved, *evaluation]
         for path in wanted:
-            if path.is_file():
+            if path.exists():
                 with replacing(self.file(path)) as draft:
-                    shutil.copyfile(path, draft)
+                    (shutil.copytree if path.is_dir() else shutil.copyfile)(path, draft)
+
+
+def training_outs(place: TaskPlace) -> list[Path]:
+    """What the train stage writes where a delta is trained."""
+    return [place.delta, place.train_report, place.history]
+
+
+def evaluation_outs(place: TaskPlace) -> list[Path]:
+    """What the evaluate stage writes."""
+    made = [place.metrics, place.predictions, place.slices, place.bias_change, place.samples, place.card]
+    return [*made, place.confusion]
 
 
 def record_of_workspace(task: str) -> Record | None:

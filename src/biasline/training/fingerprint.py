@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,6 +28,11 @@ def training_modules() -> dict[str, Path]:
     return import_closure(Path(__file__).with_name("train.py"), without=_NO_NUMBERS)
 
 
+@cache
+def _code() -> str:
+    return code_sha256(training_modules())
+
+
 def fingerprint(task: Task, pin: Pin, place: TaskPlace) -> str:
     """16 hex digits over base pin, token sets, resolved train parameters, code and library versions."""
     libraries = ["torch", "transformers", *(["peft"] if task.train.method in ADAPTER_METHODS else [])]
@@ -35,7 +41,7 @@ def fingerprint(task: Task, pin: Pin, place: TaskPlace) -> str:
         "tokens": folder_sha256(place.tokens),
         "train": task.train.model_dump(exclude=task.train.unused),
         "load": task.load.model_dump(),
-        "code": code_sha256(training_modules()),
+        "code": _code(),
         "versions": {name: version(name).partition("+")[0] for name in libraries},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

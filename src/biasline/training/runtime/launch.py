@@ -7,14 +7,14 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-import torch
-from accelerate import Accelerator
+from typing import TYPE_CHECKING
 
 from biasline.errors import BiaslineError, first_line
 from biasline.params import Run
-from biasline.training.ranks import together
 from biasline.training.runtime.signals import heeded
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 # The number of the process that started the others.
 _STARTED = "BIASLINE_STARTED"
@@ -27,6 +27,14 @@ _PLUGINS = tuple(
 _ELASTIC, _MPI_SIZES = "TORCHELASTIC_RUN_ID", ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
+def launched() -> bool:
+    """Whether this is one of several processes of a training, by what a launcher has set for it.
+
+    Each launcher of torch's sets two variables; a cluster's own tools may set the first alone, for something else.
+    """
+    return _STARTED in os.environ or {"WORLD_SIZE", "LOCAL_RANK"} <= set(os.environ)
+
+
 def started_elsewhere(run: Run, module: str, *arguments: str) -> bool:
     """Start the processes of a training, and wait for them; False where this is one of them, or the only one.
 
@@ -36,9 +44,7 @@ def started_elsewhere(run: Run, module: str, *arguments: str) -> bool:
     Raises:
         SystemExit: with the exit code where one of them failed; it has told why.
     """
-    # Each launcher of torch's tells a process both; a cluster's own tools may tell the first alone, of something else.
-    one_of_them = _STARTED in os.environ or {"WORLD_SIZE", "LOCAL_RANK"} <= set(os.environ)
-    if one_of_them or (run.processes == 1 and not run.launch):
+    if launched() or (run.processes == 1 and not run.launch):
         return False
     os.environ[_STARTED] = str(os.getpid())  # a launcher that tells nothing would otherwise start one, and so on
     if run.launch:
@@ -96,12 +102,17 @@ def watched() -> Callable[[], bool]:
     return lambda: ours and os.getppid() != parent
 
 
-def joined(run: Run) -> Accelerator:
+def joined(run: Run) -> "Accelerator":
     """This process among the others.
 
     Raises:
         BiaslineError: where there are more or fewer than params say: some launchers start one and say nothing.
     """
+    import torch
+    from accelerate import Accelerator
+
+    from biasline.training.ranks import together
+
     try:
         with _alone(run):
             accelerator = Accelerator(cpu=not torch.accelerator.is_available())

@@ -1,0 +1,41 @@
+"""What an evaluation is computed from, as one hash. Equal fingerprints give equal outs on one machine."""
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+from biasline.bases.pin import file_sha256, read_pin
+from biasline.layout import TaskPlace
+from biasline.params import Task
+from biasline.source_code import code_sha256, import_closure
+from biasline.training.fingerprint import folder_sha256
+
+# Modules that an evaluation imports and that change nothing in its outs: texts of errors, paths, a bar on the screen.
+_NO_NUMBERS = ("errors", "layout", "progress", "source_code")
+_LIBRARIES = ("torch", "transformers", "peft", "numpy", "scipy", "polars", "scikit-learn", "sacrebleu")
+
+
+def evaluation_modules() -> dict[str, Path]:
+    """The modules whose code decides an evaluation's outs: dotted names below the package → files."""
+    return import_closure(Path(__file__).with_name("evaluate.py"), without=_NO_NUMBERS)
+
+
+def evaluation_fingerprint(task: Task, place: TaskPlace) -> str:
+    """16 hex digits over the model, the data in both forms, the base, all parameters, code and library versions.
+
+    Raises:
+        BiaslineError: without the base's pin.
+    """
+    own = Path(task.evaluate.metrics)
+    parts = {
+        "task": place.task,
+        "params": task.model_dump(mode="json", exclude={"run"}),
+        "base": read_pin(Path(task.base)).digest,
+        "folders": {path.name: folder_sha256(path) for path in (place.clean, place.tokens, place.model)},
+        "quality": file_sha256(place.quality) if place.quality.is_file() else "",
+        "own_metrics": file_sha256(own) if task.evaluate.metrics and own.is_file() else "",
+        "code": code_sha256(evaluation_modules()),
+        "versions": {name: version(name).partition("+")[0] for name in _LIBRARIES},
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

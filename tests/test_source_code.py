@@ -1,0 +1,125 @@
+"""Which modules a program runs, and a hash of what they do that their wording does not change."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from biasline.source_code import PACKAGE, code_sha256, import_closure
+
+PROGRAM = '''"""A program."""
+
+from typing import TYPE_CHECKING
+
+import json
+from house import ground
+from house.upper.room import work
+
+if TYPE_CHECKING:
+    from house.upper import unused
+
+
+def later():
+    from house.upper import lazy
+    return lazy
+'''
+
+
+@pytest.fixture
+def house(tmp_path) -> Path:
+    """A package of a few modules."""
+    package = tmp_path / "house"
+    files = {
+        "__init__.py": "",
+        "ground.py": "",
+        "alone.py": "",
+        "upper/__init__.py": "",
+        "upper/room.py": "import house.upper.below\n\ndef work(): ...\n",
+        "upper/below.py": "from house import ground\n",
+        "upper/lazy.py": "",
+        "upper/unused.py": "from house import alone\n",
+        "program.py": PROGRAM,
+    }
+    for name, text in files.items():
+        (package / name).parent.mkdir(exist_ok=True, parents=True)
+        (package / name).write_text(text)
+    return package
+
+
+def test_what_a_program_imports_is_found_wherever_it_does_so(house):
+    found = import_closure(house / "program.py", house)
+    assert list(found) == ["", "ground", "program", "upper", "upper.below", "upper.lazy", "upper.room"]
+    assert found["upper"] == house / "upper" / "__init__.py" and found["ground"] == house / "ground.py"
+
+
+def test_a_program_outside_of_the_package_is_no_part_of_it(house):
+    outside = shutil.move(house / "program.py", house.parent / "program.py")
+    assert list(import_closure(outside, house)) == ["", "ground", "upper", "upper.below", "upper.lazy", "upper.room"]
+
+
+def test_a_module_that_is_left_out_brings_nothing_in(house):
+    assert list(import_closure(house / "program.py", house, ["upper"])) == ["", "ground", "program"]
+    assert "upper.below" not in import_closure(house / "program.py", house, ["upper.room"])
+
+
+CODE = '''"""About."""
+
+
+class Room:
+    """A room."""
+
+    def size(self, width, height=2):
+        """Its size."""
+        if width < 0:
+            raise ValueError(f"{width} is below zero")
+        return width * height  # square metres
+'''
+SAME = {
+    "docstring of a module": ("About.", "About something else."),
+    "docstring of a class": ("A room.", "The room.\n\n    With windows."),
+    "no docstring": ('        """Its size."""\n', ""),
+    "comment": ("square metres", "in square metres"),
+    "layout": ("(self, width, height=2)", "(\n        self,\n        width,\n        height=2,\n    )"),
+    "text of an error": ("is below zero", "is negative"),
+}
+OTHER = {
+    "constant": ("height=2", "height=3"),
+    "operator": ("*", "+"),
+    "name": ("def size", "def area"),
+    "condition": ("< 0", "<= 0"),
+    "kind of error": ("ValueError", "TypeError"),
+    "statement": ("        return", "        width += 1\n        return"),
+}
+
+
+def hash_of(tmp_path: Path, text: str) -> str:
+    path = tmp_path / f"{len(list(tmp_path.iterdir()))}.py"  # each read once
+    path.write_text(text)
+    return code_sha256({"module": path})
+
+
+@pytest.mark.parametrize(("old", "new"), SAME.values(), ids=SAME)
+def test_what_a_text_says_is_no_part_of_the_code(tmp_path, old, new):
+    assert old in CODE and hash_of(tmp_path, CODE.replace(old, new)) == hash_of(tmp_path, CODE)
+
+
+@pytest.mark.parametrize(("old", "new"), OTHER.values(), ids=OTHER)
+def test_what_may_change_a_value_is(tmp_path, old, new):
+    assert old in CODE and hash_of(tmp_path, CODE.replace(old, new)) != hash_of(tmp_path, CODE)
+
+
+def test_names_of_modules_count(tmp_path):
+    path = tmp_path / "code.py"
+    path.write_text(CODE)
+    assert code_sha256({"one": path}) != code_sha256({"other": path})
+
+
+def test_a_text_that_is_no_docstring_counts(tmp_path):
+    assert hash_of(tmp_path, "x = 'a'") != hash_of(tmp_path, "x = 'b'")
+    assert hash_of(tmp_path, "def f():\n    return 'a'") != hash_of(tmp_path, "def f():\n    return 'b'")
+
+
+def test_this_package_is_read_whole():
+    found = import_closure(PACKAGE / "cli.py")
+    assert {"params", "bitfit.delta", "registry.promote"} <= set(found) and len(found) > 60
+    assert len(code_sha256(found)) == 64
