@@ -5,14 +5,34 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
+
+from biasline.source_code import import_closure
 
 # A room may import rooms before it and itself, never one behind it.
 ORDER = [
-    "errors", "process", "custom", "glue", "layout", "jsonfile", "progress", "params", "paramsfile", "bitfit", "bases",
-    "data", "tokens", "training", "evaluation", "tracking", "registry", "cli", "demo",
+    "errors", "process", "source_code", "custom", "glue", "layout", "jsonfile", "progress", "params", "paramsfile",
+    "bitfit", "bases", "data", "tokens", "training", "evaluation", "tracking", "registry", "cli", "demo",
 ]  # fmt: skip
 # The demo's corpus writes are alone: they need no other room.
 ALONE = {"demo"}
+
+
+# What every stage may run without its being among the stage's `deps` in dvc.yaml; the rest of what it runs must be.
+NO_DEP = {
+    "errors": "texts of errors",
+    "jsonfile": "how JSON is laid out, not what it says",
+    "layout": "where outs lie, which dvc.yaml says itself, and how a file is put in its place",
+    "params": "what it reads comes as the stage's params",
+    "progress": "what is shown while a step takes long",
+}
+NO_DEP_OF = {
+    "resolve": {"data": "a check of column names: refuses, and writes nothing"},
+    "augment": {"bitfit": "counts biases when a translation model is loaded"},
+    "train": {"tracking": "reports; its outs are the record's, in the store or copied back"},
+    "evaluate": {"tracking": "as for train", "training.runtime": "deletes checkpoints"},
+    "register": {"registry": "writes to the store; the stage's out is a name and hashes of its deps", "tracking": "so"},
+}
 
 
 def imported_rooms(path: Path) -> set[str]:
@@ -67,6 +87,28 @@ def test_tests_mirror_the_source(root):
     package, tests = root / "src" / "biasline", root / "tests"
     rooms = {path.name for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert {room for room in rooms if not list((tests / room).glob("test_*.py"))} == set()
+
+
+@pytest.mark.parametrize("stage", ["resolve", "validate", "augment", "tokenize", "train", "evaluate", "register"])
+def test_whatever_code_a_stage_runs_is_among_its_deps(root, stage):
+    """Else DVC keeps outs that the code would not make any more."""
+    does = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["do"]
+    deps = [root / path for path in does["deps"] if not path.startswith("data/") and "{" not in path]
+    program, exempt = root / "stages" / f"{stage}.py", NO_DEP | NO_DEP_OF.get(stage, {})
+    assert program in deps or stage == "resolve", "its parameters decide its out"
+    missing = {
+        name: path.relative_to(root).as_posix()
+        for name, path in import_closure(program, without=exempt).items()
+        if not any(path.is_relative_to(dep) for dep in deps) and not is_empty(path)
+    }
+    assert not missing, f"dvc.yaml: {stage} runs these, and they are not among its deps"
+    run = import_closure(program)
+    assert [name for name in NO_DEP_OF.get(stage, {}) if not any(f"{one}.".startswith(f"{name}.") for one in run)] == []
+
+
+def is_empty(path: Path) -> bool:
+    """Whether a module holds nothing but what it says of itself."""
+    return all(isinstance(node, ast.Expr) for node in ast.parse(path.read_text(encoding="utf-8")).body)
 
 
 def tracked(root: Path) -> list[str]:
