@@ -54,7 +54,7 @@ def long(project, run):
 
 @pytest.mark.slow
 def test_a_training_that_was_stopped_goes_on_and_ends_with_the_same_bytes(project):
-    long(project, "{checkpoint_every: 0}")
+    long(project, "{reuse: false, checkpoint_every: 0}")
     project.run("dvc repro train@instruct")
     expected, history = (
         (project.folder / DELTA).read_bytes(),
@@ -120,7 +120,7 @@ def test_a_training_that_was_stopped_goes_on_and_ends_with_the_same_bytes(projec
 @pytest.mark.slow
 def test_several_processes_do_not_outlive_what_started_them(project):
     """They are in sessions of their own, so that killing DVC and all that it started leaves them alive."""
-    long(project, "{checkpoint_every: 0, processes: 2}")
+    long(project, "{reuse: false, checkpoint_every: 0, processes: 2}")
     project.run("dvc repro train@instruct")
     expected = (project.folder / DELTA).read_bytes()
     forget(project)
