@@ -7,7 +7,7 @@ from pathlib import Path
 
 from biasline.bases.pin import Pin, file_sha256
 from biasline.layout import TaskPlace
-from biasline.params import ADAPTER_METHODS, Task
+from biasline.params import Task, method_spec
 
 # What decides the trained values: `bases` chooses pooling and head.
 _ROOMS = ("bases", "bitfit", "training")
@@ -23,7 +23,7 @@ def folder_sha256(folder: Path, pattern: str = "*") -> str:
 def fingerprint(task: Task, pin: Pin, place: TaskPlace) -> str:
     """16 hex digits over base pin, token sets, resolved train parameters, code and library versions."""
     package = Path(__file__).parent.parent
-    libraries = ["torch", "transformers", *(["peft"] if task.train.method in ADAPTER_METHODS else [])]
+    libraries = ["torch", "transformers", *method_spec(task.train.method).libraries]
     parts = {
         "base": pin.digest,
         "tokens": folder_sha256(place.tokens),
