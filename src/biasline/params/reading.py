@@ -29,6 +29,7 @@ def parse_params(text: str | bytes, where: str) -> Params:
     """Check the text of a params.yaml.
 
     Args:
+        text: the text, or its bytes as UTF-8.
         where: what errors call it.
     """
     raw = _parse_yaml(text, where)
@@ -54,6 +55,8 @@ def changed(group: GroupT, values: Mapping[str, Any], where: str) -> GroupT:
     """A group with other values, checked as those of params.yaml are.
 
     Args:
+        group: the group; itself unchanged.
+        values: name → the other value.
         where: what errors call their place.
 
     Raises:

@@ -35,6 +35,8 @@ Where = str | dict[str, str | tuple[str, ...]]
 
 
 class Source(Group):
+    """How the file's records become rows: which of them, and which of their columns are what."""
+
     preset: Literal["", "sst2", "cola", "rte", "mrpc", "stsb", "qnli", "qqp", "mnli"] = Field(
         "", description="a task of GLUE by its name: its columns, labels and metric"
     )
@@ -161,6 +163,8 @@ class Load(Group):
 
 
 class Tokens(Group):
+    """How rows become tokens."""
+
     template: str = Field(
         "human-assistant",
         min_length=1,
@@ -256,6 +260,8 @@ else:
 
 # The last of these comes first in a file that is written.
 class Train(MethodGroups, _Head, BiasParameters, _Method):
+    """What is trained, and how."""
+
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced: each label has the same weight in the loss, however many rows it has"
     )
@@ -333,6 +339,8 @@ class Run(Group):
 
 
 class Evaluate(Group):
+    """How answers are made and scored."""
+
     max_new_tokens: int = Field(64, ge=1, description="longest generated answer, in tokens")
     temperature: float = Field(
         0.0,
@@ -468,4 +476,6 @@ class Task(Group):
 
 
 class Params(Group):
+    """params.yaml: its tasks by name."""
+
     tasks: dict[str, Task]
