@@ -201,9 +201,9 @@ def ours(rows: list[dict[str, Any]], method: str, batch: int, most: int = 0) -> 
     """Our loop, without a look at validation rows, as the others are without one."""
     from accelerate import Accelerator
 
-    from biasline.layout import TaskPlace
+    from biasline.params import method_spec
     from biasline.training.loop import fit
-    from biasline.training.methods import Origin
+    from biasline.training.methods import Provenance
 
     trainee, plan, sets, params = trainee_of(rows, method, batch, most)
     accelerator = Accelerator(cpu=True)
@@ -211,7 +211,8 @@ def ours(rows: list[dict[str, Any]], method: str, batch: int, most: int = 0) -> 
         lambda: fit(trainee.model, trainee.tuning, plan, sets, params, lambda *_: None, accelerator=accelerator)
     )
     with tempfile.TemporaryDirectory() as folder:
-        trainee.save(TaskPlace("x"), Path(folder), Origin(_Pin(), [], {}, {}))  # type: ignore[arg-type]
+        artifact = Path(folder) / method_spec(method).artifact
+        trainee.save(artifact, Provenance(_Pin(), [], {}, {}))  # type: ignore[arg-type]
         found["bytes"] = folder_bytes(Path(folder))
     return found | sizes(rows) | {"padding": padding(rows, plan, sets, params)}
 
@@ -228,12 +229,12 @@ def trainee_of(rows: list[dict[str, Any]], method: str, batch: int, most: int = 
     from biasline.training.batches import Plan
     from biasline.training.loop import Sets
     from biasline.training.loss import ResponseTokens
-    from biasline.training.methods import make_ready
+    from biasline.training.methods import prepare_model
     from biasline.training.prepare import prepare
 
     told = {"method": method, "learning_rate": RATE, "batch_size": batch, "micro_batch_tokens": most}
     params = Train(**told, epochs=1, min_steps=1, threads=THREADS)
-    trainee = make_ready(base(), [], params)
+    trainee = prepare_model(base(), [], params)
     prepare(trainee.model, trainee.tuning.masters, Run(), Accelerator(cpu=True))
     data = Dataset.from_list(rows)
     return trainee, Plan.of(len(rows), params), Sets(data, data.select([]), ResponseTokens(), 3), params

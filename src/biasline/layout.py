@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 PARAMS = Path("params.yaml")
 SPLITS = ("train", "valid", "test")
+# What a method that trains biases or a head writes below a task's `model/`.
+DELTA_FILE = "delta.safetensors"
 
 
 def home() -> Path:
@@ -115,17 +117,7 @@ class TaskPlace:
 
     @property
     def delta(self) -> Path:
-        return self.model / "delta.safetensors"
-
-    @property
-    def adapter(self) -> Path:
-        """A folder as PEFT saves it; of the methods lora and prefix."""
-        return self.model / "adapter"
-
-    @property
-    def weights(self) -> Path:
-        """Every parameter; of `method: full`."""
-        return self.model / "weights.safetensors"
+        return self.model / DELTA_FILE
 
     @property
     def train_report(self) -> Path:

@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parent
 def import_closure(entry: Path, package: Path = PACKAGE, without: Iterable[str] = ()) -> dict[str, Path]:
     """The modules of a package that a program may import, by reading it and them: also those imported in a function.
 
-    What only a type checker imports is left out.
+    What only a type checker imports is left out. A room that imports its modules by name (`import_module` in its
+    `__init__`) has all of them.
 
     Args:
         entry: the program's file; part of the result where it lies in the package.
@@ -34,6 +35,8 @@ def import_closure(entry: Path, package: Path = PACKAGE, without: Iterable[str] 
             if name in found or any(name == one or name.startswith(f"{one}.") for one in left_out):
                 continue
             found[name] = path
+        if path.name == "__init__.py" and _imports_by_name(path):
+            waiting += sorted(path.parent.glob("*.py"))
         waiting += [file for wanted in _imported(path, package.name) for file in _files_of(wanted, package)]
     return dict(sorted(found.items()))
 
@@ -69,6 +72,11 @@ def _imported(path: Path, package: str) -> Iterator[str]:
         else:
             continue
         yield from (name.removeprefix(package).lstrip(".") for name in names if name.split(".")[0] == package)
+
+
+def _imports_by_name(path: Path) -> bool:
+    calls = (node.func for node in _run_nodes(_parsed(path)) if isinstance(node, ast.Call))
+    return any(isinstance(function, ast.Name) and function.id == "import_module" for function in calls)
 
 
 def _run_nodes(tree: ast.AST) -> Iterator[ast.AST]:

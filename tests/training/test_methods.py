@@ -13,7 +13,8 @@ from biasline.errors import BiaslineError
 from biasline.evaluation.evaluate import evaluate
 from biasline.params import Load, Train
 from biasline.tokens.sets import tokenize
-from biasline.training.methods import WholeTuning, apply_tuned, make_ready, odd_rates, with_rates
+from biasline.training.methods import Provenance, WholeTuning, apply_tuned, get_method, prepare_model
+from biasline.training.rates import resolve_learning_rates, unusual_learning_rates
 from biasline.training.train import train
 
 LABELS = ["no", "yes"]
@@ -70,7 +71,7 @@ def test_each_method_goes_through_the_stages_and_twice_gives_the_same_bytes(trai
     told = "".join(path.read_text(errors="ignore") for path in place.model.rglob("*") if path.is_file())
     assert str(place.model.parents[2].resolve()) not in told  # nothing of this machine
     if method == "lora":  # sets come in another order in each process
-        targets = json.loads((place.adapter / "adapter_config.json").read_text())["target_modules"]
+        targets = json.loads((place.model / "adapter" / "adapter_config.json").read_text())["target_modules"]
         assert len(targets) == 16 and targets == sorted(targets)
 
 
@@ -86,13 +87,13 @@ def test_each_method_has_a_fingerprint_of_its_own(trained):
 def test_a_head_alone_leaves_the_rest_as_it_is(base):
     model, head = classifier(base)
     before = {name: part.clone() for name, part in model.named_parameters()}
-    trainee = make_ready(model, head, Train(method="head"))
-    assert trainee.trainable["biases"] == 0 and trainee.trainable["share"] == 0
-    assert trainee.trainable["head"] == trainee.trainable["total"] == sum(before[name].numel() for name in head)
+    prepared = prepare_model(model, head, Train(method="head"))
+    assert prepared.trainable["biases"] == 0 and prepared.trainable["share"] == 0
+    assert prepared.trainable["head"] == prepared.trainable["total"] == sum(before[name].numel() for name in head)
     with torch.no_grad():
-        for master in trainee.tuning.masters:
+        for master in prepared.tuning.masters:
             master.add_(1.0)
-    trainee.tuning.write()
+    prepared.tuning.write()
     for name, part in model.named_parameters():
         assert torch.equal(part, before[name] + 1 if name in head else before[name]), name
 
@@ -100,36 +101,36 @@ def test_a_head_alone_leaves_the_rest_as_it_is(base):
 def test_a_head_alone_where_there_is_none_is_refused(base):
     pin, folder = base
     with pytest.raises(BiaslineError, match="no head to train alone"):
-        make_ready(load_causal_lm(pin, folder, Load()), [], Train(method="head"))
+        prepare_model(load_causal_lm(pin, folder, Load()), [], Train(method="head"))
 
 
 def test_lora_trains_adapters_on_the_layers_asked_for_and_a_new_head(base):
     model, head = classifier(base)
-    trainee = make_ready(model, head, Train(method="lora", lora={"layers": "mlp", "rank": 2}))
-    trained = [name for name, part in trainee.model.named_parameters() if part.requires_grad]
+    prepared = prepare_model(model, head, Train(method="lora", lora={"layers": "mlp", "rank": 2}))
+    trained = [name for name, part in prepared.model.named_parameters() if part.requires_grad]
     adapters = [name for name in trained if "lora_" in name]
     assert adapters and all(".mlp.dense_" in name for name in adapters)
     assert [name for name in trained if name not in adapters] == [
         "base_model.model.score.modules_to_save.default.weight"
     ]
     width = model.config.hidden_size
-    assert trainee.trainable["adapter"] == len(adapters) // 4 * 2 * 2 * (width + 4 * width)
-    assert trainee.trainable["share"] == trainee.trainable["adapter"] / trainee.total
+    assert prepared.trainable["adapter"] == len(adapters) // 4 * 2 * 2 * (width + 4 * width)
+    assert prepared.trainable["share"] == prepared.trainable["adapter"] / prepared.total
 
 
 def test_a_prefix_trains_keys_and_values_of_each_layer_and_a_new_head(base):
     model, head = classifier(base)
-    trainee = make_ready(model, head, Train(method="prefix", prefix={"tokens": 4}))
+    prepared = prepare_model(model, head, Train(method="prefix", prefix={"tokens": 4}))
     config = model.config
     # 4 virtual tokens, each a key and a value of the model's width in every layer.
-    assert trainee.trainable["adapter"] == 4 * 2 * config.n_layer * config.hidden_size
-    assert trainee.trainable["head"] == len(LABELS) * config.hidden_size
-    assert "a prefix of 4 virtual tokens" in trainee.what
+    assert prepared.trainable["adapter"] == 4 * 2 * config.n_layer * config.hidden_size
+    assert prepared.trainable["head"] == len(LABELS) * config.hidden_size
+    assert "a prefix of 4 virtual tokens" in prepared.what
 
 
 def test_a_prefix_answers_alike_in_a_batch_and_alone(base):
     pin, folder = base
-    model = make_ready(load_causal_lm(pin, folder, Load()), [], Train(method="prefix")).model.eval()
+    model = prepare_model(load_causal_lm(pin, folder, Load()), [], Train(method="prefix")).model.eval()
     rows = [[5, 6, 7, 8, 9], [10, 11, 12]]
     width = max(map(len, rows))
     ids = torch.tensor([[3] * (width - len(row)) + row for row in rows])
@@ -147,7 +148,7 @@ def test_a_prefix_beside_a_heads_frozen_weights_is_refused():
     sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 32}
     model = BertForSequenceClassification(BertConfig(**sizes, vocab_size=50))
     with pytest.raises(BiaslineError, match="PEFT trains the base's own head as well"):
-        make_ready(model, [], Train(method="prefix"))
+        prepare_model(model, [], Train(method="prefix"))
 
 
 def test_rows_and_a_prefix_beyond_the_base_s_positions_are_refused(trained):
@@ -167,34 +168,32 @@ def test_rows_and_a_prefix_beyond_the_base_s_positions_are_refused(trained):
 
 def test_lora_on_a_head_is_refused(base):
     with pytest.raises(BiaslineError, match="head takes no adapter"):
-        make_ready(*classifier(base), Train(method="lora", lora={"layers": "mlp+head"}))
+        prepare_model(*classifier(base), Train(method="lora", lora={"layers": "mlp+head"}))
 
 
 def test_lora_of_an_unknown_role_is_refused(base):
     with pytest.raises(BiaslineError, match="'queries' is no role"):
-        make_ready(*classifier(base), Train(method="lora", lora={"layers": "queries"}))
+        prepare_model(*classifier(base), Train(method="lora", lora={"layers": "queries"}))
 
 
 @pytest.mark.parametrize("method", ["bitfit", "head", "lora", "prefix", "full"])
 def test_what_is_stored_gives_the_same_logits(base, trained, method):
-    from biasline.training.methods import Origin
-
     pin, _ = base
     place = trained[1]
     model, head = classifier(base)
-    trainee = make_ready(model, head, Train(method=method))
+    prepared = prepare_model(model, head, Train(method=method))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for group in trainee.tuning.groups:
+        for group in prepared.tuning.groups:
             for master in group:
                 master.add_(torch.randn(master.shape, generator=generator) * 0.05)
-    trainee.tuning.write()
+    prepared.tuning.write()
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
-        expected = trainee.model.eval()(input_ids=ids).logits
+        expected = prepared.model.eval()(input_ids=ids).logits
     for path in place.model.iterdir():
         path.unlink()
-    trainee.save(place, place.model, Origin(pin, LABELS, {}, {}))
+    prepared.save(place.model / get_method(method).spec.artifact, Provenance(pin, LABELS, {}, {}))
 
     fresh, _ = classifier(base, seed=7)  # another random head, which what is stored must replace
     with torch.no_grad():
@@ -210,7 +209,7 @@ def test_stock_peft_loads_the_adapter(trained, base):
     train(asked, place, no_report)
     pin, folder = base
     ours = apply_tuned("lora", load_causal_lm(pin, folder, Load()), place)
-    stock = PeftModel.from_pretrained(load_causal_lm(pin, folder, Load()), str(place.adapter))
+    stock = PeftModel.from_pretrained(load_causal_lm(pin, folder, Load()), str(place.model / "adapter"))
     ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():
         assert torch.equal(ours(input_ids=ids).logits, stock.eval()(input_ids=ids).logits)
@@ -269,12 +268,12 @@ def test_methods_share_the_token_sets(trained):
 def test_a_rate_that_is_left_out_goes_by_method_and_width(base, method, rates):
     model, _ = classifier(base)
     assert model.config.hidden_size == 160
-    chosen = with_rates(Train(method=method), model)
+    chosen = resolve_learning_rates(Train(method=method), model)
     assert (chosen.learning_rate, chosen.head_learning_rate) == rates
-    asked = with_rates(Train(method=method, learning_rate=0.5), model)
+    asked = resolve_learning_rates(Train(method=method, learning_rate=0.5), model)
     assert (asked.learning_rate, asked.head_learning_rate) == (rates[0] if method == "head" else 0.5, rates[1])
     model.config.hidden_size = 1600
-    assert with_rates(Train(method=method), model).learning_rate == pytest.approx(rates[0] / 10)
+    assert resolve_learning_rates(Train(method=method), model).learning_rate == pytest.approx(rates[0] / 10)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +289,7 @@ def test_a_rate_that_is_left_out_goes_by_method_and_width(base, method, rates):
     ],
 )
 def test_a_rate_made_for_biases_is_told(base, method, rates, told):
-    said = odd_rates(Train(method=method, **rates), classifier(base)[0])
+    said = unusual_learning_rates(Train(method=method, **rates), classifier(base)[0])
     assert len(said) == bool(told) and all(line.startswith(told) for line in said)
 
 

@@ -8,17 +8,10 @@ import polars as pl
 from biasline.data.kinds import Kind
 from biasline.evaluation.classify import calibration, class_table, mistakes
 from biasline.evaluation.regress import furthest
-from biasline.params import DELTA_METHODS, Task
+from biasline.params import Task, method_spec
 
 _MISTAKES = 10
 _BASE = {"instruction": "untuned base", "classification": "majority class", "regression": "training rows' mean"}
-_MADE = {
-    "bitfit": "A bias-only delta of",
-    "head": "A head alone on",
-    "lora": "A LoRA adapter of",
-    "prefix": "A prefix before",
-    "full": "All weights, tuned, of",
-}
 
 
 def model_card(
@@ -45,7 +38,9 @@ def model_card(
     trainable, base, tuned = report["trainable"], metrics["base"], metrics["tuned"]
     roles = ", ".join(f"{role} {count:,}" for role, count in report["roles"].items())
     counted = f", and a new head of {trainable['head']:,} beside them" if trainable["head"] else ""
-    frozen = "" if report["method"] == "full" else "; every weight of the base frozen"
+    method = method_spec(report["method"])
+    trained = method.card_training(method.settings(task.train), roles)
+    frozen = "; every weight of the base frozen" if method.freezes_base else ""
     made = {
         "instruction": f"template `{task.tokens.template_name}`",
         "classification": f"labels {', '.join(labels)}",
@@ -55,7 +50,7 @@ def model_card(
     lines = [
         f"# biasline-{name}",
         "",
-        f"{_MADE[report['method']]} `{report['base']['name']}` for the task `{name}`: "
+        f"{method.card_title} `{report['base']['name']}` for the task `{name}`: "
         f"{trainable['total'] - trainable['head']:,} of {report['base']['parameters']:,} parameters trained "
         f"({trainable['share']:.4%}){counted}{frozen}.",
         "",
@@ -80,7 +75,7 @@ def model_card(
         "",
         "## Training",
         "",
-        f"{_trained(task, roles)}; learning rate {report['learning_rate']:g}, {report['steps']} steps "
+        f"{trained}; learning rate {report['learning_rate']:g}, {report['steps']} steps "
         f"of {task.train.batch_size} rows, step {report['kept_step']} kept; {made}. "
         f"Fingerprint `{report['fingerprint']}`, base pin {report['base']['digest'][:12]}.",
     ]
@@ -110,18 +105,8 @@ def _losses(summary: Mapping[str, Any]) -> str:
     return f" Of the training rows, in {summary['max_length']} tokens: {told}." if told else ""
 
 
-def _trained(task: Task, roles: str) -> str:
-    if task.train.method == "bitfit":
-        return f"Biases `{task.train.biases}` ({roles})"
-    if task.train.method == "lora":
-        return f"LoRA of rank {task.train.lora.rank} on the layers `{task.train.lora.layers}` ({roles})"
-    if task.train.method == "prefix":
-        return f"A prefix of {task.train.prefix.tokens} virtual tokens in each layer ({roles})"
-    return "The head alone" if task.train.method == "head" else "Every parameter"
-
-
 def _limits(name: str, task: Task, example: str) -> list[str]:
-    if task.train.method not in DELTA_METHODS:
+    if not method_spec(task.train.method).registrable:
         return ["", "## Use", "", "It is here to be compared with: only deltas are registered and promoted."]
     return [
         "",

@@ -39,7 +39,7 @@ from biasline.evaluation.scoring import (
 from biasline.evaluation.statistics import is_per_row, paired_interval, row_scores, with_values
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace, replacing, write_parquet, write_text
-from biasline.params import DELTA_METHODS, LOG_LIKELIHOOD, MAIN_METRIC, Task
+from biasline.params import LOG_LIKELIHOOD, MAIN_METRIC, Task, method_spec
 from biasline.progress import Progress, progress
 from biasline.tokens.checks import prompt_room
 from biasline.tokens.mask import Encoder
@@ -335,7 +335,7 @@ def _row_metric(task: Task, decisive: str, found: _Compared) -> str:
 def _bias_change(task: Task, place: TaskPlace, model: Any) -> pl.DataFrame:
     """How far training moved the biases: root mean square of the change per layer and role; no rows without a delta."""
     squares: dict[tuple[int, str], list[torch.Tensor]] = {}
-    changes = BiasDelta.load(place.delta).change(model) if task.train.method in DELTA_METHODS else []
+    changes = BiasDelta.load(place.delta).change(model) if method_spec(task.train.method).makes_delta else []
     for bias, change in changes:
         squares.setdefault((-1 if bias.layer is None else bias.layer, bias.role), []).append(change.square())
     rows = [[layer, role, torch.cat(parts).mean().sqrt().item()] for (layer, role), parts in sorted(squares.items())]

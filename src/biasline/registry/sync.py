@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from biasline.errors import first_line
 from biasline.layout import TaskPlace
-from biasline.params import DELTA_METHODS
+from biasline.params import method_spec
 from biasline.registry.aliases import CANDIDATE, aliased, point, settle
 from biasline.registry.claims import Elsewhere
 from biasline.registry.restore import drop_empty_versions, lost_for_good, restore_run
@@ -45,18 +45,18 @@ def register_or_note(record: Record) -> str:
     Returns:
         what was done, in words.
     """
-    method = record.resolved().train.method
+    method = method_spec(record.resolved().train.method)
     try:
         client = connect()
-        if method not in DELTA_METHODS:
+        if not method.registrable:
             publish(client, record)
-            return f"{method}: compared, not registered; its run is in {shown_uri()}"
+            return f"{method.name}: compared, not registered; its run is in {shown_uri()}"
         version = register(client, record)
         candidate = aliased(client, record.task, CANDIDATE)
     except Exception as error:
         if not store_is_away(error):
             raise
-        if method in DELTA_METHODS and not os.environ.get("DVC_EXP_NAME"):
+        if method.registrable and not os.environ.get("DVC_EXP_NAME"):
             note_pending(record.task, record.fingerprint)
         print(f"warning: not registered: {first_line(error)}", file=sys.stderr)
         return "the store is away; `biasline sync` registers it once it answers"
@@ -81,6 +81,8 @@ def sync(client: "MlflowClient", task: str) -> list[str]:
         run_id, done = restore_run(client, record)
         told += done
         if not record.file(place.delta).is_file() or record.read(place.metrics) is None:
+            continue
+        if not method_spec(record.resolved().train.method).registrable:
             continue
         told += drop_empty_versions(client, record)
         # What was registered before may have been evaluated anew since, while the store was away.

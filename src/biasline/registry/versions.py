@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from biasline.bases.pin import file_sha256
 from biasline.errors import BiaslineError, shown
 from biasline.layout import TaskPlace
-from biasline.params import DELTA_METHODS
+from biasline.params import method_spec
 from biasline.registry import ledger
 from biasline.registry.package import log_package, metrics_sha256, package_sha256
 from biasline.registry.proof import prove
@@ -157,8 +157,14 @@ def register_version(client: "MlflowClient", record: Record, run_id: str) -> "Mo
 
     Raises:
         BiaslineError: where the record's delta was trained on another base than its pin names, or the packaged model
-            does not give its evaluation's answers.
+            does not give its evaluation's answers; where its method's models are not registered.
     """
+    method = method_spec(record.resolved().train.method)
+    if not method.registrable:
+        raise BiaslineError(
+            f"{model_name(record.task)}: models of method {method.name} are compared, not registered",
+            "train it by another method",
+        )
     with store_lock():
         package = package_sha256(record)
         found = find_version(client, record.task, record.fingerprint, package)
@@ -239,7 +245,7 @@ def registered_note(record: Record) -> dict[str, str | None]:
     Nothing that differs between two stores.
     """
     delta = record.file(TaskPlace(record.task).delta)
-    has_delta = record.resolved().train.method in DELTA_METHODS
+    has_delta = method_spec(record.resolved().train.method).makes_delta
     if has_delta and not delta.is_file():
         raise BiaslineError(f"{delta}: not there", f"dvc repro --force train@{record.task}")
     return {

@@ -15,7 +15,7 @@ from biasline.errors import BiaslineError
 from biasline.evaluation.statistics import PER_TOKEN, is_per_row, paired_interval, row_scores
 from biasline.jsonfile import load_json
 from biasline.layout import TaskPlace, home
-from biasline.params import Task
+from biasline.params import DEFAULT_METHOD, METHOD_SPECS, Task
 from biasline.tracking.git import GitRefused, git
 from biasline.tracking.record import Record
 from biasline.tracking.store import find_experiment
@@ -23,8 +23,6 @@ from biasline.tracking.store import find_experiment
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-METHODS = ("bitfit", "head", "lora", "prefix", "full")
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def compare(client: "MlflowClient", name: str, task: Task) -> Comparison:
         key=lambda run: (-run.data.metrics[f"tuned.{metric}"], run.data.tags["biasline.fingerprint"]),
     )
     answers = {run.info.run_id: _predictions(client, name, run) for run in chosen}
-    best = next((run for run in chosen if run.data.params.get("method") == "bitfit"), None)
+    best = next((run for run in chosen if run.data.params.get("method") == DEFAULT_METHOD), None)
     runs = tuple(_row(run, metric, _gain(answers, run, best, metric) if best is not None else None) for run in chosen)
     found = {row.method for row in runs}
     missing = tuple(method for method in _methods(task) if method not in found)
@@ -120,7 +118,7 @@ def compare(client: "MlflowClient", name: str, task: Task) -> Comparison:
 
 
 def _methods(task: Task) -> Iterable[str]:
-    return (method for method in METHODS if method != "head" or task.kind != "instruction")
+    return (name for name, method in METHOD_SPECS.items() if not (method.needs_head and task.kind == "instruction"))
 
 
 def _predictions(client: "MlflowClient", task: str, run: "Run") -> pl.DataFrame:
@@ -151,7 +149,9 @@ def _row(run: "Run", metric: str, gain: tuple[float, float, float] | None) -> Ro
     params, metrics = run.data.params, run.data.metrics
     head = int(params.get("head") or 0)
     mean, low, high = gain or (None, None, None)
-    rate = params.get("head_learning_rate" if params.get("method") == "head" else "learning_rate")
+    # A store may hold runs of a method that this checkout does not know: their numbers compare all the same.
+    method = METHOD_SPECS.get(params.get("method", ""), METHOD_SPECS[DEFAULT_METHOD])
+    rate = params.get(method.learning_rates[0])
     return Row(
         name=(run.info.run_name or "").partition(" · ")[0],
         fingerprint=run.data.tags["biasline.fingerprint"],

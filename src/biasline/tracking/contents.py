@@ -9,7 +9,7 @@ from typing import Any
 
 from biasline.bases.pin import file_sha256
 from biasline.layout import TaskPlace
-from biasline.params import Task, Train
+from biasline.params import Task, Train, method_spec
 from biasline.tracking.limits import RUN_TAG, fitted
 from biasline.tracking.record import Point, Record
 
@@ -26,20 +26,15 @@ def run_name(task: Task) -> str:
 
 def tuned_part(train: Train) -> str:
     """What of the base a method tunes: biases, layers with an adapter, virtual tokens."""
-    parts = {
-        "bitfit": train.biases,
-        "lora": train.lora.layers,
-        "prefix": f"{train.prefix.tokens} tokens",
-        "full": "all",
-    }
-    return parts.get(train.method, train.method)
+    method = method_spec(train.method)
+    return method.tuned_part(method.settings(train))
 
 
 def run_params(record: Record, task: Task) -> dict[str, Any]:
     """The parameters worth comparing runs by; the same names everywhere."""
     report = record.read(TaskPlace(record.task).train_report) or {}
     quality = record.read(TaskPlace(record.task).quality) or {}
-    train = task.train
+    train, method = task.train, method_spec(task.train.method)
     return {
         "kind": task.kind,
         "base": task.base,
@@ -52,11 +47,7 @@ def run_params(record: Record, task: Task) -> dict[str, Any]:
         "max_length": task.tokens.max_length,
         "method": train.method,
         "part": tuned_part(train),
-        "biases": train.biases if train.method == "bitfit" else None,
-        "layers": (train.layers or "all") if train.method == "bitfit" else None,
-        "lora_layers": train.lora.layers if train.method == "lora" else None,
-        "lora_rank": train.lora.rank if train.method == "lora" else None,
-        "prefix_tokens": train.prefix.tokens if train.method == "prefix" else None,
+        **method.run_params(method.settings(train)),
         "trainable": report.get("trainable", {}).get("total"),
         "head": report.get("trainable", {}).get("head") or None,
         "trainable_share": report.get("trainable", {}).get("share"),

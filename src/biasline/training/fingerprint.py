@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 from biasline.bases.pin import Pin, file_sha256
 from biasline.layout import TaskPlace
-from biasline.params import ADAPTER_METHODS, Task
+from biasline.params import METHOD_SPECS, Task, method_spec
 from biasline.source_code import code_sha256, import_closure
 
 # Modules that a training imports and that decide no number: what they give is part of the fingerprint (parameters), or
@@ -23,25 +24,27 @@ def folder_sha256(folder: Path) -> str:
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
-def training_modules() -> dict[str, Path]:
-    """The modules whose code decides trained values: dotted names below the package → files."""
-    return import_closure(Path(__file__).with_name("train.py"), without=_NO_NUMBERS)
+@cache
+def training_modules(method: str) -> Mapping[str, Path]:
+    """The modules whose code decides what a method trains: dotted names below the package → files."""
+    others = [f"training.methods.{name}" for name in METHOD_SPECS if name != method]
+    return import_closure(Path(__file__).with_name("train.py"), without=(*_NO_NUMBERS, *others))
 
 
 @cache
-def _code() -> str:
-    return code_sha256(training_modules())
+def _code(method: str) -> str:
+    return code_sha256(training_modules(method))
 
 
 def fingerprint(task: Task, pin: Pin, place: TaskPlace) -> str:
     """16 hex digits over base pin, token sets, resolved train parameters, code and library versions."""
-    libraries = ["torch", "transformers", *(["peft"] if task.train.method in ADAPTER_METHODS else [])]
+    libraries = ["torch", "transformers", *method_spec(task.train.method).libraries]
     parts = {
         "base": pin.digest,
         "tokens": folder_sha256(place.tokens),
         "train": task.train.model_dump(exclude=task.train.unused),
         "load": task.load.model_dump(),
-        "code": _code(),
+        "code": _code(task.train.method),
         "versions": {name: version(name).partition("+")[0] for name in libraries},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

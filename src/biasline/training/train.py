@@ -19,15 +19,16 @@ from biasline.bases.pooling import pools_by_mean
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json
 from biasline.layout import TaskPlace, replacing, write_text
-from biasline.params import Task, Train
+from biasline.params import ResolvedTrain, Task, Train
 from biasline.tokens.saved import read_summary, read_token_set
 from biasline.training.batches import Plan
 from biasline.training.fingerprint import fingerprint, folder_sha256
 from biasline.training.loop import Report, Sets, fit
 from biasline.training.loss import ClassLabels, Objective, ResponseTokens, Scores
-from biasline.training.methods import Origin, Trainee, make_ready, odd_rates, with_rates
+from biasline.training.methods import PreparedModel, Provenance, get_method, prepare_model
 from biasline.training.prepare import prepare
 from biasline.training.ranks import of_all, same_error, together
+from biasline.training.rates import resolve_learning_rates, unusual_learning_rates
 from biasline.training.runtime.checkpoint import Checkpoints
 from biasline.training.runtime.launch import joined, watched
 from biasline.training.runtime.signals import noted_signals
@@ -59,8 +60,8 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
     torch.set_num_threads(task.train.threads)
     alone, accelerator = watched(), joined(task.run)
     main = accelerator.is_main_process
-    ready = together(accelerator, lambda: _make_ready(task, place, accelerator))
-    name, trainee = ready.start.fingerprint, ready.trainee
+    ready = together(accelerator, lambda: _set_up(task, place, accelerator))
+    name, prepared = ready.start.fingerprint, ready.prepared
     plans = of_all(accelerator, [f"{name}{' with run.shard' * task.run.shard}"])
     if len(set(plans)) > 1:
         odd = f"the processes would not train the same model in the same way: {', '.join(dict.fromkeys(plans))}"
@@ -77,11 +78,11 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
             return started(ready.start)
 
         report = together(accelerator, begun)
-        together(accelerator, lambda: prepare(trainee.model, trainee.tuning.masters, task.run, accelerator))
+        together(accelerator, lambda: prepare(prepared.model, prepared.tuning.masters, task.run, accelerator))
         with noted_signals(alone) as stopping, _memory_told(accelerator):
             history = fit(
-                trainee.model,
-                trainee.tuning,
+                prepared.model,
+                prepared.tuning,
                 ready.plan,
                 ready.sets,
                 ready.settings,
@@ -102,14 +103,14 @@ class _Ready:
     """A training of which nothing is done yet."""
 
     start: Start
-    trainee: Trainee
-    settings: Train
+    prepared: PreparedModel
+    settings: ResolvedTrain
     sets: Sets
     plan: Plan
-    origin: Origin
+    provenance: Provenance
 
 
-def _make_ready(task: Task, place: TaskPlace, accelerator: Accelerator) -> _Ready:
+def _set_up(task: Task, place: TaskPlace, accelerator: Accelerator) -> _Ready:
     """Read all that goes into a training, and refuse what cannot go together."""
     pin, folder = verified_folder(Path(task.base))
     summary = read_summary(place)
@@ -121,10 +122,10 @@ def _make_ready(task: Task, place: TaskPlace, accelerator: Accelerator) -> _Read
     name = fingerprint(task, pin, place)
     model, head = _load(task, pin, folder, summary)
     by_mean = task.kind != "instruction" and pools_by_mean(model.base_model)
-    settings = with_rates(task.train, model)
-    trainee = make_ready(model, head, settings)
-    trainable = trainee.trainable
-    notes = [*trainee.notes, *odd_rates(task.train, model)]
+    settings = resolve_learning_rates(task.train, model)
+    prepared = prepare_model(model, head, settings)
+    trainable = prepared.trainable
+    notes = [*prepared.notes, *unusual_learning_rates(task.train, model)]
     asked = [name for name in sorted(task.train.unused) if getattr(task.train, name) != getattr(Train(), name)]
     notes += [f"train.{name} counts for nothing here: method {task.train.method} does not use it" for name in asked]
     if task.load.dtype == "float16":
@@ -134,10 +135,11 @@ def _make_ready(task: Task, place: TaskPlace, accelerator: Accelerator) -> _Read
     counted = f" and {trainable['head']:,} of the head" if trainable["head"] else ""
     what = "biases" if trainable["biases"] else "in an adapter" if "adapter" in trainable else "of the base"
     accelerator.print(
-        f"trainable: {trainable['total'] - trainable['head']:,} {what} ({trainable['share']:.4%} of {trainee.total:,} "
-        f"parameters){counted}: {trainee.what}, on {pin.name}; fingerprint {name}",
+        f"trainable: {trainable['total'] - trainable['head']:,} {what} ({trainable['share']:.4%} of {prepared.total:,} "
+        f"parameters){counted}: {prepared.what}, on {pin.name}; fingerprint {name}",
         flush=True,
     )
+    get_method(task.train.method).check(task)
     _check_positions(task, limits_of(folder), summary)
     rows, valid = read_token_set(place, "train"), read_token_set(place, "valid")
     if not len(rows):
@@ -153,15 +155,15 @@ def _make_ready(task: Task, place: TaskPlace, accelerator: Accelerator) -> _Read
         "tokens_sha256": folder_sha256(place.tokens),
         "fingerprint": name,
     }
-    origin = Origin(pin, summary.get("labels", []), summary.get("score", {}), about)
-    return _Ready(Start(name, pin, trainable, plan.total_steps), trainee, settings, sets, plan, origin)
+    provenance = Provenance(pin, summary.get("labels", []), summary.get("score", {}), about)
+    return _Ready(Start(name, pin, trainable, plan.total_steps), prepared, settings, sets, plan, provenance)
 
 
 def _write(place: TaskPlace, ready: _Ready, history: History) -> str:
     """Write the outs, all or none; returns one line that tells what they are."""
     with replacing(place.model) as draft:
         draft.mkdir()
-        ready.trainee.save(place, draft, ready.origin)
+        ready.prepared.save(draft / get_method(ready.settings.method).spec.artifact, ready.provenance)
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
         told = _told(ready, history) | {"bytes": size}
         (draft / place.train_report.name).write_text(dump_json(told), encoding="utf-8")
@@ -190,19 +192,13 @@ def _unheard(*_: object) -> None:
 
 
 def _check_positions(task: Task, limits: Limits, summary: Mapping[str, Any]) -> None:
-    """Rows, and a prefix before them, take places of their own where a base has so many.
-
-    A prefix lies among cached keys and values.
-    """
-    prefix = task.train.prefix.tokens if task.train.method == "prefix" else 0
-    if prefix and task.run.recompute:
-        raise BiaslineError("run.recompute: what is recomputed has no cache for the prefix", "leave it out")
+    """Rows, and what a method puts before them, take places of their own where a base has so many."""
+    extra = get_method(task.train.method).extra_positions(task.train)
     longest = max(numbers["longest"] for numbers in summary["splits"].values())
-    if limits.positions is not None and longest + prefix > limits.positions:
-        also = f", a prefix of {prefix}" if prefix else ""
+    if limits.positions is not None and longest + (extra.count if extra else 0) > limits.positions:
         raise BiaslineError(
-            f"rows of {longest} tokens{also}: the base has {limits.positions} positions",
-            "lower tokens.max_length" + " or train.prefix.tokens" * bool(prefix),
+            f"rows of {longest} tokens{f', {extra.what}' if extra else ''}: the base has {limits.positions} positions",
+            f"lower tokens.max_length{f' or {extra.parameter}' if extra else ''}",
         )
 
 
@@ -238,17 +234,17 @@ def _load(task: Task, pin: Pin, folder: Path, summary: Mapping[str, Any]) -> tup
 
 
 def _told(ready: _Ready, history: History) -> dict[str, object]:
-    settings, trainee, pin = ready.settings, ready.trainee, ready.start.pin
+    settings, prepared, pin = ready.settings, ready.prepared, ready.start.pin
     return {
         "fingerprint": ready.start.fingerprint,
         "method": settings.method,
         "learning_rate": settings.learning_rate,
-        **({"head_learning_rate": settings.head_learning_rate} if trainee.trainable["head"] else {}),
-        "base": {"name": pin.name, "digest": pin.digest, "parameters": trainee.total},
-        "trainable": trainee.trainable,
-        "roles": trainee.roles,
-        "injected": trainee.injected,
-        "notes": [*trainee.notes, *history.notes],
+        **({"head_learning_rate": settings.head_learning_rate} if prepared.trainable["head"] else {}),
+        "base": {"name": pin.name, "digest": pin.digest, "parameters": prepared.total},
+        "trainable": prepared.trainable,
+        "roles": prepared.roles,
+        "injected": prepared.injected,
+        "notes": [*prepared.notes, *history.notes],
         "rows": len(ready.sets.train),
         "steps": history.rows[-1]["step"],
         "epochs": history.rows[-1]["epoch"],

@@ -5,60 +5,38 @@ with the nearest known name, because a misspelled learning rate that is silently
 """
 
 import datetime
-import difflib
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
+    AfterValidator,
     Field,
     StringConstraints,
-    ValidationError,
+    create_model,
     field_validator,
     model_validator,
 )
 
-from biasline.errors import BiaslineError, shown
 from biasline.glue import GLUE
-from biasline.jsonfile import load_json
+from biasline.params.group import Group, Share
+from biasline.params.method_spec import LEARNING_RATES, MethodSpec
+from biasline.params.methods import DEFAULT_METHOD, METHOD_SPECS, method_spec
+from biasline.params.methods.bitfit import BiasParameters
 
 # Own code and templates lie there, so that DVC sees a change in them.
 CUSTOM = Path("custom")
 TEMPLATES, JINJA = ("human-assistant", "alpaca", "chat"), ".jinja"
 TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class Group(BaseModel):
-    """A group of parameters: frozen, unknown keys refused, defaults documented on each field."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_number_is_yes_or_no(cls, values: Any) -> Any:
-        """YAML's `true` would pass as the number 1."""
-        if isinstance(values, Mapping):
-            for name, value in values.items():
-                field = cls.model_fields.get(name)
-                if isinstance(value, bool) and field is not None and field.annotation in (int, float, float | None):
-                    raise ValueError(f"{name}: {str(value).lower()} is no number")
-        return values
-
-
-GroupT = TypeVar("GroupT", bound=Group)
-
-
 # Which records of the data are used: an SQL expression over their columns, or values of columns.
 Where = str | dict[str, str | tuple[str, ...]]
 
 
 class Source(Group):
+    """How the file's records become rows: which of them, and which of their columns are what."""
+
     preset: Literal["", "sst2", "cola", "rte", "mrpc", "stsb", "qnli", "qqp", "mnli"] = Field(
         "", description="a task of GLUE by its name: its columns, labels and metric"
     )
@@ -185,6 +163,8 @@ class Load(Group):
 
 
 class Tokens(Group):
+    """How rows become tokens."""
+
     template: str = Field(
         "human-assistant",
         min_length=1,
@@ -231,45 +211,25 @@ class Tokens(Group):
         return self.template if self.template in TEMPLATES else CUSTOM.name
 
 
-class Lora(Group):
-    """The adapter of `method: lora`, as PEFT makes it."""
+def _known_method(name: str) -> str:
+    if name not in METHOD_SPECS:
+        *names, last = (repr(known) for known in METHOD_SPECS)
+        raise ValueError(f"Input should be {', '.join(names)} or {last}")
+    return name
 
-    rank: int = Field(8, ge=1, description="rank of the two matrices beside each layer")
-    alpha: float = Field(16.0, gt=0, description="their product counts alpha / rank times")
-    dropout: Share = Field(0.0, description="share of the adapter's inputs that training leaves out")
-    layers: str = Field(
-        "all", min_length=1, description="linear layers that get one, by role: all, attention, mlp, query+value, …"
+
+def _trained_by(specs: Iterable[MethodSpec[Any]]) -> str:
+    first, *others = (spec.trains for spec in specs)
+    return f"what is trained: {first}; or, to compare, {', '.join(others)}"
+
+
+class _Method(Group):
+    method: Annotated[str, AfterValidator(_known_method)] = Field(
+        DEFAULT_METHOD, description=_trained_by(METHOD_SPECS.values())
     )
 
 
-class Prefix(Group):
-    """What `method: prefix` puts before each layer's keys and values, as PEFT makes it."""
-
-    tokens: int = Field(16, ge=1, description="virtual tokens whose keys and values are trained, in every layer")
-
-
-# Methods whose artifact is a delta: these can be registered, the others are there to be compared with.
-DELTA_METHODS = ("bitfit", "head")
-# Methods whose artifact is a folder of PEFT's.
-ADAPTER_METHODS = ("lora", "prefix")
-# Parameters of training → the one method that looks at them.
-_FOR_METHOD = {"biases": "bitfit", "layers": "bitfit", "pattern": "bitfit", "inject": "bitfit"}
-_FOR_METHOD |= {"lora": "lora", "prefix": "prefix"}
-
-
-class Train(Group):
-    method: Literal["bitfit", "head", "lora", "prefix", "full"] = Field(
-        "bitfit",
-        description="what is trained: biases; or, to compare, a new head alone, a LoRA adapter, a prefix, everything",
-    )
-    biases: str = Field(
-        "all",
-        min_length=1,
-        description="roles or groups joined by '+': all, attention+mlp, query+mlp_in, value, norm, norm_scale, …",
-    )
-    layers: str = Field("", description="only these layers, as '0-3' or '2,5,7-'; empty: every layer")
-    pattern: str = Field("", description="only biases whose parameter name matches this regular expression")
-    inject: str = Field("", description="roles whose layers get a zero bias if they have none: all, attention, mlp, …")
+class _Head(Group):
     head: Literal["auto", "train", "new"] = Field(
         "auto",
         description="a head that the base has: is as its other weights (auto: frozen, unless all are tuned), trained "
@@ -280,8 +240,28 @@ class Train(Group):
         description="what a new head reads: the model's own pooler, or the mean over a text's tokens; auto: the mean "
         "where the base's files have no pooler, or say that it was trained so",
     )
-    lora: Lora = Lora()
-    prefix: Prefix = Prefix()
+
+
+def method_groups(specs: Iterable[MethodSpec[Any]]) -> type[Group]:
+    """A model with a field per method that has a group of parameters: `train.<name>`."""
+    groups: dict[str, Any] = {
+        spec.name: (spec.parameters, spec.parameters()) for spec in specs if spec.parameter_names and not spec.flat
+    }
+    return create_model("MethodGroups", __base__=Group, **groups)
+
+
+if TYPE_CHECKING:
+
+    class MethodGroups(Group):
+        """A method's parameters are read by `MethodSpec.settings`, which knows their type."""
+else:
+    MethodGroups = method_groups(METHOD_SPECS.values())
+
+
+# The last of these comes first in a file that is written.
+class Train(MethodGroups, _Head, BiasParameters, _Method):
+    """What is trained, and how."""
+
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced: each label has the same weight in the loss, however many rows it has"
     )
@@ -323,8 +303,16 @@ class Train(Group):
     @property
     def unused(self) -> set[str]:
         """Names of the parameters that this method does not look at."""
-        rates = {"learning_rate"} if self.method == "head" else set()
-        return rates | {name for name, method in _FOR_METHOD.items() if method != self.method}
+        spec = method_spec(self.method)
+        others = [other.parameter_names for other in METHOD_SPECS.values() if other.name != spec.name]
+        return (set(LEARNING_RATES) - set(spec.learning_rates)).union(*others)
+
+
+class ResolvedTrain(Train):
+    """The parameters of a training that is about to begin: no rate is left open."""
+
+    learning_rate: float = Field(gt=0, le=100, description="peak for what the method trains")
+    head_learning_rate: float = Field(gt=0, le=100, description="peak for a new head")
 
 
 class Run(Group):
@@ -355,6 +343,8 @@ class Run(Group):
 
 
 class Evaluate(Group):
+    """How answers are made and scored."""
+
     max_new_tokens: int = Field(64, ge=1, description="longest generated answer, in tokens")
     temperature: float = Field(
         0.0,
@@ -458,8 +448,8 @@ class Task(Group):
             raise ValueError(
                 f"train.class_weights {self.train.class_weights}: there are no labels to weigh ({self.kind})"
             )
-        if self.train.method == "head" and self.kind == "instruction":
-            raise ValueError("train.method head: an instruction task has no head of its own")
+        if method_spec(self.train.method).needs_head and self.kind == "instruction":
+            raise ValueError(f"train.method {self.train.method}: an instruction task has no head of its own")
         if self.evaluate.metrics and self.kind != "instruction":
             raise ValueError(f"evaluate.metrics {self.evaluate.metrics}: there are no answers to score ({self.kind})")
         known = _METRICS[self.kind]
@@ -490,158 +480,6 @@ class Task(Group):
 
 
 class Params(Group):
+    """params.yaml: its tasks by name."""
+
     tasks: dict[str, Task]
-
-
-def read_params(path: Path) -> Params:
-    """Read and check params.yaml as a whole.
-
-    Raises:
-        BiaslineError: listing every wrong key with its value and what was expected.
-    """
-    if not path.is_file():
-        raise BiaslineError(f"{shown(path)}: not there", "run from the project's folder")
-    return parse_params(path.read_bytes(), shown(path))
-
-
-def parse_params(text: str | bytes, where: str) -> Params:
-    """Check the text of a params.yaml.
-
-    Args:
-        where: what errors call it.
-    """
-    raw = _parse_yaml(text, where)
-    names = raw.get("tasks")
-    for name in names if isinstance(names, Mapping) else ():
-        if name == "bases":
-            raise BiaslineError(f"{where}: tasks.bases: data/bases/ holds the pins", "take another name")
-        if not TASK_NAME.fullmatch(str(name)):
-            raise BiaslineError(
-                f"{where}: tasks.{name}: a task's name must match {TASK_NAME.pattern}",
-                "use small letters, digits, _ and -",
-            )
-    return _checked(Params, raw, where)
-
-
-def read_task(path: Path) -> Task:
-    """Read a resolved task (task.json)."""
-    raw = load_json(path, "run `dvc repro` first: its resolve stage writes it")
-    return _checked(Task, raw, shown(path))
-
-
-def changed(group: GroupT, values: Mapping[str, Any], where: str) -> GroupT:
-    """A group with other values, checked as those of params.yaml are.
-
-    Args:
-        where: what errors call their place.
-
-    Raises:
-        BiaslineError: listing every key that is unknown or whose value is out of its limits.
-    """
-    return _checked(type(group), {**group.model_dump(), **values}, where)
-
-
-def get_task(params: Params, name: str, where: str) -> Task:
-    """The task called `name`; an unknown one is refused with the nearest known name."""
-    if name not in params.tasks:
-        raise BiaslineError(
-            f"{where}: no task {name!r}; there are: {', '.join(params.tasks) or 'none'}",
-            _nearest(name, list(params.tasks)) or "add it with `biasline task add`",
-        )
-    return params.tasks[name]
-
-
-def check_inputs(name: str, task: Task, root: Path) -> None:
-    """Whether the files that a task names are there, before any work starts."""
-    template = task.tokens.template if task.tokens.template.endswith(JINJA) else ""
-    owned = [("quality.checks", task.quality.checks), ("evaluate.metrics", task.evaluate.metrics)]
-    owned += [("gates.own", task.gates.own)]
-    owned += [("tokens.template", template)]
-    owned += [("augment.synonyms", task.augment.synonyms)]
-    owned += [("augment.translate", pin) for pin in task.augment.translate]
-    for key, own in owned:
-        if own and (Path(own).parts[0] != CUSTOM.name or not (root / own).is_file()):
-            raise BiaslineError(
-                f"tasks.{name}.{key}: {own}: no such file in {CUSTOM}/",
-                "own files lie there, so that a change in them is seen",
-            )
-    if not (root / task.base).is_file():
-        raise BiaslineError(
-            f"tasks.{name}.base: {task.base}: no such pin", f"write it: `biasline pin SOURCE --out {task.base}`"
-        )
-    if not (root / task.data).exists():
-        raise BiaslineError(f"tasks.{name}.data: {task.data}: no such file", "put it there, or mend the path")
-
-
-def resolved(task: Task, root: Path) -> Task:
-    """The task with the text of a template file in place of its name: a packaged model must not need the file."""
-    if not task.tokens.template.endswith(JINJA):
-        return task
-    try:
-        text = (root / task.tokens.template).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BiaslineError(
-            f"{task.tokens.template}: cannot be read: {error}", "a UTF-8 text file was expected"
-        ) from None
-    return task.model_copy(update={"tokens": task.tokens.model_copy(update={"template": text})})
-
-
-def _parse_yaml(text: str | bytes, where: str) -> Mapping[str, Any]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        raw = YAML(typ="safe").load(text)
-    except YAMLError as error:
-        raise BiaslineError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, Mapping):
-        raise BiaslineError(f"{where}: expected a mapping with the key 'tasks', got {type(raw).__name__}")
-    return raw
-
-
-def _checked(model: type[GroupT], raw: Any, where: str) -> GroupT:
-    try:
-        return model.model_validate(raw)
-    except ValidationError as error:
-        lines = [_told(model, item) for item in error.errors()]
-        raise BiaslineError("; ".join(f"{where}: {line}" for line in lines)) from None
-
-
-def _told(model: type[Group], item: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in item["loc"])
-    try:
-        value = json.dumps(item["input"], ensure_ascii=False, default=str)
-    except ValueError:  # an anchor that holds itself
-        value = "…"
-    if item["type"] == "extra_forbidden":
-        known = list(_model_at(model, item["loc"][:-1]).model_fields)
-        nearest = _nearest(str(item["loc"][-1]), known)
-        return f"{key}: unknown key (value {value}); {nearest or 'known keys: ' + ', '.join(known)}"
-    if item["type"] == "missing":
-        return f"{key}: missing; expected {_expected(model, item['loc'])}"
-    told = item["msg"].removeprefix("Value error, ")
-    # What is wrong with a whole group is told by itself; its values would bury it.
-    if not key:
-        return told
-    return f"{key}: {told}" if isinstance(item["input"], Mapping) else f"{key}: {value} is refused: {told}"
-
-
-def _expected(model: type[Group], loc: tuple[Any, ...]) -> str:
-    field = _model_at(model, loc[:-1]).model_fields.get(str(loc[-1]))
-    return (field.description or str(field.annotation)) if field else "a value"
-
-
-def _model_at(model: type[Group], loc: tuple[Any, ...]) -> type[Group]:
-    """The group that a location inside `model` lies in; mapping keys (task names) are stepped over."""
-    current: Any = model
-    for part in loc:
-        if isinstance(current, type) and issubclass(current, Group):
-            current = current.model_fields[str(part)].annotation
-        else:  # dict[str, Task]: any key leads to its value type
-            current = get_args(current)[1]
-    return current
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,46 @@
+"""Biases of the base, chosen by role, layer or name: what this project is about."""
+
+from typing import Any
+
+from pydantic import Field
+
+from biasline.layout import DELTA_FILE
+from biasline.params.group import Group
+from biasline.params.method_spec import MethodSpec
+
+
+class BiasParameters(Group):
+    """Which biases are trained."""
+
+    biases: str = Field(
+        "all",
+        min_length=1,
+        description="roles or groups joined by '+': all, attention+mlp, query+mlp_in, value, norm, norm_scale, …",
+    )
+    layers: str = Field("", description="only these layers, as '0-3' or '2,5,7-'; empty: every layer")
+    pattern: str = Field("", description="only biases whose parameter name matches this regular expression")
+    inject: str = Field("", description="roles whose layers get a zero bias if they have none: all, attention, mlp, …")
+
+
+def _card_training(chosen: BiasParameters, roles: str) -> str:
+    return f"Biases `{chosen.biases}` ({roles})"
+
+
+def _run_params(chosen: BiasParameters) -> dict[str, Any]:
+    return {"biases": chosen.biases, "layers": chosen.layers or "all"}
+
+
+SPEC = MethodSpec(
+    name="bitfit",
+    order=0,
+    trains="biases",
+    parameters=BiasParameters,
+    flat=True,
+    artifact=DELTA_FILE,
+    registrable=True,
+    freezes_base=True,
+    card_title="A bias-only delta of",
+    card_training=_card_training,
+    tuned_part=lambda chosen: chosen.biases,
+    run_params=_run_params,
+)

@@ -1,0 +1,45 @@
+"""Methods whose artifact is a delta: trained in place, with what the base had kept beside it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from biasline.bitfit import BiasDelta, BiasTuning, by_role
+from biasline.bitfit.delta import frozen_hashes
+from biasline.training.methods.method import PreparedModel, Provenance
+
+
+def prepared_delta(tuning: BiasTuning, what: str, notes: Sequence[str] = ()) -> PreparedModel:
+    """A base of which a delta is trained."""
+    frozen = frozen_hashes(tuning)  # now, while the base is whole in this process
+
+    def save(target: Path, provenance: Provenance) -> None:
+        delta = BiasDelta.of(
+            tuning,
+            base={"name": provenance.pin.name, "digest": provenance.pin.digest},
+            about=provenance.about,
+            labels=provenance.labels,
+            score=provenance.score,
+            frozen=frozen,
+        )
+        delta.save(target)
+
+    chosen = tuning.selection
+    scales = {"norm_scale": chosen.scale_count} if chosen.scale_count else {}
+    return PreparedModel(
+        model=tuning.model,
+        tuning=tuning,
+        total=tuning.inventory.total,
+        counts={"biases": chosen.count, **scales, "head": tuning.head_count},
+        what=what,
+        roles=by_role(chosen.biases),
+        save=save,
+        notes=notes,
+        injected=len(tuning.injection.names),
+    )
+
+
+def restore_delta(model: Any, artifact: Path) -> Any:
+    """The base with the delta applied in place."""
+    BiasDelta.load(artifact).apply(model)
+    return model
