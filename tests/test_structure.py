@@ -8,8 +8,8 @@ import pytest
 
 # A room may import rooms before it and itself, never one behind it.
 ORDER = [
-    "errors", "process", "custom", "glue", "layout", "jsonfile", "progress", "params", "paramsfile", "bitfit", "bases",
-    "data", "tokens", "training", "evaluation", "tracking", "registry", "cli", "demo",
+    "errors", "process", "custom", "glue", "layout", "jsonfile", "progress", "metrics", "params", "paramsfile",
+    "bitfit", "bases", "data", "tokens", "training", "evaluation", "tracking", "registry", "cli", "demo",
 ]  # fmt: skip
 # The demo's corpus writes are alone: they need no other room.
 ALONE = {"demo"}
