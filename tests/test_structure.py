@@ -11,8 +11,8 @@ from biasline.source_code import import_closure
 
 # A room may import rooms before it and itself, never one behind it.
 ORDER = [
-    "errors", "process", "source_code", "custom", "glue", "layout", "jsonfile", "progress", "params", "paramsfile",
-    "bitfit", "bases", "data", "tokens", "training", "evaluation", "tracking", "registry", "cli", "demo",
+    "errors", "process", "source_code", "custom", "glue", "layout", "jsonfile", "progress", "metrics", "params",
+    "paramsfile", "bitfit", "bases", "data", "tokens", "training", "evaluation", "tracking", "registry", "cli", "demo",
 ]  # fmt: skip
 # The demo's corpus writes are alone: they need no other room.
 ALONE = {"demo"}

@@ -359,7 +359,7 @@ def compare(
         target = figure or local_state() / "compare" / f"{task}.png"
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            save_figure(methods(drawn, found.metric), target)
+            save_figure(methods(drawn, found.label), target)
             print(f"drawn: {shown(target)}", file=sys.stderr)
         except PermissionError as error:
             if figure is not None:

@@ -6,7 +6,6 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from biasline.evaluation.classify import (
     calibration,
-    calibration_error,
     class_metrics,
     class_table,
     mistakes,
@@ -71,7 +70,9 @@ def test_calibration_by_hand():
     assert table["above"].to_list() == pytest.approx([0.5, 0.9]) and table["to"].to_list() == pytest.approx([0.6, 1.0])
     assert table["accuracy"].to_list() == pytest.approx([1 / 2, 2 / 3])
     expected = (2 * abs(0.565 - 1 / 2) + 3 * abs((0.95 + 0.92 + 0.97) / 3 - 2 / 3)) / 5
-    assert calibration_error(table) == pytest.approx(expected)
+    answers = ANSWERS.select("label", "tuned", "probability").to_dict(as_series=False)
+    found = class_metrics(answers["label"], answers["tuned"], ["a", "b", "c"], answers["probability"])
+    assert found["calibration_error"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_edges_of_ranges_hold_every_probability():

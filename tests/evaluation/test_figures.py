@@ -7,16 +7,18 @@ from biasline.bitfit import inspect_biases
 from biasline.evaluation import figures
 from biasline.evaluation.classify import calibration
 from biasline.evaluation.scoring import slice_table
+from biasline.metrics.table import find_metric
 
 
 def test_figures_are_drawn_from_the_outs(tmp_path):
     history = pl.DataFrame({"step": [10, 20], "loss": [2.0, 1.0], "valid_loss": [None, 1.1]})
     predictions = pl.DataFrame({"skill": ["a", "b"], "base_exact": [False, False], "tuned_exact": [True, False]})
     change = pl.DataFrame({"layer": [-1, 0, 0], "role": ["norm", "query", "mlp_in"], "change": [0.1, 0.2, 0.3]})
+    exact = find_metric("instruction", "exact_match")
     drawn = {
         "loss": figures.loss_curve(history),
         "slices": figures.metric_by_slice(
-            slice_table(predictions, ("skill",)), {"sliced_by": "exact_match", "tuned": {"exact_match": 0.5}}
+            slice_table(predictions, ("skill",), exact, "instruction"), {"tuned": {"exact_match": 0.5}}, exact
         ),
         "change": figures.bias_change(change),
     }
@@ -72,6 +74,6 @@ def test_methods_stand_by_size_and_quality(tmp_path):
         {"name": "bitfit", "bytes": 36_000, "value": 0.9, "low": 0.85, "high": 0.95},
         {"name": "full", "bytes": 6_000_000, "value": 0.92, "low": None, "high": None},
     ]
-    drawn = figures.methods(rows, "exact_match")
+    drawn = figures.methods(rows, "exact match")
     drawn.savefig(tmp_path / "methods.png")
     assert drawn.axes[0].get_xscale() == "log" and drawn.axes[0].get_ylabel() == "exact match"

@@ -2,7 +2,8 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from biasline.evaluation.references import Decisive, decisive_metric, own_spelling
-from biasline.params import LOG_LIKELIHOOD, Task
+from biasline.metrics.texts import LOG_LIKELIHOOD
+from biasline.params import Task
 
 FILES = {"base": "base.json", "data": "rows.json"}
 LONG = [f"It is the {number}th day of the week in which we talk about energy and the sun." for number in range(40)]

@@ -4,8 +4,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from biasline.evaluation.regress import furthest, predictions, probed, score_metrics, score_slices, scores
-from biasline.evaluation.statistics import row_scores
+from biasline.evaluation.regress import closeness, furthest, predictions, probed, score_metrics, score_slices, scores
 
 
 def test_metrics_by_hand():
@@ -33,7 +32,7 @@ def test_predictions_hold_both_scores_and_what_they_are_off_by():
         (2.0, 2.5, -0.5, 0.0),
         (2.0, 1.0, -2.0, -3.0),
     ]
-    assert row_scores(table, "tuned").tolist() == [-0.25, 0.0, -9.0]
+    assert closeness(table, "tuned").tolist() == [-0.25, 0.0, -9.0]
     assert furthest(table, 2)["row"].to_list() == [3, 1]
     rows = score_slices(table, ("kind",)).rows()
     assert [(row[1], row[2], row[3], row[4]) for row in rows] == [("a", 2, 0.75, 0.25), ("b", 1, 2.0, 3.0)]

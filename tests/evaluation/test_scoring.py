@@ -5,7 +5,10 @@ import torch
 
 from biasline.evaluation.generate import Answer
 from biasline.evaluation.scoring import LENGTH, Scored, score_likelihood, slice_table, with_lengths
+from biasline.metrics.table import find_metric
 from biasline.tokens.saved import IGNORED
+
+EXACT = find_metric("instruction", "exact_match")
 
 
 def test_likelihood_per_row_is_that_of_the_row_alone(bloom):
@@ -28,7 +31,7 @@ def test_likelihood_per_row_is_that_of_the_row_alone(bloom):
 def test_metrics_weigh_tokens_not_rows():
     answers = [Answer("a", True), Answer("", False)]
     scored = Scored(answers, ["a ", "b"], np.array([1.0, 3.0]), np.array([1, 3]), np.array([1, 0]))
-    metrics = scored.metrics()
+    metrics = scored.measured.values
     assert metrics["exact_match"] == 0.5
     assert metrics["response_perplexity"] == pytest.approx(np.e, rel=1e-5)
     assert metrics["token_accuracy"] == 0.25
@@ -40,9 +43,9 @@ def test_slices_are_scored_apart():
     frame = pl.DataFrame(
         {"skill": ["b", "a", "b"], "base_exact": [False, False, True], "tuned_exact": [True, False, True]}
     )
-    rows = slice_table(frame, ("skill",)).select("slice", "value", "rows", "base", "tuned").rows()
+    rows = slice_table(frame, ("skill",), EXACT, "instruction").select("slice", "value", "rows", "base", "tuned").rows()
     assert rows == [("skill", "a", 1, 0.0, 0.0), ("skill", "b", 2, 0.5, 1.0)]
-    assert slice_table(frame, ()).height == 0
+    assert slice_table(frame, (), EXACT, "instruction").height == 0
 
 
 def test_every_task_has_slices_by_length():

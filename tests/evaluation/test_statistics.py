@@ -1,15 +1,11 @@
 import math
 
 import numpy as np
-import polars as pl
 import pytest
 
-from biasline.evaluation.classify import class_metrics
-from biasline.evaluation.regress import score_metrics
 from biasline.evaluation.statistics import (
     fisher_interval,
     mean_interval,
-    metric_of,
     paired_interval,
     paired_proportions,
     wilson_interval,
@@ -63,29 +59,6 @@ def test_the_same_seed_gives_the_same_interval():
     one, two = np.random.default_rng(3).random((2, 50))
     assert paired_interval(one, two) == paired_interval(one, two)
     assert paired_interval(one, two) != paired_interval(one, two, seed=1)
-
-
-@pytest.mark.parametrize("labels", [["a", "b"], ["a", "b", "c", "never"]])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_metrics_of_any_rows_are_scikit_learns(labels, seed):
-    generator = np.random.default_rng(seed)
-    reference, given = generator.choice(labels[:3], 60).tolist(), generator.choice(labels[:2], 60).tolist()
-    table = pl.DataFrame({"label": reference, "tuned": given})
-    for rows in (np.arange(60), generator.integers(0, 60, 60), np.zeros(60, int)):
-        expected = class_metrics([reference[row] for row in rows], [given[row] for row in rows], labels)
-        for name in {"mcc", "f1_macro", "f1"} & set(expected):
-            assert metric_of(table, "tuned", name, labels[1])(rows) == pytest.approx(expected[name], abs=1e-6), name
-
-
-def test_correlations_of_any_rows_are_those_of_the_evaluation():
-    generator = np.random.default_rng(0)
-    score = generator.normal(size=40)
-    table = pl.DataFrame({"score": [str(value) for value in score], "tuned": score + generator.normal(size=40)})
-    for rows in (np.arange(40), generator.integers(0, 40, 40)):
-        expected = score_metrics(score[rows], table["tuned"].to_numpy()[rows])
-        for name in ("pearson", "spearman"):
-            assert metric_of(table, "tuned", name)(rows) == pytest.approx(expected[name], abs=1e-6)
-    assert metric_of(table, "tuned", "pearson")(np.zeros(40, int)) == 0.0
 
 
 @pytest.mark.parametrize(("value", "rows", "low", "high"), [(0.5, 20, 0.0733, 0.7717), (0.0, 103, -0.1935, 0.1935)])

@@ -9,7 +9,8 @@ import pytest
 from biasline.errors import BiaslineError
 from biasline.evaluation import regress
 from biasline.evaluation.classify import class_metrics
-from biasline.params import LOG_LIKELIHOOD, Task
+from biasline.metrics.texts import LOG_LIKELIHOOD
+from biasline.params import Task
 from biasline.registry.gates import Shown, judge
 
 

@@ -16,7 +16,8 @@ def shared_view(workspace):
     experiment = experiment_id(client, "small")
 
     def share(**task):
-        share_view_of(client, experiment, Task(base="base.json", data="rows.jsonl", **task).decided_by({}))
+        asked = Task(base="base.json", data="rows.jsonl", **task)
+        share_view_of(client, experiment, asked.declared(asked.decided_by({})))
         return json.loads(json.loads(client.get_experiment(experiment).tags[TAG])["state"])
 
     return client, experiment, share

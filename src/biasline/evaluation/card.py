@@ -8,6 +8,7 @@ import polars as pl
 from biasline.data.kinds import Kind
 from biasline.evaluation.classify import calibration, class_table, mistakes
 from biasline.evaluation.regress import furthest
+from biasline.metrics.table import label_of
 from biasline.params import Task, method_spec
 
 _MISTAKES = 10
@@ -61,11 +62,15 @@ def model_card(
                 "tuned": tuned,
             },
             metrics["metric"],
+            task.kind,
         ),
         "",
         f"On {metrics['rows']} held-out rows (test set {metrics['test_sha256'][:12]}). Judged by "
-        f"{metrics['metric'].replace('_', ' ')}: {metrics['metric_reason']}.",
-        *(f"{name.upper()} is left out: {reason}." for name, reason in metrics.get("left_out", {}).items()),
+        f"{label_of(task.kind, metrics['metric'])}: {metrics['metric_reason']}.",
+        *(
+            f"{task.declared(name).title} is left out: {reason}."
+            for name, reason in metrics.get("left_out", {}).items()
+        ),
         "",
         "## Data",
         "",
@@ -82,8 +87,8 @@ def model_card(
     lines += [f"Note: {note}." for note in report["notes"]]
     lines += sections
     if slices.height:
-        what = " (mean absolute error)" if task.kind == "regression" else f" ({metrics['sliced_by'].replace('_', ' ')})"
-        lines += ["", f"## Slices{what}", ""]
+        sliced = task.declared(metrics["sliced_by"], metrics["tuned"])
+        lines += ["", f"## Slices ({sliced.long_label})", ""]
         lines += ["| slice | rows | base | tuned | 95 % interval |", "|---|---:|---:|---:|---|"]
         for row in slices.iter_rows(named=True):
             ends = row["tuned_low"], row["tuned_high"]
@@ -169,16 +174,17 @@ def score_sections(predictions: pl.DataFrame, kind: Kind) -> list[str]:
     return lines
 
 
-def _table(rows: Mapping[str, Mapping[str, float]], first: str) -> list[str]:
+def _table(rows: Mapping[str, Mapping[str, float]], first: str, kind: str) -> list[str]:
     """Metrics of several models, one a line; an interval stands behind the value that it is of.
 
     Args:
         rows: what a model is called → its metrics.
         first: the metric that stands first.
+        kind: the task's.
     """
     names = [name for name in rows["tuned"] if not name.endswith(("_low", "_high"))]
     names.sort(key=lambda name: name != first)
-    lines = ["| | " + " | ".join(name.replace("_", " ") for name in names) + " |", "|---|" + "---|" * len(names)]
+    lines = ["| | " + " | ".join(label_of(kind, name) for name in names) + " |", "|---|" + "---|" * len(names)]
     for label, values in rows.items():
         cells = []
         for name in names:

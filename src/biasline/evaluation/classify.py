@@ -8,10 +8,11 @@ import polars as pl
 import torch
 
 from biasline.evaluation.heads import features, head_outputs
-from biasline.evaluation.statistics import wilson_interval
+from biasline.evaluation.measure import measure
+from biasline.metrics.labels import RANGES
+from biasline.metrics.metric import Predictions
+from biasline.metrics.table import metrics_of
 from biasline.progress import Advance
-
-_RANGES = 10
 
 
 def probabilities(
@@ -62,19 +63,13 @@ def calibration(predictions: pl.DataFrame) -> pl.DataFrame:
     Returns:
         columns above, to, rows, probability (mean), accuracy; ranges without rows are left out.
     """
-    place = (pl.col("probability") * _RANGES).ceil().clip(1, _RANGES) - 1
+    place = (pl.col("probability") * RANGES).ceil().clip(1, RANGES) - 1
     return (
-        predictions.group_by(place.alias("above") / _RANGES)
+        predictions.group_by(place.alias("above") / RANGES)
         .agg(pl.len().alias("rows"), pl.col("probability").mean(), pl.col("tuned_exact").mean().alias("accuracy"))
         .sort("above")
-        .select("above", (pl.col("above") + 1 / _RANGES).alias("to"), "rows", "probability", "accuracy")
+        .select("above", (pl.col("above") + 1 / RANGES).alias("to"), "rows", "probability", "accuracy")
     )
-
-
-def calibration_error(table: pl.DataFrame) -> float:
-    """Expected calibration error (Guo et al. 2017): mean distance of probability and accuracy, weighted by rows."""
-    distance = (pl.col("probability") - pl.col("accuracy")).abs()
-    return float(table.select((distance * pl.col("rows")).sum() / pl.col("rows").sum()).item())
 
 
 def class_table(predictions: pl.DataFrame, labels: Sequence[str]) -> pl.DataFrame:
@@ -96,22 +91,24 @@ def mistakes(predictions: pl.DataFrame, count: int) -> pl.DataFrame:
     return wrong.sort(["probability", "row"], descending=[True, False]).head(count)
 
 
-def class_metrics(reference: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-    """accuracy with its Wilson interval, macro F1, Matthews correlation; of two labels the second one's F1 too."""
-    from sklearn.metrics import f1_score, matthews_corrcoef
+def class_metrics(
+    reference: Sequence[str],
+    predicted: Sequence[str],
+    labels: Sequence[str],
+    probability: Sequence[float] | None = None,
+) -> dict[str, float]:
+    """All metrics of labels, with their intervals; of two labels also those of the second.
 
-    hits = sum(one == other for one, other in zip(reference, predicted, strict=True))
-    low, high = wilson_interval(hits, len(reference))
-    values = {
-        "accuracy": hits / len(reference),
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "f1_macro": f1_score(reference, predicted, average="macro", zero_division=0.0),
-        "mcc": matthews_corrcoef(reference, predicted) if len({*reference, *predicted}) > 1 else 0.0,
-    }
-    if len(labels) == 2:
-        values["f1"] = f1_score(reference, predicted, labels=labels[1:], average="macro", zero_division=0.0)
-    return {name: round(float(value), 6) for name, value in values.items()}
+    Args:
+        labels: of the task, in their order.
+        probability: of each label predicted, where the model gives one; without it nothing is said of calibration.
+    """
+    given, right = (np.array(list(values), dtype=object) for values in (predicted, reference))
+    columns = {"exact": (given == right).astype(bool)}
+    if probability is not None:
+        columns["probability"] = np.asarray(probability, dtype=np.float64)
+    positive = labels[1] if len(labels) == 2 else ""
+    return measure(metrics_of("classification"), Predictions(right, given, columns, positive=positive)).values
 
 
 def predictions(test: pl.DataFrame, labels: Sequence[str], found: np.ndarray, majority: str) -> pl.DataFrame:

@@ -23,7 +23,8 @@ from biasline.evaluation import classify, regress
 from biasline.evaluation.card import class_sections, model_card, samples_page, score_sections
 from biasline.evaluation.generate import Drawing, generate
 from biasline.evaluation.heads import PROBED
-from biasline.evaluation.overlap import OwnScores
+from biasline.evaluation.measure import has_row_values, measured_rows, paired_values, row_metric
+from biasline.evaluation.own_metrics import OwnScores
 from biasline.evaluation.references import Decisive, decisive_metric, own_spelling
 from biasline.evaluation.scoring import (
     LENGTH,
@@ -36,10 +37,12 @@ from biasline.evaluation.scoring import (
     slice_table,
     with_lengths,
 )
-from biasline.evaluation.statistics import is_per_row, paired_interval, row_scores, with_values
+from biasline.evaluation.statistics import paired_interval
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace, replacing, write_parquet, write_text
-from biasline.params import LOG_LIKELIHOOD, MAIN_METRIC, Task, method_spec
+from biasline.metrics.metric import Metric
+from biasline.metrics.table import deciding
+from biasline.params import Task, method_spec
 from biasline.progress import Progress, progress
 from biasline.tokens.checks import prompt_room
 from biasline.tokens.mask import Encoder
@@ -111,7 +114,7 @@ def evaluate(task: Task, place: TaskPlace) -> Evaluated:
     labels = summary.get("labels", [])
     decisive = decisive_metric(task, test["output"].to_list() if task.kind == "instruction" else ())
     found = _COMPARE[task.kind](task, place, pin, folder, test)
-    _check_metric(decisive.name, found)
+    metric = _declared(task, decisive.name, found)
 
     quality = load_json(place.quality, f"dvc repro validate@{place.task}")
     kind = KINDS[task.kind]
@@ -119,9 +122,9 @@ def evaluate(task: Task, place: TaskPlace) -> Evaluated:
     if task.kind == "regression":
         table, sections = regress.score_slices(sliced, slices), score_sections(found.predictions, kind)
     else:
-        table = slice_table(sliced, slices, _row_metric(task, decisive.name, found))
+        table = slice_table(sliced, slices, row_metric(found.predictions, metric, task.kind), task.kind)
         sections = class_sections(found.predictions, labels, kind) if labels else []
-    metrics = _metrics(test, task, decisive, report["fingerprint"], found)
+    metrics = _metrics(test, task, decisive, metric, report["fingerprint"], found)
     if len(labels) == 2:
         metrics["positive_label"] = labels[1]
     with replacing(place.predictions) as draft:
@@ -138,33 +141,36 @@ def evaluate(task: Task, place: TaskPlace) -> Evaluated:
     write_text(place.metrics, dump_json(metrics))
     observed = {f"{who}.latency_ms": round(value, 3) for who, value in found.timed.items()}
     if task.kind == "instruction":
-        print(f"judged by {decisive.name.replace('_', ' ')}: {decisive.reason}")
-    rows = with_values(found.predictions, decisive.name).height
-    return Evaluated(f"{_in_short(decisive.name, rows, found)}; see {place.card}", observed)
+        print(f"judged by {metric.label}: {decisive.reason}")
+    rows = measured_rows(found.predictions, metric).height
+    return Evaluated(f"{_in_short(task, metric, rows, found)}; see {place.card}", observed)
 
 
-def _in_short(name: str, rows: int, found: _Compared) -> str:
+def _in_short(task: Task, metric: Metric, rows: int, found: _Compared) -> str:
     """The metric that decides, of the base, of a head alone on it, and of the tuned model with its interval."""
-    tuned, ends = found.tuned, (f"{name}_low", f"{name}_high")
+    tuned, name = found.tuned, metric.name
     alone = f" head alone {found.probe[name]:.3f}," if name in found.probe else ""
-    interval = f" [{tuned[ends[0]]:.3f}, {tuned[ends[1]]:.3f}]" if ends[0] in tuned else ""
+    interval = f" [{', '.join(f'{tuned[end]:.3f}' for end in metric.ends)}]" if metric.ends else ""
     told = f"base {found.base[name]:.3f},{alone} tuned {tuned[name]:.3f}{interval}"
-    if name == LOG_LIKELIHOOD:
-        told += f"; ROUGE-L {found.base['rouge_l']:.3f}, {tuned['rouge_l']:.3f}"
-    return f"{name.replace('_', ' ')} on {rows} held-out rows: {told}"
+    if metric.beside:
+        title = task.declared(metric.beside).title
+        told += f"; {title} {found.base[metric.beside]:.3f}, {tuned[metric.beside]:.3f}"
+    return f"{metric.label} on {rows} held-out rows: {told}"
 
 
-def _check_metric(name: str, found: _Compared) -> None:
-    """Whether models can be compared by the metric that decides."""
+def _declared(task: Task, name: str, found: _Compared) -> Metric:
+    """The metric that decides, once it is sure that models can be compared by it."""
     if name not in found.tuned:
         raise BiaslineError(
             f"gates.metric: {name} is no metric of this task; it has: {', '.join(found.tuned)}", "mend gates.metric"
         )
-    if "output" in found.predictions.columns and not is_per_row(found.predictions, name):
+    metric = task.declared(name)
+    if not metric.decides or (metric.is_mean and not has_row_values(found.predictions, metric)):
         raise BiaslineError(
             f"gates.metric: {name} is no score of single answers, so models cannot be compared by it row by row",
-            f"take exact_match, token_accuracy, rouge_l, {LOG_LIKELIHOOD} or one of evaluate.metrics",
+            f"take {', '.join(deciding(task.kind))} or one of evaluate.metrics",
         )
+    return metric
 
 
 def rows_sha256(test: pl.DataFrame, task: Task) -> str:
@@ -208,10 +214,9 @@ def _compare_answers(task: Task, place: TaskPlace, pin: Pin, folder: Path, test:
         base = scored(model, "base")
         change = _bias_change(task, place, model)
         tuned = scored(apply_tuned(task.train.method, model, place), "tuned")
-    table, (_, signatures, left_out) = answered(test, list(token_set["row"]), base, tuned), tuned.overlap
-    return _Compared(
-        base.metrics(), tuned.metrics(), table, change, signatures=signatures, left_out=left_out, timed=timed
-    )
+    table, of_base, of_tuned = answered(test, list(token_set["row"]), base, tuned), base.measured, tuned.measured
+    told = {"signatures": of_tuned.signatures, "left_out": of_tuned.left_out}
+    return _Compared(of_base.values, of_tuned.values, table, change, **told, timed=timed)
 
 
 def _compare_labels(task: Task, place: TaskPlace, pin: Pin, folder: Path, test: pl.DataFrame) -> _Compared:
@@ -231,10 +236,8 @@ def _compare_labels(task: Task, place: TaskPlace, pin: Pin, folder: Path, test: 
     majority = max(labels, key=lambda label: (int((train == label).sum()), label))
     table = classify.predictions(test, labels, found, majority)
     reference = test["label"].to_list()
-    base, tuned, probe = (
-        classify.class_metrics(reference, given, labels) for given in (table["base"], table["tuned"], with_head)
-    )
-    tuned["calibration_error"] = round(classify.calibration_error(classify.calibration(table)), 6)
+    base, probe = (classify.class_metrics(reference, given, labels) for given in (table["base"], with_head))
+    tuned = classify.class_metrics(reference, table["tuned"], labels, table["probability"])
     return _Compared(base, tuned, table, headed.change, probe, timed=timed)
 
 
@@ -306,10 +309,16 @@ def _headed(task: Task, place: TaskPlace, pin: Pin, folder: Path, labels: Sequen
 _COMPARE = {"instruction": _compare_answers, "classification": _compare_labels, "regression": _compare_scores}
 
 
-def _metrics(test: pl.DataFrame, task: Task, decisive: Decisive, fingerprint: str, found: _Compared) -> dict[str, Any]:
-    sliced = "mae" if task.kind == "regression" else _row_metric(task, decisive.name, found)
-    rows = (row_scores(with_values(found.predictions, sliced), who, sliced) for who in ("tuned", "base"))
-    name = "squared_error_saved" if task.kind == "regression" else sliced
+def _metrics(
+    test: pl.DataFrame, task: Task, decisive: Decisive, metric: Metric, fingerprint: str, found: _Compared
+) -> dict[str, Any]:
+    sliced = row_metric(found.predictions, metric, task.kind)
+    if task.kind == "regression":
+        name = "squared_error_saved"
+        rows = tuple(regress.closeness(found.predictions, who) for who in ("tuned", "base"))
+    else:
+        name = sliced.name
+        rows = paired_values(measured_rows(found.predictions, sliced), sliced, task.kind)
     gain = zip((name, f"{name}_low", f"{name}_high"), paired_interval(*rows), strict=True)
     return {
         "fingerprint": fingerprint,
@@ -317,7 +326,7 @@ def _metrics(test: pl.DataFrame, task: Task, decisive: Decisive, fingerprint: st
         "test_sha256": rows_sha256(test, task),
         "metric": decisive.name,
         "metric_reason": decisive.reason,
-        "sliced_by": sliced,
+        "sliced_by": sliced.name,
         **({"signatures": found.signatures} if found.signatures else {}),
         **({"left_out": found.left_out} if found.left_out else {}),
         "base": found.base,
@@ -325,11 +334,6 @@ def _metrics(test: pl.DataFrame, task: Task, decisive: Decisive, fingerprint: st
         "tuned": found.tuned,
         "gain": {key: round(value, 6) for key, value in gain},
     }
-
-
-def _row_metric(task: Task, decisive: str, found: _Compared) -> str:
-    """The metric that decides if rows have values of it, else the share of right answers."""
-    return decisive if is_per_row(found.predictions, decisive) else MAIN_METRIC[task.kind]
 
 
 def _bias_change(task: Task, place: TaskPlace, model: Any) -> pl.DataFrame:

@@ -1,5 +1,6 @@
 """Pictures of a run, for MLflow: their data are the pipeline's outs, the pictures (whose fonts differ) are not."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ import polars as pl
 from biasline.bitfit import Bias, Inventory
 from biasline.bitfit.roles import NORM_SCALE, ROLES
 from biasline.errors import BiaslineError, shown
+from biasline.metrics.metric import Metric
 
 # Okabe and Ito's palette: told apart with every kind of colour vision.
 _BLUE, _ORANGE, _GREEN = "#0072B2", "#E69F00", "#009E73"
@@ -32,9 +34,14 @@ def loss_curve(history: pl.DataFrame) -> Any:
     return figure
 
 
-def metric_by_slice(slices: pl.DataFrame, overall: dict[str, Any]) -> Any:
-    """Share of right answers (of scores: mean absolute error) per slice, the tuned model's with its interval."""
-    metric = overall["sliced_by"]
+def metric_by_slice(slices: pl.DataFrame, overall: dict[str, Any], metric: Metric) -> Any:
+    """A metric per slice, the tuned model's with its interval.
+
+    Args:
+        slices: see `scoring.slice_table`.
+        overall: metrics.json.
+        metric: the one that slices are of.
+    """
     figure, axes = _new(8, 1.2 + 0.34 * max(slices.height, 1))
     places = list(range(slices.height))
     names = [f"{value}  ({rows})" for value, rows in zip(slices["value"], slices["rows"], strict=True)]
@@ -42,11 +49,10 @@ def metric_by_slice(slices: pl.DataFrame, overall: dict[str, Any]) -> Any:
     above = (slices["tuned_high"] - slices["tuned"]).fill_null(0.0).to_list()
     axes.errorbar(slices["tuned"], places, xerr=[below, above], fmt="o", color=_BLUE, capsize=3, label="tuned, 95 %")
     axes.plot(slices["base"], places, "D", color=_ORANGE, label="base")
-    axes.axvline(overall["tuned"][metric], color=_GREEN, linestyle="--", label="tuned, all rows")
-    what = {"mae": "mean absolute error"}.get(metric, metric.replace("_", " "))
-    axes.set(xlabel=what, title="By slice (rows)")
+    axes.axvline(overall["tuned"][metric.name], color=_GREEN, linestyle="--", label="tuned, all rows")
+    axes.set(xlabel=metric.long_label, title="By slice (rows)")
     shares = slices["tuned_high"].max() is not None and slices["tuned_high"].max() <= 1 and slices["base"].min() >= 0
-    axes.set_xlim((-0.03, 1.03) if shares and metric != "mae" else (0, None) if metric == "mae" else (None, None))
+    axes.set_xlim((0, None) if metric.bounds == (0, math.inf) else (-0.03, 1.03) if shares else (None, None))
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.legend(loc="lower left", fontsize="small")
@@ -122,12 +128,12 @@ def lengths(table: pl.DataFrame) -> Any:
     return figure
 
 
-def methods(rows: Sequence[Mapping[str, Any]], metric: str) -> Any:
+def methods(rows: Sequence[Mapping[str, Any]], label: str) -> Any:
     """What each run reaches against the size of its artifact.
 
     Args:
         rows: with `name`, `bytes`, `value` and the ends of its interval, `low` and `high` (or None).
-        metric: what `value` is.
+        label: what `value` is.
     """
     figure, axes = _new(8, 5)
     for place, row in enumerate(rows):
@@ -137,7 +143,7 @@ def methods(rows: Sequence[Mapping[str, Any]], metric: str) -> Any:
         )
         marker = "osD^vP"[place % 6]
         axes.errorbar(row["bytes"], row["value"], yerr=ends, fmt=marker, color=color, capsize=3, label=row["name"])
-    axes.set(xscale="log", xlabel="artifact, bytes", ylabel=metric.replace("_", " "), title="Quality against size")
+    axes.set(xscale="log", xlabel="artifact, bytes", ylabel=label, title="Quality against size")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="best")
     return figure

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from biasline.evaluation.overlap import words_of
-from biasline.params import LOG_LIKELIHOOD, Task
+from biasline.metrics.texts import LOG_LIKELIHOOD, words_of
+from biasline.params import Task
 
 # References of so many words at the median can hardly be met word for word, unless they come again.
 _LONG, _HALF = 12, 0.5

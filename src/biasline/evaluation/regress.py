@@ -1,6 +1,5 @@
 """Regression: the tuned model's scores beside the mean, and beside what the frozen base knows already."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,10 @@ import numpy as np
 import polars as pl
 
 from biasline.evaluation.heads import features, head_outputs
-from biasline.evaluation.statistics import fisher_interval, mean_interval
+from biasline.evaluation.measure import measure
+from biasline.evaluation.statistics import mean_interval
+from biasline.metrics.metric import Predictions
+from biasline.metrics.table import metrics_of
 from biasline.progress import Advance
 
 _DIGITS = 6
@@ -54,25 +56,8 @@ def probed(
 
 
 def score_metrics(reference: np.ndarray, given: np.ndarray) -> dict[str, float]:
-    """pearson with its interval, spearman, root mean square and mean absolute error, in the data's own units.
-
-    A constant is correlated with nothing: 0 for both.
-    """
-    from scipy.stats import spearmanr
-
-    error = given - reference
-    varied = min(np.ptp(reference), np.ptp(given)) > 0 and len(reference) > 1
-    pearson = float(np.corrcoef(reference, given)[0, 1]) if varied else 0.0
-    low, high = fisher_interval(pearson, len(reference))
-    values = {
-        "pearson": pearson,
-        "pearson_low": low,
-        "pearson_high": high,
-        "spearman": float(spearmanr(reference, given).statistic) if varied else 0.0,
-        "rmse": math.sqrt(float((error**2).mean())),
-        "mae": float(np.abs(error).mean()),
-    }
-    return {name: round(value, _DIGITS) for name, value in values.items()}
+    """All metrics of scores, with their intervals; errors in the data's own units."""
+    return measure(metrics_of("regression"), Predictions(reference, given, {"error": given - reference})).values
 
 
 def predictions(test: pl.DataFrame, given: np.ndarray, mean: float) -> pl.DataFrame:
@@ -106,6 +91,15 @@ def score_slices(frame: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:
     schema = {"slice": pl.String, "value": pl.String, "rows": pl.Int64, "base": pl.Float64, "tuned": pl.Float64}
     schema |= {"tuned_low": pl.Float64, "tuned_high": pl.Float64}
     return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def closeness(predictions: pl.DataFrame, who: str) -> np.ndarray:
+    """How near each score is, (rows,): less its squared error.
+
+    Args:
+        who: `base` or `tuned`.
+    """
+    return -(predictions[f"{who}_error"].to_numpy() ** 2)
 
 
 def furthest(predictions: pl.DataFrame, count: int) -> pl.DataFrame:

@@ -7,7 +7,7 @@ import torch
 
 from biasline.data.kinds import asked_of
 from biasline.evaluation.generate import Answer
-from biasline.evaluation.overlap import OwnScores
+from biasline.evaluation.own_metrics import OwnScores
 from biasline.evaluation.references import own_spelling
 from biasline.evaluation.scoring import Scored, answered, score_likelihood
 from biasline.evaluation.serving import Package

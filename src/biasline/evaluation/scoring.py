@@ -4,7 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,9 +13,10 @@ import polars as pl
 import torch
 
 from biasline.evaluation.generate import Answer
-from biasline.evaluation.overlap import bleu_and_chrf, rouge_l
-from biasline.evaluation.statistics import bootstrap_mean, is_share, row_scores, wilson_interval, with_values
-from biasline.params import LOG_LIKELIHOOD
+from biasline.evaluation.measure import Measured, measure, measured_rows, row_values
+from biasline.evaluation.statistics import bootstrap_mean, wilson_interval
+from biasline.metrics.metric import Metric, Predictions, own_metric
+from biasline.metrics.table import metrics_of
 from biasline.progress import Advance
 from biasline.tokens.saved import IGNORED
 from biasline.training.loss import ResponseTokens, padded, supervised_logits, target_losses
@@ -57,35 +58,27 @@ class Scored:
         return np.array([answer == reference.strip() for answer, reference in pairs])
 
     @cached_property
-    def per_row(self) -> dict[str, np.ndarray]:
-        """Further scores of each answer, (rows,) each."""
-        return {"rouge_l": rouge_l(self.texts, self.references), **self.own}
+    def predictions(self) -> Predictions:
+        """What metrics are computed from."""
+        columns = {"exact": self.exact, "nll": self.nll, "hits": self.hits, **self.own}
+        columns["never_ending_rate"] = np.array([not answer.ended for answer in self.answers])
+        texts = (np.array(list(texts), dtype=object) for texts in (self.references, self.texts))
+        return Predictions(*texts, columns, self.tokens)
 
     @cached_property
-    def overlap(self) -> tuple[dict[str, float], dict[str, str], dict[str, str]]:
-        """BLEU and chrF, their signatures, and why one is left out, see `bleu_and_chrf`."""
-        return bleu_and_chrf(self.texts, self.references)
+    def stored(self) -> dict[str, np.ndarray]:
+        """Metrics of each answer that predictions keep, (rows,) each."""
+        chosen = (metric for metric in metrics_of("instruction") if metric.stored)
+        return {**{metric.name: metric.of_each_row(self.predictions) for metric in chosen}, **self.own}
 
-    def metrics(self) -> dict[str, float]:
-        """Of the answers: right ones, nearness in words, empty and never-ending ones; of the references: likelihood.
-
-        Means over rows come with intervals; BLEU and chrF are of the whole set, 0 … 100.
-        """
-        low, high = wilson_interval(int(self.exact.sum()), len(self.exact))
-        values = {"exact_match": float(self.exact.mean()), "exact_match_low": low, "exact_match_high": high}
-        for name, scores in self.per_row.items():
-            mean, low, high = bootstrap_mean(scores)
-            values |= {name: mean, f"{name}_low": low, f"{name}_high": high}
-        values |= self.overlap[0]
-        mean, low, high = bootstrap_mean(-self.nll / self.tokens)
-        values |= {LOG_LIKELIHOOD: mean, f"{LOG_LIKELIHOOD}_low": low, f"{LOG_LIKELIHOOD}_high": high}
-        values |= {
-            "response_perplexity": math.exp(min(self.nll.sum() / self.tokens.sum(), 80.0)),
-            "token_accuracy": float(self.hits.sum() / self.tokens.sum()),
-            "empty_rate": sum(not answer.text for answer in self.answers) / len(self.answers),
-            "never_ending_rate": sum(not answer.ended for answer in self.answers) / len(self.answers),
-        }
-        return {name: round(float(value), 6) for name, value in values.items()}
+    @cached_property
+    def measured(self) -> Measured:
+        """All metrics of answers; a project's own stand behind those of single answers, before those of the whole."""
+        declared = metrics_of("instruction")
+        place = next((index for index, metric in enumerate(declared) if metric.row_values is None), len(declared))
+        own = (own_metric(name, "instruction") for name in self.own)
+        predictions = replace(self.predictions, columns={**self.predictions.columns, **self.stored})
+        return measure((*declared[:place], *own, *declared[place:]), predictions)
 
 
 def score_likelihood(
@@ -163,7 +156,7 @@ def answered(test: pl.DataFrame, rows: list[int], base: Scored, tuned: Scored) -
     scores = [
         pl.Series(f"{who}_{name}", values)
         for who, one in (("base", base), ("tuned", tuned))
-        for name, values in one.per_row.items()
+        for name, values in one.stored.items()
     ]
     return test.with_columns(
         pl.Series("base", base.texts, dtype=pl.String),
@@ -195,24 +188,24 @@ def with_lengths(frame: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
     )
 
 
-def slice_table(frame: pl.DataFrame, slices: tuple[str, ...], metric: str = "exact_match") -> pl.DataFrame:
+def slice_table(frame: pl.DataFrame, slices: tuple[str, ...], metric: Metric, kind: str) -> pl.DataFrame:
     """A metric of both models per value of each slice column, with intervals for the tuned one.
 
     Args:
-        frame: predictions with `base_exact` and `tuned_exact`.
-        metric: the share of right answers, or a score that rows have.
+        frame: predictions.
+        metric: one that rows have values of.
+        kind: the task's.
 
     Returns:
         columns slice, value, rows, base, tuned, tuned_low, tuned_high; slices in their order, values sorted.
     """
     schema = {"slice": pl.String, "value": pl.String, "rows": pl.Int64, "base": pl.Float64, "tuned": pl.Float64}
     schema |= {"tuned_low": pl.Float64, "tuned_high": pl.Float64}
-    rows, frame = [], with_values(frame, metric)
+    rows, frame = [], measured_rows(frame, metric)
     for name in slices:
         for (value,), part in sorted(frame.group_by(name), key=lambda item: str(item[0][0])):
-            tuned, base = row_scores(part, "tuned", metric), float(row_scores(part, "base", metric).mean())
-            interval = (
-                wilson_interval(int(tuned.sum()), part.height) if is_share(part, metric) else bootstrap_mean(tuned)[1:]
-            )
-            rows.append([name, str(value), part.height, base, float(tuned.mean()), *interval])
+            base, tuned = (row_values(part, who, metric, kind) for who in ("base", "tuned"))
+            is_share = metric.interval == "wilson"
+            interval = wilson_interval(int(tuned.sum()), part.height) if is_share else bootstrap_mean(tuned)[1:]
+            rows.append([name, str(value), part.height, float(base.mean()), float(tuned.mean()), *interval])
     return pl.DataFrame(rows, schema=schema, orient="row")

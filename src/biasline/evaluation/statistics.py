@@ -1,16 +1,12 @@
 """Intervals: for one proportion, one correlation, and for the difference of two models on the same rows."""
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 
 import numpy as np
-import polars as pl
 from scipy.optimize import brentq
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
 from scipy.stats import t as student
-
-from biasline.params import LOG_LIKELIHOOD
 
 CONFIDENCE = 0.95
 _RESAMPLES = 10_000
@@ -54,49 +50,6 @@ def mean_interval(values: np.ndarray) -> tuple[float, float | None, float | None
         return mean, None, None
     half = student.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * float(values.std(ddof=1)) / np.sqrt(len(values))
     return mean, max(0.0, mean - half), mean + half
-
-
-# Metrics that are a quotient of columns: name → what stands above the number of tokens, and its sign.
-PER_TOKEN = {"token_accuracy": ("hits", 1.0), LOG_LIKELIHOOD: ("nll", -1.0)}
-
-
-def is_per_row(predictions: pl.DataFrame, metric: str) -> bool:
-    """Whether single rows have a value of a metric, see `row_scores`."""
-    if metric in PER_TOKEN:
-        return f"tuned_{PER_TOKEN[metric][0]}" in predictions.columns
-    return metric in ("exact_match", "accuracy") or f"tuned_{metric}" in predictions.columns
-
-
-def with_values(predictions: pl.DataFrame, metric: str) -> pl.DataFrame:
-    """The rows that have a value of a metric: tokenization leaves rows out whose reference is too long."""
-    if metric not in PER_TOKEN:
-        return predictions
-    name = PER_TOKEN[metric][0]
-    return predictions.drop_nulls(["tokens", *(f"{who}_{name}" for who in ("base", "tuned"))])
-
-
-def is_share(predictions: pl.DataFrame, metric: str) -> bool:
-    """Whether a metric is a share of rows that are right, so that Wilson's interval holds."""
-    return metric not in PER_TOKEN and f"tuned_{metric}" not in predictions.columns
-
-
-def row_scores(predictions: pl.DataFrame, who: str, metric: str = "") -> np.ndarray:
-    """How good each row's answer is, (rows,).
-
-    Args:
-        predictions: test rows as evaluation leaves them; NaN for those that `with_values` would leave out.
-        who: `base` or `tuned`.
-        metric: one that rows have values of, such as `rouge_l`; any other: 1 where the answer is right, else 0; of a
-            score, less its squared error.
-    """
-    if f"{who}_{metric}" in predictions.columns:
-        return predictions[f"{who}_{metric}"].to_numpy()
-    if metric in PER_TOKEN:
-        name, sign = PER_TOKEN[metric]
-        return sign * (predictions[f"{who}_{name}"] / predictions["tokens"]).to_numpy()
-    if f"{who}_exact" in predictions.columns:
-        return predictions[f"{who}_exact"].to_numpy()
-    return -(predictions[f"{who}_error"].to_numpy() ** 2)
 
 
 def paired_interval(
@@ -191,50 +144,3 @@ def _middle(values: np.ndarray, confidence: float) -> tuple[float, float]:
     """The range of the middle share of values."""
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
-
-
-def metric_of(predictions: pl.DataFrame, who: str, name: str, positive: str = "") -> Callable[[np.ndarray], float]:
-    """A metric that is no mean over rows, as a function of row numbers: what a bootstrap asks for.
-
-    The values are those of metrics.json, counted anew, since scikit-learn takes milliseconds each time.
-
-    Args:
-        predictions: test rows as evaluation leaves them.
-        who: `base` or `tuned`.
-        name: `mcc`, `f1`, `f1_macro`, `pearson` or `spearman`.
-        positive: the label that f1 is of.
-    """
-    if name in ("pearson", "spearman"):
-        reference, given = predictions["score"].cast(pl.Float64).to_numpy(), predictions[who].to_numpy()
-        return partial(_correlation, reference, given, name == "spearman")
-    return _label_metric(predictions["label"].to_list(), predictions[who].to_list(), name, positive)
-
-
-def _correlation(reference: np.ndarray, given: np.ndarray, ranked: bool, rows: np.ndarray) -> float:
-    one, other = reference[rows], given[rows]
-    if ranked:
-        one, other = rankdata(one), rankdata(other)
-    return float(np.corrcoef(one, other)[0, 1]) if min(np.ptp(one), np.ptp(other)) > 0 else 0.0
-
-
-def _label_metric(
-    reference: Sequence[str], given: Sequence[str], name: str, positive: str
-) -> Callable[[np.ndarray], float]:
-    labels = sorted({*reference, *given})
-    number = {label: index for index, label in enumerate(labels)}
-    size = len(labels)
-    cells = np.array([number[one] * size + number[other] for one, other in zip(reference, given, strict=True)])
-
-    def statistic(rows: np.ndarray) -> float:
-        table = np.bincount(cells[rows], minlength=size * size).reshape(size, size).astype(np.float64)
-        hits, actual, said = table.diagonal(), table.sum(1), table.sum(0)
-        if name == "mcc":
-            total = table.sum()
-            spread = (total**2 - said @ said) * (total**2 - actual @ actual)
-            return float((hits.sum() * total - actual @ said) / np.sqrt(spread)) if spread > 0 else 0.0
-        f1 = 2 * hits / np.maximum(actual + said, 1)
-        if name == "f1":
-            return float(f1[number[positive]]) if positive in number else 0.0
-        return float(f1[(actual + said) > 0].mean())
-
-    return statistic

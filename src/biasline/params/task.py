@@ -6,7 +6,7 @@ with the nearest known name, because a misspelled learning rate that is silently
 
 import datetime
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +20,9 @@ from pydantic import (
 )
 
 from biasline.glue import GLUE
+from biasline.metrics.metric import Metric, own_metric
+from biasline.metrics.table import deciding, described, find_metric, is_metric, main_metric
+from biasline.metrics.texts import LOG_LIKELIHOOD
 from biasline.params.group import Group, Share
 from biasline.params.method_spec import LEARNING_RATES, MethodSpec
 from biasline.params.methods import DEFAULT_METHOD, METHOD_SPECS, method_spec
@@ -368,20 +371,23 @@ class Evaluate(Group):
         return value
 
 
+# A floor that nobody chose.
+FLOOR = 0.5
+
+
 class Gates(Group):
     """What a candidate must show before `biasline promote` makes it champion."""
 
     metric: str = Field(
         "auto",
         min_length=1,
-        description="the metric that decides; auto: exact_match, of open answers response_log_likelihood, for a "
-        "classification accuracy or its preset's, for a regression pearson; also token_accuracy, rouge_l or one of "
-        "evaluate.metrics; mcc, f1 (of the second of two labels), f1_macro; spearman",
+        description="the metric that decides, or one of evaluate.metrics; auto: the first of its kind or the preset's, "
+        f"of open answers {LOG_LIKELIHOOD}. {described()}",
     )
     floor: float = Field(
-        0.5,
-        description="the tuned model must reach this; of a log-likelihood, which has no natural floor, "
-        "only a negative one counts",
+        FLOOR,
+        description="the tuned model must reach this (where lower is better: must not exceed it); of a log-likelihood, "
+        "which has no natural floor, only a negative one counts",
     )
     better_than_base: bool = Field(True, description="the paired 95 % interval of tuned - base must lie above zero")
     margin: float = Field(
@@ -405,17 +411,6 @@ class Gates(Group):
         "made or when it is judged",
     )
     own: str = Field("", description="a Python file in custom/ whose functions are further gates")
-
-
-# The mean log-likelihood of the reference's tokens, in nats, averaged over rows.
-LOG_LIKELIHOOD = "response_log_likelihood"
-# Kind of task → what its models are told by first, and what a gate can take.
-MAIN_METRIC = {"instruction": "exact_match", "classification": "accuracy", "regression": "pearson"}
-_METRICS = {
-    "instruction": ("auto", "exact_match", "token_accuracy", "rouge_l", LOG_LIKELIHOOD),
-    "classification": ("auto", "accuracy", "mcc", "f1", "f1_macro"),
-    "regression": ("auto", "pearson", "spearman"),
-}
 
 
 class Task(Group):
@@ -452,23 +447,34 @@ class Task(Group):
             raise ValueError(f"train.method {self.train.method}: an instruction task has no head of its own")
         if self.evaluate.metrics and self.kind != "instruction":
             raise ValueError(f"evaluate.metrics {self.evaluate.metrics}: there are no answers to score ({self.kind})")
-        known = _METRICS[self.kind]
-        default = Gates.model_fields["floor"].default
-        if self.gates.metric == LOG_LIKELIHOOD and self.gates.floor > 0 and self.gates.floor != default:
-            raise ValueError(f"gates.floor: {self.gates.floor:g} is above 0, and a log-likelihood lies below")
-        if self.gates.metric in known and self.gates.metric != LOG_LIKELIHOOD and not 0 <= self.gates.floor <= 1:
-            raise ValueError(f"gates.floor: {self.gates.floor:g} is beyond 0 … 1, which {self.gates.metric} lies in")
+        self._check_floor()
         # A file's own names are known when it is read, by evaluation.
+        known = ("auto", *deciding(self.kind))
         if self.gates.metric not in known and not self.evaluate.metrics:
             raise ValueError(f"gates.metric {self.gates.metric!r} is none of a {self.kind}: {', '.join(known)}")
         return self
+
+    def _check_floor(self) -> None:
+        """Whether the metric that is named can reach the floor; one that is left to evaluation is not known yet."""
+        name, floor = self.gates.metric, self.gates.floor
+        if name not in deciding(self.kind):
+            return
+        metric = find_metric(self.kind, name)
+        low, high = metric.bounds
+        if metric.no_floor:
+            if floor > high and floor != FLOOR:
+                raise ValueError(f"gates.floor: {floor:g} is above {high:g}, and {name} lies below")
+        # A correlation below 0 is worse than none, and no floor.
+        elif not max(low, 0.0) <= floor <= high:
+            span = f"{max(low, 0.0):g} … {high:g}"
+            raise ValueError(f"gates.floor: {floor:g} is beyond {span}, which {name} lies in")
 
     @property
     def metric(self) -> str:
         """The metric that decides, as far as parameters say; answers may call for another, see `decided_by`."""
         if self.gates.metric != "auto":
             return self.gates.metric
-        return GLUE[self.source.preset].metric if self.source.preset else MAIN_METRIC[self.kind]
+        return GLUE[self.source.preset].metric if self.source.preset else main_metric(self.kind).name
 
     def decided_by(self, metrics: Mapping[str, Any]) -> str:
         """The metric that decides about an evaluated model: what parameters name, else what its evaluation chose.
@@ -477,6 +483,20 @@ class Task(Group):
             metrics: its metrics.json; the earliest evaluations name no metric.
         """
         return metrics.get("metric", self.metric) if self.gates.metric == "auto" else self.metric
+
+    def declared(self, name: str, measured: Collection[str] = ()) -> Metric:
+        """What is known of a metric: its row of the table, or that it is one of the project's own.
+
+        Args:
+            name: the metric's.
+            measured: what an evaluation measured, which may be own metrics that parameters know no more.
+
+        Raises:
+            BiaslineError: for a name that is neither.
+        """
+        if not is_metric(self.kind, name) and (self.evaluate.metrics or name in measured):
+            return own_metric(name, self.kind)
+        return find_metric(self.kind, name)
 
 
 class Params(Group):

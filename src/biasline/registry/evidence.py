@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from biasline.errors import BiaslineError
-from biasline.evaluation.statistics import is_per_row
+from biasline.evaluation.measure import has_row_values
 from biasline.jsonfile import load_json
 from biasline.layout import TaskPlace
 from biasline.params import Task
@@ -52,9 +52,9 @@ def on_rows_of(client: "MlflowClient", version: "ModelVersion", candidate: Shown
     scored = {name for name in candidate.predictions.columns if name.startswith("tuned")} <= set(
         own.predictions.columns
     )
-    metric = task.decided_by(candidate.metrics)
+    metric = task.declared(task.decided_by(candidate.metrics), candidate.metrics["tuned"])
     # An earlier evaluation may have the likelihood of each row and not name it among its metrics.
-    measured = metric in own.metrics["tuned"] or is_per_row(own.predictions, metric)
+    measured = metric.name in own.metrics["tuned"] or has_row_values(own.predictions, metric)
     if is_its_own and same_rows and scored and measured:
         return own
     from biasline.evaluation.rescore import scored_on

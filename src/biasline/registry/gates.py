@@ -11,17 +11,12 @@ import polars as pl
 from biasline.custom import own_functions
 from biasline.data.kinds import KINDS
 from biasline.errors import BiaslineError, first_line, shown
+from biasline.evaluation.measure import in_own_units, measured_rows, paired_statistic, paired_values, row_metric
+from biasline.evaluation.regress import closeness
 from biasline.evaluation.scoring import LENGTH, with_lengths
-from biasline.evaluation.statistics import (
-    CONFIDENCE,
-    bootstrap_interval,
-    is_per_row,
-    metric_of,
-    paired_interval,
-    row_scores,
-    with_values,
-)
-from biasline.params import LOG_LIKELIHOOD, Task
+from biasline.evaluation.statistics import CONFIDENCE, paired_interval
+from biasline.metrics.metric import Metric
+from biasline.params import FLOOR, Task
 
 # A column beside those of the data, whatever they are called.
 _PLACE = "place among the rows"
@@ -99,13 +94,17 @@ class Verdict:
 
 
 class _Difference(NamedTuple):
-    """A candidate's metric less another model's on the same rows, with its interval at `CONFIDENCE`."""
+    """What a candidate is better by than another model on the same rows, with its interval at `CONFIDENCE`.
+
+    Of a metric where lower is better that is the other's value less the candidate's, and `word` says so.
+    """
 
     mean: float
     low: float
     high: float
     rows: int
     unmeasured: int = 0
+    word: str = "difference"
 
     @property
     def is_enough(self) -> bool:
@@ -116,13 +115,14 @@ class _Difference(NamedTuple):
     def told(self) -> str:
         lacking = f"; {self.unmeasured} rows have no value: their references are over tokens.max_length"
         return (
-            f"difference {self.mean:+.4f}, {CONFIDENCE:.0%} paired interval [{self.low:+.4f}, {self.high:+.4f}] over "
+            f"{self.word} {self.mean:+.4f}, {CONFIDENCE:.0%} paired interval [{self.low:+.4f}, {self.high:+.4f}] over "
             f"{self.rows} rows{lacking if self.unmeasured else ''}{'' if self.is_enough else ', too many to judge by'}"
         )
 
     @property
     def numbers(self) -> dict[str, float]:
-        found = {name: round(value, 6) for name, value in self._asdict().items() if np.isfinite(value)}
+        values = {name: value for name, value in self._asdict().items() if name != "word"}
+        found = {name: round(value, 6) for name, value in values.items() if np.isfinite(value)}
         return found if self.unmeasured else {name: value for name, value in found.items() if name != "unmeasured"}
 
 
@@ -147,12 +147,13 @@ def judge(
             of the project's own does not run.
     """
     metrics = candidate.metrics
-    metric = task.decided_by(metrics)
-    if metric not in metrics["tuned"]:
+    name = task.decided_by(metrics)
+    if name not in metrics["tuned"]:
         raise BiaslineError(
-            f"the candidate was not evaluated by {metric}; it has: {', '.join(metrics['tuned'])}",
+            f"the candidate was not evaluated by {name}; it has: {', '.join(metrics['tuned'])}",
             "mend gates.metric, or run the pipeline again",
         )
+    metric = task.declared(name, metrics["tuned"])
     gates, standing = [_floor(task, metric, candidate)], ""
     if task.gates.better_than_base:
         gates += _better_than_base(task, metric, candidate)
@@ -167,22 +168,23 @@ def judge(
         gates.append(_committed(task, candidate, changed))
     if task.gates.own:
         gates += _own(Path(task.gates.own), candidate, champion)
-    return Verdict(metric, standing, tuple(gates))
+    return Verdict(name, standing, tuple(gates))
 
 
-def _floor(task: Task, metric: str, candidate: Shown) -> Gate:
-    value, floor = candidate.metrics["tuned"][metric], task.gates.floor
-    if metric == LOG_LIKELIHOOD and floor >= 0:  # a share's floor: a log-likelihood lies below 0
-        return Gate("floor", True, f"{value:.4f} nats a token: a likelihood has no natural floor", {"value": value})
-    passed = value >= floor
-    sign = "≥" if passed else "<"
+def _floor(task: Task, metric: Metric, candidate: Shown) -> Gate:
+    value, floor = candidate.metrics["tuned"][metric.name], task.gates.floor
+    low, high = metric.bounds
+    if metric.no_floor and not (low < floor < high and floor != FLOOR):  # such as a share's floor
+        return Gate("floor", True, f"{value:.4f}{_unit(metric)}: {metric.no_floor}", {"value": value})
+    passed = not metric.is_better(floor, value)
+    sign = ("≥" if passed else "<") if metric.higher_is_better else ("≤" if passed else ">")
     return Gate("floor", passed, f"{value:.4f} {sign} {floor:.4f}", {"value": value, "floor": floor})
 
 
-def _better_than_base(task: Task, metric: str, candidate: Shown) -> Iterator[Gate]:
-    base, tuned = (candidate.metrics[who][metric] for who in ("base", "tuned"))
-    frame = _with_token_accuracy(candidate.predictions)
-    found = _difference(metric, frame, candidate.metrics)
+def _better_than_base(task: Task, metric: Metric, candidate: Shown) -> Iterator[Gate]:
+    base, tuned = (candidate.metrics[who][metric.name] for who in ("base", "tuned"))
+    frame = candidate.predictions
+    found = _difference(task, metric, frame, candidate.metrics)
     told = f"base {base:.4f}, tuned {tuned:.4f}; {found.told}"
     yield Gate("better than the untuned base", found.low > 0 and found.is_enough, told, found.numbers)
     if task.kind == "regression":
@@ -191,10 +193,10 @@ def _better_than_base(task: Task, metric: str, candidate: Shown) -> Iterator[Gat
         yield Gate("nearer than the training rows' mean", near.low > 0, f"R² {near.told}", near.numbers)
 
 
-def _not_worse(task: Task, metric: str, candidate: Shown, other: Shown, who: str) -> tuple[str, list[Gate]]:
+def _not_worse(task: Task, metric: Metric, candidate: Shown, other: Shown, who: str) -> tuple[str, list[Gate]]:
     """Standing beside another model, and the gates that hold the two against each other."""
-    margin, frame = task.gates.margin, _beside(candidate, other)
-    found = _difference(metric, frame, candidate.metrics)
+    margin, frame = task.gates.margin, _beside(task, metric, candidate, other)
+    found = _difference(task, metric, frame, candidate.metrics)
     standing = BETTER if found.low > 0 else NOT_WORSE if found.low > -margin else WORSE
     told = f"{standing} than {other.name}: {found.told}; margin {margin:g}{_unit(metric)}"
     if standing == WORSE and found.high >= 0:
@@ -211,17 +213,17 @@ def _not_worse(task: Task, metric: str, candidate: Shown, other: Shown, who: str
     return standing, gates
 
 
-def _slices(task: Task, metric: str, candidate: Shown, champion: Shown) -> Gate:
+def _slices(task: Task, metric: Metric, candidate: Shown, champion: Shown) -> Gate:
     """Whether a slice fell: beyond chance, however many slices are looked at (Bonferroni), and by more than allowed."""
     kind, allowed = KINDS[task.kind], task.gates.slice_drop
-    frame = with_lengths(_beside(candidate, champion), kind.prompt)
+    frame = with_lengths(_beside(task, metric, candidate, champion), kind.prompt)
     names = tuple(dict.fromkeys((*task.evaluate.slices, LENGTH)))
     if absent := [name for name in names if name not in frame.columns]:
         raise BiaslineError(
             f"evaluate.slices: the candidate's test rows have no column {absent[0]!r}",
             "mend evaluate.slices, or run the pipeline again",
         )
-    frame = with_values(frame, metric)
+    frame = measured_rows(frame, metric)
     tuned, other = _row_values(task, metric, frame)
     parts = {
         f"{name} = {value}": part[_PLACE].to_numpy()
@@ -240,8 +242,8 @@ def _slices(task: Task, metric: str, candidate: Shown, champion: Shown) -> Gate:
     return Gate("no slice fell", not fallen, f"{told}; allowed {-allowed:+g}{_unit(metric)}", numbers)
 
 
-def _unit(metric: str) -> str:
-    return " nats a token" if metric == LOG_LIKELIHOOD else ""
+def _unit(metric: Metric) -> str:
+    return f" {metric.unit}" if metric.unit else ""
 
 
 def _size(task: Task, candidate: Shown) -> Gate:
@@ -296,40 +298,31 @@ def _own(path: Path, candidate: Shown, champion: Shown | None) -> Iterator[Gate]
         yield Gate(name, bool(passed), ". ".join(part for part in (demand, told) if part) or "no words")
 
 
-def _beside(candidate: Shown, other: Shown) -> pl.DataFrame:
+def _beside(task: Task, metric: Metric, candidate: Shown, other: Shown) -> pl.DataFrame:
     """The candidate's predictions with the other model's in the place of the base's; both are of the same rows.
 
     Likelihoods of both are then in units of the candidate's tokens, though the other's base may have other tokens.
     """
-    mine, theirs = _with_token_accuracy(candidate.predictions), _with_token_accuracy(other.predictions)
+    mine, theirs = (in_own_units(one.predictions, metric, task.kind) for one in (candidate, other))
     given = {name: "base" + name.removeprefix("tuned") for name in theirs.columns if name.split("_")[0] == "tuned"}
     mine = mine.drop(name for name in mine.columns if name.split("_")[0] == "base")
     return mine.with_columns(theirs[name].alias(alias) for name, alias in given.items())
 
 
-def _with_token_accuracy(predictions: pl.DataFrame) -> pl.DataFrame:
-    """With the share of each row's tokens that were the likeliest, null where tokenization left the row out."""
-    return predictions.with_columns(
-        (pl.col(f"{who}_hits") / pl.col("tokens")).alias(f"{who}_token_accuracy")
-        for who in ("base", "tuned")
-        if f"{who}_hits" in predictions.columns
-    )
-
-
-def _difference(metric: str, frame: pl.DataFrame, metrics: dict[str, Any]) -> _Difference:
-    """Of the columns `tuned…` less `base…`."""
-    if is_per_row(frame, metric):
-        measured = with_values(frame, metric)
-        if measured.is_empty():
-            raise BiaslineError(
-                f"no test row has a value of {metric} of both models: the references are over their tokens.max_length",
-                "raise it and run the pipeline again, or let another gates.metric decide",
-            )
-        rows = (row_scores(measured, who, metric) for who in ("tuned", "base"))
-        return _Difference(*paired_interval(*rows), measured.height, frame.height - measured.height)
-    positive = metrics.get("positive_label", "")
-    tuned, base = (metric_of(frame, who, metric, positive) for who in ("tuned", "base"))
-    return _Difference(*bootstrap_interval(lambda rows: tuned(rows) - base(rows), frame.height), frame.height)
+def _difference(task: Task, metric: Metric, frame: pl.DataFrame, metrics: dict[str, Any]) -> _Difference:
+    """Of the columns `tuned…` beside `base…`."""
+    word = "difference" if metric.higher_is_better else "decrease"
+    if metric.row_values is None:
+        found = paired_statistic(frame, metric, task.kind, metrics.get("positive_label", ""))
+        return _Difference(*found, frame.height, word=word)
+    measured = measured_rows(frame, metric)
+    if measured.is_empty():
+        raise BiaslineError(
+            f"no test row has a value of {metric.name} of both models: the references are over their tokens.max_length",
+            "raise it and run the pipeline again, or let another gates.metric decide",
+        )
+    interval = paired_interval(*paired_values(measured, metric, task.kind))
+    return _Difference(*interval, measured.height, frame.height - measured.height, word)
 
 
 def _explained(frame: pl.DataFrame) -> _Difference:
@@ -340,12 +333,11 @@ def _explained(frame: pl.DataFrame) -> _Difference:
 def _in_variance(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Less the squared errors of `tuned` and `base`, (rows,) each, in units of the scores' variance."""
     variance = max(float(frame["score"].cast(pl.Float64).var(ddof=0) or 0.0), 1e-12)
-    return row_scores(frame, "tuned") / variance, row_scores(frame, "base") / variance
+    return closeness(frame, "tuned") / variance, closeness(frame, "base") / variance
 
 
-def _row_values(task: Task, metric: str, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def _row_values(task: Task, metric: Metric, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Values of rows, (rows,) of `tuned` and `base`: the metric's, or whether they are right; less a score's error."""
     if task.kind == "regression":
         return _in_variance(frame)
-    metric = metric if is_per_row(frame, metric) else ""
-    return row_scores(frame, "tuned", metric), row_scores(frame, "base", metric)
+    return paired_values(frame, row_metric(frame, metric, task.kind), task.kind)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace, home
+from biasline.metrics.metric import Metric
 from biasline.params import Task
 from biasline.registry import ledger
 from biasline.registry.aliases import CANDIDATE, CHAMPION, aliased, point, settle
@@ -201,22 +202,24 @@ def _verdict(
     rival = best = None
     if champion is not None:
         rival = on_rows_of(client, champion, candidate, params)
-        entry = _best(ledger.champions(TaskPlace(task).ledger), candidate, params.decided_by(candidate.metrics))
+        metric = params.declared(params.decided_by(candidate.metrics), candidate.metrics["tuned"])
+        entry = _best(ledger.champions(TaskPlace(task).ledger), candidate, metric)
         version = entry and judged_version(versions_of(client, task), entry["fingerprint"], entry.get("package"))
         if version and version.version != champion.version:
             best = on_rows_of(client, version, candidate, params)
     return judge(params, candidate, rival, best, uncommitted_now(home()))
 
 
-def _best(made: Sequence[dict[str, Any]], candidate: Shown, metric: str) -> dict[str, Any] | None:
+def _best(made: Sequence[dict[str, Any]], candidate: Shown, metric: Metric) -> dict[str, Any] | None:
     """The decision that made the best of the champions before the present one; None where that is as good as any.
 
     Margins would creep if each candidate were held against its predecessor alone. Values count where they are of the
     candidate's test rows; where none is, all do.
     """
-    known = [entry for entry in made if entry.get("value") is not None and entry.get("metric") == metric]
+    known = [entry for entry in made if entry.get("value") is not None and entry.get("metric") == metric.name]
     same = [entry for entry in known if entry.get("test_sha256") == candidate.metrics["test_sha256"]]
-    best = max(reversed(same or known), key=lambda entry: entry["value"], default=None)
+    sign = 1 if metric.higher_is_better else -1
+    best = max(reversed(same or known), key=lambda entry: sign * entry["value"], default=None)
     return None if best is None or best["fingerprint"] == made[-1]["fingerprint"] else best
 
 

@@ -11,6 +11,7 @@ from biasline.data.validate import data_sha256
 from biasline.errors import BiaslineError
 from biasline.jsonfile import load_json
 from biasline.layout import TaskPlace, home
+from biasline.metrics.table import label_of
 from biasline.registry import ledger
 from biasline.registry.aliases import CHAMPION, aliased
 from biasline.registry.package import package_files
@@ -102,6 +103,7 @@ def why(client: "MlflowClient", task: str, which: str = CHAMPION) -> dict[str, A
             "machine": {name: tags[name] for name in _HARDWARE if name in tags},
         },
         "evaluation": {
+            "kind": resolved["kind"],
             **{name: metrics[name] for name in ("rows", "test_sha256", "base", "probe", "tuned") if name in metrics},
             "is_what_was_judged": judged == version.tags.get("biasline.metrics_sha256") if metrics else None,
         },
@@ -203,7 +205,7 @@ def _measured(evaluation: Mapping[str, Any]) -> Iterator[str]:
     yield f"| test set | {evaluation['rows']:,} rows, sha256 `{evaluation['test_sha256']}` |"
     for key, name in {"base": "untuned", "probe": "head alone", "tuned": "tuned"}.items():
         if key in evaluation:
-            yield f"| {name} | {_numbers(evaluation[key])} |"
+            yield f"| {name} | {_numbers(evaluation[key], evaluation['kind'])} |"
     if not evaluation["is_what_was_judged"]:
         yield "| | **evaluated again since: these are not the numbers that this version was judged by** |"
 
@@ -221,11 +223,11 @@ def _code(code: Mapping[str, Any]) -> str:
     return told + (f"; **not committed: {code['not_committed']}**" if code["not_committed"] else "")
 
 
-def _numbers(values: Mapping[str, float]) -> str:
+def _numbers(values: Mapping[str, float], kind: str) -> str:
     told = []
     for name, value in values.items():
         if not name.endswith(("_low", "_high")):
             low, high = values.get(f"{name}_low"), values.get(f"{name}_high")
             interval = f" [{low:.4f}, {high:.4f}]" if low is not None and high is not None else ""
-            told.append(f"{name.replace('_', ' ')} {value:.4f}{interval}")
+            told.append(f"{label_of(kind, name)} {value:.4f}{interval}")
     return ", ".join(told)

@@ -9,12 +9,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from biasline.errors import BiaslineError
-from biasline.evaluation.statistics import PER_TOKEN, is_per_row, paired_interval, row_scores
+from biasline.evaluation.measure import has_row_values, row_values
+from biasline.evaluation.statistics import paired_interval
 from biasline.jsonfile import load_json
 from biasline.layout import TaskPlace, home
+from biasline.metrics.metric import Metric
 from biasline.params import DEFAULT_METHOD, METHOD_SPECS, Task
 from biasline.tracking.git import GitRefused, git
 from biasline.tracking.record import Record
@@ -32,7 +35,8 @@ class Row:
     Attributes:
         value, low, high: the metric that decides, with its 95 % interval where it has one.
         gain, gain_low, gain_high: over the best run of biases, row by row on the same test rows (of token_accuracy the
-            mean over rows, not over tokens); None for that run, and for metrics that single rows have no value of.
+            mean over rows, not over tokens), above zero where it is better; None for that run, and for metrics that
+            single rows have no value of.
         trained, head: parameters; a new head apart.
         bytes: of the artifact.
         seconds, memory_mb: of training; the process's or the accelerator's peak.
@@ -62,6 +66,7 @@ class Comparison:
     """Runs of one task on one test set, the best first.
 
     Attributes:
+        label: what tables call the metric.
         rows: of the test set.
         others: runs that were evaluated on another one, and are left out.
         missing: methods that no run has.
@@ -69,6 +74,7 @@ class Comparison:
 
     task: str
     metric: str
+    label: str
     test_sha256: str
     rows: int
     runs: tuple[Row, ...]
@@ -98,23 +104,28 @@ def compare(client: "MlflowClient", name: str, task: Task) -> Comparison:
     # Without an evaluation here the newest run says by what its task is judged.
     tags = evaluated[0].data.tags if evaluated else {}
     newest = {"metric": tags["test.metric"]} if "test.metric" in tags else {}
-    metric = task.decided_by(ours or newest)
-    finished = [run for run in evaluated if f"tuned.{metric}" in run.data.metrics]
+    decisive = task.decided_by(ours or newest)
+    finished = [run for run in evaluated if f"tuned.{decisive}" in run.data.metrics]
     if not finished:
-        raise BiaslineError(f"{name}: no run was evaluated by {metric}", f"dvc repro register@{name}")
+        raise BiaslineError(f"{name}: no run was evaluated by {decisive}", f"dvc repro register@{name}")
+    metric = task.declared(decisive, (decisive,))
+    sign = -1 if metric.higher_is_better else 1
     tests = [run.data.tags["test.sha256"] for run in finished]
     test = ours["test_sha256"] if ours.get("test_sha256") in tests else tests[0]
     chosen = sorted(
         (run for run in finished if run.data.tags["test.sha256"] == test),
-        key=lambda run: (-run.data.metrics[f"tuned.{metric}"], run.data.tags["biasline.fingerprint"]),
+        key=lambda run: (sign * run.data.metrics[f"tuned.{decisive}"], run.data.tags["biasline.fingerprint"]),
     )
     answers = {run.info.run_id: _predictions(client, name, run) for run in chosen}
     best = next((run for run in chosen if run.data.params.get("method") == DEFAULT_METHOD), None)
-    runs = tuple(_row(run, metric, _gain(answers, run, best, metric) if best is not None else None) for run in chosen)
+    runs = tuple(
+        _row(run, decisive, _gain(answers, run, best, metric, task.kind) if best is not None else None)
+        for run in chosen
+    )
     found = {row.method for row in runs}
     missing = tuple(method for method in _methods(task) if method not in found)
     rows = int(chosen[0].data.metrics["test.rows"])
-    return Comparison(name, metric, test, rows, runs, len(finished) - len(chosen), missing)
+    return Comparison(name, decisive, metric.label, test, rows, runs, len(finished) - len(chosen), missing)
 
 
 def _methods(task: Task) -> Iterable[str]:
@@ -133,16 +144,16 @@ def _predictions(client: "MlflowClient", task: str, run: "Run") -> pl.DataFrame:
 
 
 def _gain(
-    answers: Mapping[str, pl.DataFrame], run: "Run", best: "Run", metric: str
+    answers: Mapping[str, pl.DataFrame], run: "Run", best: "Run", metric: Metric, kind: str
 ) -> tuple[float, float, float] | None:
     one, other = answers[run.info.run_id], answers[best.info.run_id]
-    if run is best or not (is_per_row(one, metric) and is_per_row(other, metric)):
+    if run is best or not (has_row_values(one, metric) and has_row_values(other, metric)):
         return None
-    if metric in PER_TOKEN:
-        # Tokenization may have left other rows out of one than of the other.
-        both = one["tokens"].is_not_null() & other["tokens"].is_not_null()
-        one, other = one.filter(both), other.filter(both)
-    return paired_interval(row_scores(one, "tuned", metric), row_scores(other, "tuned", metric))
+    values = [row_values(frame, "tuned", metric, kind).astype(np.float64) for frame in (one, other)]
+    # Tokenization may have left other rows out of one than of the other.
+    both = ~np.isnan(values[0]) & ~np.isnan(values[1])
+    one_values, other_values = (found[both] for found in (values if metric.higher_is_better else values[::-1]))
+    return paired_interval(one_values, other_values)
 
 
 def _row(run: "Run", metric: str, gain: tuple[float, float, float] | None) -> Row:
@@ -210,10 +221,9 @@ def run_missing(name: str, data: str, missing: Sequence[str]) -> None:
 
 def as_markdown(found: Comparison) -> str:
     """The table."""
-    metric = found.metric.replace("_", " ")
     lines = [
-        f"| {found.task}: {found.rows:,} test rows | {metric} | over the best biases | trained | head | rate | bytes | "
-        "training s | peak MB | ms a row |",
+        f"| {found.task}: {found.rows:,} test rows | {found.label} | over the best biases | trained | head | rate | "
+        "bytes | training s | peak MB | ms a row |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in found.runs:

@@ -9,6 +9,7 @@ from typing import Any
 
 from biasline.bases.pin import file_sha256
 from biasline.layout import TaskPlace
+from biasline.metrics.table import label_of
 from biasline.params import Task, Train, method_spec
 from biasline.tracking.limits import RUN_TAG, fitted
 from biasline.tracking.record import Point, Record
@@ -147,7 +148,7 @@ def run_tags(record: Record, task: Task) -> dict[str, str]:
         tags["delta.sha256"] = file_sha256(record.file(place.delta))
     if commit := tags.get("git.commit"):
         tags["mlflow.source.git.commit"] = commit
-    tags["mlflow.note.content"] = _description(record, tags)
+    tags["mlflow.note.content"] = _description(record, task, tags)
     tags |= {"mlflow.source.name": f"dvc repro train@{record.task}", "mlflow.source.type": "LOCAL"}
     tags["mlflow.user"] = tags.get("user", "")
     if record.file(place.predictions).is_file():
@@ -155,9 +156,9 @@ def run_tags(record: Record, task: Task) -> dict[str, str]:
     return {name: value for name, value in tags.items() if value}
 
 
-def _description(record: Record, tags: dict[str, str]) -> str:
+def _description(record: Record, task: Task, tags: dict[str, str]) -> str:
     card = record.file(TaskPlace(record.task).card)
-    lines = [*_result(record), f"Task `{record.task}`, fingerprint `{record.fingerprint}`.", ""]
+    lines = [*_result(record, task), f"Task `{record.task}`, fingerprint `{record.fingerprint}`.", ""]
     if command := tags.get("made.by"):
         lines += ["Made again by:", "", f"    {command}", ""]
     if changed := tags.get("git.changed"):
@@ -166,7 +167,7 @@ def _description(record: Record, tags: dict[str, str]) -> str:
     return fitted(told, RUN_TAG, "\n(shortened; the whole card is this run's artifact `evaluation/card.md`)\n")
 
 
-def _result(record: Record) -> list[str]:
+def _result(record: Record, task: Task) -> list[str]:
     """What came out, in one line: MLflow shows four before "show more"."""
     place = TaskPlace(record.task)
     metrics, report = record.read(place.metrics), record.read(place.train_report)
@@ -175,7 +176,7 @@ def _result(record: Record) -> list[str]:
     name, tuned = metrics["metric"], metrics["tuned"]
     ends = [tuned.get(f"{name}_{end}") for end in ("low", "high")]
     interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if None not in ends else ""
-    told = f"**{name.replace('_', ' ')} {tuned[name]:.3f}**{interval} on {metrics['rows']:,} test rows"
+    told = f"**{label_of(task.kind, name)} {tuned[name]:.3f}**{interval} on {metrics['rows']:,} test rows"
     if name in metrics["base"]:
         told += f", without tuning {metrics['base'][name]:.3f}"
     return [f"{told}; {report['trainable']['total']:,} parameters trained, {report['bytes']:,} bytes.", ""]
@@ -224,7 +225,12 @@ def _figures(record: Record) -> Iterator[tuple[str, Any]]:
     if metrics:
         slices = pl.read_csv(record.file(place.slices))
         if slices.height and "sliced_by" in metrics:  # earlier evaluations do not say
-            yield "metric_by_slice", figures.metric_by_slice(slices, metrics)
+            yield (
+                "metric_by_slice",
+                figures.metric_by_slice(
+                    slices, metrics, record.resolved().declared(metrics["sliced_by"], metrics["tuned"])
+                ),
+            )
         change = pl.read_csv(record.file(place.bias_change))
         if change.height:
             yield "bias_change", figures.bias_change(change)

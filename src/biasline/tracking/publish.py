@@ -149,7 +149,9 @@ def publish(client: "MlflowClient", record: Record, *, anew: bool = False) -> st
     if run.info.status != "FINISHED":
         client.set_terminated(run_id, "FINISHED", end_time=span(record)[1])
     client.set_tag(run_id, _PUBLISHED, digest)
-    share_view_of(client, run.info.experiment_id, task.decided_by(record.read(TaskPlace(record.task).metrics) or {}))
+    metrics = record.read(TaskPlace(record.task).metrics) or {}
+    metric = task.declared(task.decided_by(metrics), metrics.get("tuned", ()))
+    share_view_of(client, run.info.experiment_id, metric)
     return run_id
 
 

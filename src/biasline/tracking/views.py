@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from biasline.params import LOG_LIKELIHOOD
+from biasline.metrics.metric import Metric
 from biasline.tracking.store import upsert
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ _NOTE = "mlflow.note.content"
 # The UI's ids of the columns that stay on screen while the table is scrolled.
 _NAME, _CREATED = "attributes.`Run Name`", "runDateAndNestInfo"
 _PARAMS = ("method", "part", "learning_rate", "trainable")
-# Metrics that come with the ends of their interval.
-_WITH_ENDS = ("exact_match", "rouge_l", LOG_LIKELIHOOD, "accuracy", "pearson")
 _LOSSES = ("train.loss", "valid.loss")
 
 
@@ -37,12 +35,12 @@ def chart_path(experiment: str) -> str:
     return f"{table_path(experiment)}&compareRunsMode=CHART"
 
 
-def share_view_of(client: "MlflowClient", experiment: str, metric: str) -> None:
+def share_view_of(client: "MlflowClient", experiment: str, metric: Metric) -> None:
     """Give a task's experiment the view that suits the metric which its models are judged by."""
-    decisive = f"tuned.{metric}"
-    ends = (f"{decisive}_low", f"{decisive}_high") if metric in _WITH_ENDS else ()
+    decisive, ends = f"tuned.{metric.name}", (f"tuned.{end}" for end in metric.ends)
     metrics = (decisive, "valid.best_loss", "model.bytes", "train.seconds", *ends)
-    share_view(client, experiment, _PARAMS, metrics, order_by=decisive, charts=(decisive, "model.bytes"))
+    charts, ascending = (decisive, "model.bytes"), not metric.higher_is_better
+    share_view(client, experiment, _PARAMS, metrics, order_by=decisive, ascending=ascending, charts=charts)
 
 
 def share_view(
@@ -53,6 +51,7 @@ def share_view(
     *,
     order_by: str,
     charts: Sequence[str],
+    ascending: bool = False,
 ) -> None:
     """Write the view `Methods` on an experiment, and a description that links it where there is none.
 
@@ -63,12 +62,13 @@ def share_view(
         params, metrics: the table's columns, in this order.
         order_by: the metric that the best run comes first by.
         charts: metrics with one value per run, compared as bars below the losses.
+        ascending: whether the best run has the lowest value.
     """
     found = client.get_experiment(experiment)
     view = {
         "name": "Methods",
         "createdAt": found.creation_time,
-        "state": _dump(_state(params, metrics, order_by, charts)),
+        "state": _dump(_state(params, metrics, order_by, charts, ascending)),
     }
     tags = {_TAG: _dump(view)}
     if _NOTE not in found.tags:
@@ -79,7 +79,9 @@ def share_view(
             upsert(client.set_experiment_tag, experiment, name, value)
 
 
-def _state(params: Sequence[str], metrics: Sequence[str], order_by: str, charts: Sequence[str]) -> dict[str, Any]:
+def _state(
+    params: Sequence[str], metrics: Sequence[str], order_by: str, charts: Sequence[str], ascending: bool
+) -> dict[str, Any]:
     """What the UI keeps of a page: columns, order, charts."""
     named = {f"params.`{name}`": name for name in params} | {f"metrics.`{name}`": name for name in metrics}
     shown, rest = "methods", "rest"
@@ -89,7 +91,7 @@ def _state(params: Sequence[str], metrics: Sequence[str], order_by: str, charts:
         # At its own width a column cuts the longer names.
         "columnWidths": {_NAME: 220} | {column: max(90, 30 + 8 * len(name)) for column, name in named.items()},
         "orderByKey": f"metrics.`{order_by}`",
-        "orderByAsc": False,
+        "orderByAsc": ascending,
         "compareRunCharts": [
             *(_line(name, shown) for name in _LOSSES),
             *(_card("BAR", name, shown) for name in charts),

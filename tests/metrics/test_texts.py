@@ -1,8 +1,23 @@
 import numpy as np
 import pytest
 
-from biasline.errors import BiaslineError
-from biasline.evaluation.overlap import OwnScores, bleu_and_chrf, rouge_l, tokenizer_for
+from biasline.evaluation.measure import measure
+from biasline.metrics.metric import Predictions
+from biasline.metrics.table import find_metric
+from biasline.metrics.texts import tokenizer_for
+
+
+def predictions(answers, references):
+    return Predictions(np.array(references, dtype=object), np.array(answers, dtype=object))
+
+
+def rouge_l(answers, references):
+    return find_metric("instruction", "rouge_l").of_each_row(predictions(answers, references))
+
+
+def bleu_and_chrf(answers, references):
+    found = measure([find_metric("instruction", name) for name in ("bleu", "chrf")], predictions(answers, references))
+    return found.values, found.signatures, found.left_out
 
 
 def test_the_same_words_are_worth_all_and_others_nothing():
@@ -38,33 +53,3 @@ def test_chinese_counts_by_character():
     assert tokenizer_for(["an apple"]) == "13a"
     assert rouge_l(["红苹果"], ["青苹果"])[0] == pytest.approx(2 / 3)
     assert 0 < bleu_and_chrf(["红色的苹果很好吃"], ["青色的苹果很好吃"])[0]["bleu"] < 100
-
-
-def own(tmp_path, text):
-    path = tmp_path / "own.py"
-    path.write_text(text, encoding="utf-8")
-    return OwnScores(path)
-
-
-def test_a_projects_own_scores_see_the_row_and_the_answer(tmp_path):
-    scores = own(tmp_path, 'def shorter(row):\n    return len(row["answer"]) <= len(row["output"])\n')
-    rows = [{"row": 1, "output": "ab"}, {"row": 2, "output": "a"}]
-    found = scores(rows, ["a", "ab"])
-    assert list(found) == ["shorter"]
-    assert np.array_equal(found["shorter"], [1.0, 0.0])
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ('def bad(row):\n    return row["nothing"]\n', "bad: row 7: KeyError: 'nothing' → mend the function"),
-        ("def bad(row):\n    return float('nan')\n", "bad: row 7: nan is no score"),
-        ("def bad(row):\n    return 'much'\n", "bad: row 7: ValueError"),
-        ("def exact_match(row):\n    return 1\n", "exact_match is a metric already"),
-        ("x = 1\n", "no function in it"),
-        ("import nothing_of_the_kind\n", "does not run: ModuleNotFoundError"),
-    ],
-)
-def test_what_is_wrong_with_own_scores_is_told(tmp_path, text, told):
-    with pytest.raises(BiaslineError, match=told):
-        own(tmp_path, text)([{"row": 7}], ["x"])

@@ -1,0 +1,1 @@
+"""Metrics: what models are measured and judged by, each declared once."""
