@@ -23,6 +23,7 @@ from biasline.evaluation import classify, regress
 from biasline.evaluation.card import class_sections, model_card, samples_page, score_sections
 from biasline.evaluation.generate import Drawing, generate
 from biasline.evaluation.heads import PROBED
+from biasline.evaluation.intervals import format_interval
 from biasline.evaluation.overlap import OwnScores
 from biasline.evaluation.references import Decisive, decisive_metric, own_spelling
 from biasline.evaluation.scoring import (
@@ -144,9 +145,9 @@ def evaluate(task: Task, place: TaskPlace) -> Evaluated:
 
 def _in_short(name: str, rows: int, found: _Compared) -> str:
     """The metric that decides, of the base, of a head alone on it, and of the tuned model with its interval."""
-    tuned, ends = found.tuned, (f"{name}_low", f"{name}_high")
+    tuned = found.tuned
     alone = f" head alone {found.probe[name]:.3f}," if name in found.probe else ""
-    interval = f" [{tuned[ends[0]]:.3f}, {tuned[ends[1]]:.3f}]" if ends[0] in tuned else ""
+    interval = format_interval(tuned.get(f"{name}_low"), tuned.get(f"{name}_high"))
     told = f"base {found.base[name]:.3f},{alone} tuned {tuned[name]:.3f}{interval}"
     if name == LOG_LIKELIHOOD:
         told += f"; ROUGE-L {found.base['rouge_l']:.3f}, {tuned['rouge_l']:.3f}"

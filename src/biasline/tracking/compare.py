@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from biasline.errors import BiaslineError
+from biasline.evaluation.intervals import format_interval
 from biasline.evaluation.statistics import PER_TOKEN, is_per_row, paired_interval, row_scores
 from biasline.jsonfile import load_json
 from biasline.layout import TaskPlace, home
@@ -238,5 +239,4 @@ def _number(value: float | None, form: str) -> str:
 def _interval(value: float | None, low: float | None, high: float | None, form: str) -> str:
     if value is None:
         return ""
-    ends = "" if low is None or high is None else f" [{format(low, form)}, {format(high, form)}]"
-    return format(value, form) + ends
+    return format(value, form) + format_interval(low, high, form)
