@@ -7,23 +7,16 @@ def evaluate(name: str) -> str:
     import time
 
     from biasline.evaluation import evaluate as stage
-    from biasline.jsonfile import load_json
-    from biasline.layout import TaskPlace, checkpoints
+    from biasline.layout import TaskPlace
     from biasline.params import read_task
-    from biasline.tracking.live import publish_or_warn
-    from biasline.tracking.record import record_of_workspace
-    from biasline.training.checkpoint import Checkpoints
+    from biasline.tracking.reporter import report_evaluation
+    from biasline.training.checkpoint import clear_checkpoints
 
     place = TaskPlace(name)
-    # DVC has what training made, or it would not have come to this stage.
-    fingerprint = load_json(place.train_report, f"dvc repro train@{name}")["fingerprint"]
-    Checkpoints(checkpoints() / fingerprint, fingerprint).clear()
+    clear_checkpoints(place)
     start = time.monotonic()
     found = stage.evaluate(read_task(place.resolved), place)
-    record = record_of_workspace(name)
-    assert record is not None, "evaluate has just read the model"
-    record.observe(**{"evaluate.seconds": round(time.monotonic() - start, 1), **found.observed})
-    publish_or_warn(record)
+    report_evaluation(name, time.monotonic() - start, found.observed)
     return found.told
 
 
