@@ -93,8 +93,8 @@ def workspace(tmp_path, monkeypatch) -> Path:
     """A project folder of its own, with the task `small` and an empty store."""
     lay_workspace(tmp_path)
     enter(tmp_path, monkeypatch)
-    # Ten seconds each time; `tests/registry/test_proof.py` and the whole runs do it.
-    monkeypatch.setattr("biasline.registry.versions.prove", lambda record, uri: None)
+    # Ten seconds each time; `tests/serving/test_package_check.py` and the whole runs do it.
+    monkeypatch.setattr("biasline.registry.versions.check_package", lambda record, uri: None)
     return tmp_path
 
 

@@ -131,7 +131,8 @@ def inspect(
     else:
         print(as_text(found, shutil.get_terminal_size((140, 24)).columns))
     if figure is not None:
-        from biasline.evaluation.figures import bias_counts, save_figure
+        from biasline.figures.biases import bias_counts
+        from biasline.figures.canvas import save_figure
 
         save_figure(bias_counts(found), figure)
         print(f"drawn: {shown(figure)}", file=sys.stderr)
@@ -338,7 +339,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Put the runs of a task beside each other: quality with intervals on equal test rows, size, time, memory."""
-    from biasline.evaluation.figures import methods, save_figure
+    from biasline.figures.canvas import save_figure
+    from biasline.figures.comparison import methods
     from biasline.layout import local_state
     from biasline.tracking.compare import as_markdown, run_missing
     from biasline.tracking.compare import compare as compared

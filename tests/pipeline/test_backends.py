@@ -233,7 +233,7 @@ def test_two_checkouts_that_decide_at_once_make_one_history(server, trained, wor
     client, record = connect(), record_of_workspace("small")
     with suppress(MlflowException):
         client.delete_registered_model("biasline-small")  # of the test before
-    monkeypatch.setattr("biasline.registry.versions.prove", lambda record, uri: None)
+    monkeypatch.setattr("biasline.registry.versions.check_package", lambda record, uri: None)
     for one in (record, another(record, "b" * 16)):
         register(client, one)
     homes = {name: workspace / name for name in ("ours", "theirs")}

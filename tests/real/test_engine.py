@@ -56,9 +56,9 @@ def short_rows(shared, count):
 @pytest.mark.slow
 def test_a_base_without_biases_through_all_stages(workspace, shared, stories, capsys):
     """Zero biases are injected into a real LLaMA; they learn from real rows, are stored, found again, and answer."""
-    from biasline.evaluation.serving import Package
     from biasline.layout import TaskPlace, write_text
     from biasline.params import read_params
+    from biasline.serving.package import Package
 
     pin = create_pin(str(stories), workspace / "stories.json")
     write_text(workspace / "stories.json", pin.dumps())

@@ -14,7 +14,7 @@ from biasline.errors import BiaslineError
 from biasline.params import Task
 from biasline.registry import versions
 from biasline.registry.aliases import CANDIDATE, CHAMPION, aliased
-from biasline.registry.package import has_files
+from biasline.registry.files import has_files
 from biasline.registry.promote import nominate, promote
 from biasline.registry.sync import register, sync
 from biasline.registry.verify import verify

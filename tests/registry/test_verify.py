@@ -12,6 +12,7 @@ from biasline.registry.aliases import CHAMPION
 from biasline.registry.promote import promote
 from biasline.registry.sync import register
 from biasline.registry.verify import verify
+from biasline.serving.packaging import folder_sha256
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect
 from tests.conftest import LENIENT_GATES
@@ -75,7 +76,7 @@ def test_aliases_that_the_ledger_does_not_know_and_the_other_way_round(promoted,
     assert "of which the ledger knows nothing" in wrong[1]
 
 
-@pytest.mark.parametrize("name", ["predict.py", "model.py"])
+@pytest.mark.parametrize("name", ["predictor.py", "pyfunc.py"])
 def test_code_that_was_changed_in_the_package_is_found(promoted, workspace, name):
     for path in (workspace / "mlartifacts").rglob(name):
         path.write_text(path.read_text() + "# harmless\n")
@@ -88,9 +89,30 @@ def test_nothing_decided_is_nothing_wrong(workspace):
     assert done.exit_code == 0 and "nothing registered or decided yet" in done.output
 
 
+def test_the_hash_of_a_version_packaged_before_is_what_it_was(promoted, workspace):
+    """It counts the entry point under the name that it had: `verify` must not call an older package changed."""
+    folder = packaged(workspace, "delta.safetensors").parents[1]
+    (folder / "pyfunc.py").rename(folder / "model.py")
+    described = folder / "MLmodel"
+    described.write_text(described.read_text().replace("biasline/serving/pyfunc.py", "biasline/registry/model.py"))
+    names = {"delta": "delta.safetensors", "pin": "pin.json"}
+    files = {key: folder / "artifacts" / name for key, name in names.items()} | {"model.py": folder / "model.py"}
+    files |= {path.relative_to(folder).as_posix(): path for path in (folder / "code").rglob("*.py")}
+    task = json.loads((folder / "artifacts/task.json").read_text())
+    parts = {
+        "task": {name: task[name] for name in ("kind", "load", "tokens", "evaluate")},
+        "files": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()},
+        "metrics": "of its evaluation",
+    }
+    noted = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    assert folder_sha256(folder, "of its evaluation") == noted
+    (folder / "model.py").write_text("# another\n")
+    assert folder_sha256(folder, "of its evaluation") != noted
+
+
 def test_parameters_that_came_later_change_no_package():
     """A package is known by a hash over its task.json: one of before lacks what has a default since."""
-    from biasline.registry.package import _sha256_of
+    from biasline.serving.packaging import _sha256_of
 
     before = json.loads(Task(base="b", data="d").model_dump_json())
     for name in ("shorten", "date"):

@@ -1,1 +1,1 @@
-"""Evaluation: base and tuned model on one test set, pair by pair; metrics with intervals; figures; the model card."""
+"""Evaluation: base and tuned model on one test set, pair by pair; metrics with intervals; the model card."""

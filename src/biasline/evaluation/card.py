@@ -7,6 +7,7 @@ import polars as pl
 
 from biasline.data.kinds import Kind
 from biasline.evaluation.classify import calibration, class_table, mistakes
+from biasline.evaluation.intervals import format_interval
 from biasline.evaluation.regress import furthest
 from biasline.metrics.table import label_of
 from biasline.params import Task, method_spec
@@ -188,8 +189,7 @@ def _table(rows: Mapping[str, Mapping[str, float]], first: str, kind: str) -> li
     for label, values in rows.items():
         cells = []
         for name in names:
-            low, high = values.get(f"{name}_low"), values.get(f"{name}_high")
-            interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
+            interval = format_interval(values.get(f"{name}_low"), values.get(f"{name}_high"))
             cells.append(f"{values[name]:.3f}{interval}" if name in values else "")
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return [*lines, "", "Brackets: 95 % interval."]

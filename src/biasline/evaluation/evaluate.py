@@ -23,6 +23,7 @@ from biasline.evaluation import classify, regress
 from biasline.evaluation.card import class_sections, model_card, samples_page, score_sections
 from biasline.evaluation.generate import Drawing, generate
 from biasline.evaluation.heads import PROBED
+from biasline.evaluation.intervals import format_interval
 from biasline.evaluation.measure import has_row_values, measured_rows, paired_values, row_metric
 from biasline.evaluation.own_metrics import OwnScores
 from biasline.evaluation.references import Decisive, decisive_metric, own_spelling
@@ -150,7 +151,7 @@ def _in_short(task: Task, metric: Metric, rows: int, found: _Compared) -> str:
     """The metric that decides, of the base, of a head alone on it, and of the tuned model with its interval."""
     tuned, name = found.tuned, metric.name
     alone = f" head alone {found.probe[name]:.3f}," if name in found.probe else ""
-    interval = f" [{', '.join(f'{tuned[end]:.3f}' for end in metric.ends)}]" if metric.ends else ""
+    interval = format_interval(tuned.get(f"{name}_low"), tuned.get(f"{name}_high"))
     told = f"base {found.base[name]:.3f},{alone} tuned {tuned[name]:.3f}{interval}"
     if metric.beside:
         title = task.declared(metric.beside).title

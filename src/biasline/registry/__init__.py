@@ -1,1 +1,1 @@
-"""The registry: the packaged model, gates, promotion and the ledger."""
+"""The registry: versions, aliases, gates, promotion and the ledger."""

@@ -12,9 +12,10 @@ from biasline.evaluation.measure import has_row_values
 from biasline.jsonfile import load_json
 from biasline.layout import TaskPlace
 from biasline.params import Task
+from biasline.registry.files import read_package
 from biasline.registry.gates import Shown
-from biasline.registry.package import metrics_sha256, package_files
 from biasline.registry.versions import model_name, run_file, run_of
+from biasline.serving.packaging import metrics_sha256
 from biasline.tracking.lineage import uncommitted_when_made
 
 if TYPE_CHECKING:
@@ -57,10 +58,9 @@ def on_rows_of(client: "MlflowClient", version: "ModelVersion", candidate: Shown
     measured = metric.name in own.metrics["tuned"] or has_row_values(own.predictions, metric)
     if is_its_own and same_rows and scored and measured:
         return own
-    from biasline.evaluation.rescore import scored_on
-    from biasline.evaluation.serving import Package
+    from biasline.serving.rescore import scored_on
 
-    package = Package.read(*package_files(version))
+    package = read_package(version)
     if package.task.kind != task.kind:
         raise BiaslineError(
             f"{version.name} version {version.version} is a {package.task.kind}, the candidate a {task.kind}: they "

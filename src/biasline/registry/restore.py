@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from biasline.registry.aliases import CANDIDATE, aliased
-from biasline.registry.package import has_files
+from biasline.registry.files import has_files
 from biasline.registry.versions import find_version, run_of, versions_of
 from biasline.tracking.publish import find_run, lost_files, publish
 from biasline.tracking.record import Record, note_candidate, noted_candidate

@@ -4,13 +4,14 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from biasline.errors import first_line
-from biasline.layout import TaskPlace
+from biasline.errors import BiaslineError, first_line
+from biasline.jsonfile import dump_json
+from biasline.layout import TaskPlace, write_text
 from biasline.params import method_spec
 from biasline.registry.aliases import CANDIDATE, aliased, point, settle
 from biasline.registry.claims import Elsewhere
 from biasline.registry.restore import drop_empty_versions, lost_for_good, restore_run
-from biasline.registry.versions import find_version, register_version
+from biasline.registry.versions import find_version, register_version, registered_note
 from biasline.tracking.publish import end_orphans, publish
 from biasline.tracking.record import (
     Record,
@@ -63,6 +64,24 @@ def register_or_note(record: Record) -> str:
     is_candidate = candidate is not None and candidate.version == version.version
     alias = "the candidate" if is_candidate else "without an alias"
     return f"{version.name} version {version.version}, {alias}, in {shown_uri()}"
+
+
+def register_workspace(place: TaskPlace) -> str:
+    """Register the workspace's model, and write the stage's out, `registered.json`.
+
+    Returns:
+        what was done, in words.
+
+    Raises:
+        BiaslineError: where nothing was trained.
+    """
+    record = record_of_workspace(place.task)
+    if record is None:
+        raise BiaslineError(f"{place.model}: no trained model", f"dvc repro train@{place.task}")
+    note = dump_json(registered_note(record))
+    done = register_or_note(record)
+    write_text(place.registered, note)
+    return done
 
 
 def sync(client: "MlflowClient", task: str) -> list[str]:

@@ -7,7 +7,7 @@ from biasline.errors import BiaslineError, first_line
 from biasline.layout import TaskPlace
 from biasline.registry import claims, ledger
 from biasline.registry.aliases import CANDIDATE, CHAMPION, PREVIOUS, aliased
-from biasline.registry.package import downloaded_sha256, package_files
+from biasline.registry.files import downloaded_sha256, package_files
 from biasline.registry.versions import has_model, model_name
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _fault(version: "ModelVersion", judged: str | None) -> str:
     if downloaded_sha256(version) != version.tags.get("biasline.package"):
         return "its pin, its task or the code beside them is not what was registered"
 
-    from biasline.evaluation.serving import Package
+    from biasline.serving.package import Package
 
     try:
         Package.read(*packaged).predictor()

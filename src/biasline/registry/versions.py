@@ -10,8 +10,8 @@ from biasline.errors import BiaslineError, shown
 from biasline.layout import TaskPlace
 from biasline.params import method_spec
 from biasline.registry import ledger
-from biasline.registry.package import log_package, metrics_sha256, package_sha256
-from biasline.registry.proof import prove
+from biasline.serving.package_check import check_package
+from biasline.serving.packaging import log_package, metrics_sha256, package_sha256
 from biasline.tracking.limits import DESCRIPTION, fitted
 from biasline.tracking.publish import find_run
 from biasline.tracking.record import Record, noted_candidate
@@ -178,7 +178,7 @@ def register_version(client: "MlflowClient", record: Record, run_id: str) -> "Mo
         with _none_left_behind(client, record.task, run_id):
             model = log_package(record, run_id)
             if not record.is_proved(package):
-                prove(record, model.model_uri)
+                check_package(record, model.model_uri)
                 record.note_proof(package)
             name = model_name(record.task)
             if not has_model(client, record.task):

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from biasline.bases.pin import file_sha256
 from biasline.data.validate import data_sha256
 from biasline.errors import BiaslineError
+from biasline.evaluation.intervals import format_interval
 from biasline.jsonfile import load_json
 from biasline.layout import TaskPlace, home
 from biasline.metrics.table import label_of
 from biasline.registry import ledger
 from biasline.registry.aliases import CHAMPION, aliased
-from biasline.registry.package import package_files
+from biasline.registry.files import package_files
 from biasline.registry.versions import named_version, run_file, run_of
 from biasline.tracking.record import Record
 
@@ -227,7 +228,6 @@ def _numbers(values: Mapping[str, float], kind: str) -> str:
     told = []
     for name, value in values.items():
         if not name.endswith(("_low", "_high")):
-            low, high = values.get(f"{name}_low"), values.get(f"{name}_high")
-            interval = f" [{low:.4f}, {high:.4f}]" if low is not None and high is not None else ""
+            interval = format_interval(values.get(f"{name}_low"), values.get(f"{name}_high"), ".4f")
             told.append(f"{label_of(kind, name)} {value:.4f}{interval}")
     return ", ".join(told)

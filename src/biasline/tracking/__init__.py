@@ -1,1 +1,4 @@
-"""MLflow as a projection of the outs and the ledger: runs, lineage, sync. Only this room and `registry` know MLflow."""
+"""MLflow as a projection of the outs and the ledger: runs, lineage, sync.
+
+Only this room, `serving` and `registry` know MLflow.
+"""

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from biasline.errors import BiaslineError
+from biasline.evaluation.intervals import format_interval
 from biasline.evaluation.measure import has_row_values, row_values
 from biasline.evaluation.statistics import paired_interval
 from biasline.jsonfile import load_json
@@ -248,5 +249,4 @@ def _number(value: float | None, form: str) -> str:
 def _interval(value: float | None, low: float | None, high: float | None, form: str) -> str:
     if value is None:
         return ""
-    ends = "" if low is None or high is None else f" [{format(low, form)}, {format(high, form)}]"
-    return format(value, form) + ends
+    return format(value, form) + format_interval(low, high, form)

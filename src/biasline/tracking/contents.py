@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from biasline.bases.pin import file_sha256
+from biasline.evaluation.intervals import format_interval
 from biasline.layout import TaskPlace
 from biasline.metrics.table import label_of
 from biasline.params import Task, Train, method_spec
@@ -175,7 +176,7 @@ def _result(record: Record, task: Task) -> list[str]:
         return []
     name, tuned = metrics["metric"], metrics["tuned"]
     ends = [tuned.get(f"{name}_{end}") for end in ("low", "high")]
-    interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if None not in ends else ""
+    interval = format_interval(*ends)
     told = f"**{label_of(task.kind, name)} {tuned[name]:.3f}**{interval} on {metrics['rows']:,} test rows"
     if name in metrics["base"]:
         told += f", without tuning {metrics['base'][name]:.3f}"
@@ -214,33 +215,29 @@ def _as_table(predictions: Path) -> str:
 def _figures(record: Record) -> Iterator[tuple[str, Any]]:
     import polars as pl
 
-    from biasline.evaluation import figures
+    from biasline.figures import biases, run
 
     place = TaskPlace(record.task)
     if record.file(place.history).is_file():
-        yield "loss", figures.loss_curve(pl.read_csv(record.file(place.history), infer_schema_length=None))
+        yield "loss", run.loss_curve(pl.read_csv(record.file(place.history), infer_schema_length=None))
     if record.file(place.lengths).is_file():
-        yield "lengths", figures.lengths(pl.read_csv(record.file(place.lengths)))
+        yield "lengths", run.lengths(pl.read_csv(record.file(place.lengths)))
     metrics = record.read(place.metrics)
     if metrics:
         slices = pl.read_csv(record.file(place.slices))
         if slices.height and "sliced_by" in metrics:  # earlier evaluations do not say
-            yield (
-                "metric_by_slice",
-                figures.metric_by_slice(
-                    slices, metrics, record.resolved().declared(metrics["sliced_by"], metrics["tuned"])
-                ),
-            )
+            metric = record.resolved().declared(metrics["sliced_by"], metrics["tuned"])
+            yield "metric_by_slice", run.metric_by_slice(slices, metrics, metric)
         change = pl.read_csv(record.file(place.bias_change))
         if change.height:
-            yield "bias_change", figures.bias_change(change)
+            yield "bias_change", biases.bias_change(change)
         if not record.file(place.predictions).is_file():
             return
         predictions = pl.read_parquet(record.file(place.predictions))
         if {"tuned_error", "score"} <= set(predictions.columns):
-            yield "scores", figures.scores(predictions)
+            yield "scores", run.scores(predictions)
         if "probability" in predictions.columns and predictions["label"].n_unique() <= _DRAWN_LABELS:
             from biasline.evaluation.classify import calibration
 
-            yield "confusion", figures.confusion(predictions)
-            yield "calibration", figures.reliability(calibration(predictions))
+            yield "confusion", run.confusion(predictions)
+            yield "calibration", run.reliability(calibration(predictions))

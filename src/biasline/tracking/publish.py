@@ -13,6 +13,7 @@ from filelock import Timeout
 
 from biasline.bases.pin import file_sha256
 from biasline.errors import BiaslineError
+from biasline.figures.palette import COLORS
 from biasline.layout import TaskPlace, home
 from biasline.params import Task
 from biasline.tracking.contents import artifacts, files, points_of, run_name, run_params, run_tags, single_metrics, span
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 _BATCH = 500
 LOSS = "train.loss"
 _PUBLISHED, _HOME = "biasline.published", "biasline.home"
-# Okabe and Ito's palette but for its yellow, which is none on white: told apart with every kind of colour vision.
-_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
 
 
 def find_run(client: "MlflowClient", task: str, fingerprint: str) -> "Run | None":
@@ -53,7 +52,7 @@ def open_run(client: "MlflowClient", record: Record) -> str:
         if found is not None:
             return found.info.run_id
         task, experiment = record.resolved(), experiment_id(client, record.task)
-        before = len(client.search_runs([experiment], max_results=len(_COLORS) * 100))
+        before = len(client.search_runs([experiment], max_results=len(COLORS) * 100))
         run = client.create_run(
             experiment,
             start_time=span(record)[0],
@@ -62,7 +61,7 @@ def open_run(client: "MlflowClient", record: Record) -> str:
                 "biasline.fingerprint": record.fingerprint,
                 "biasline.task": record.task,
                 # MLflow's own choice gives neighbours one colour.
-                "mlflow.runColor": _COLORS[before % len(_COLORS)],
+                "mlflow.runColor": COLORS[before % len(COLORS)],
             },
         )
         return run.info.run_id

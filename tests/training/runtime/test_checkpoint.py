@@ -18,7 +18,7 @@ from biasline.params import Train
 from biasline.training.batches import Plan
 from biasline.training.loop import Sets, fit
 from biasline.training.loss import ResponseTokens
-from biasline.training.runtime.checkpoint import Checkpoints
+from biasline.training.runtime.checkpoint import Checkpoints, clear_checkpoints
 from biasline.training.runtime.signals import noted_signals
 from tests.training.test_loop import token_set, without_seconds
 
@@ -334,3 +334,19 @@ def test_asked_to_end_while_it_looks_it_makes_no_further_step(tmp_path, whole, m
     monkeypatch.undo()
     assert [path.stem for path in (tmp_path / "abc").iterdir()] == ["step-00000005"]
     assert training(tmp_path) == whole
+
+
+def test_the_stage_after_training_clears_its_checkpoints_and_no_others(workspace):
+    from biasline.layout import TaskPlace, checkpoints
+
+    place = TaskPlace("small")
+    with pytest.raises(BiaslineError, match="dvc repro train@small"):
+        clear_checkpoints(place)
+    place.train_report.parent.mkdir(parents=True)
+    place.train_report.write_text('{"fingerprint": "abc"}')
+    clear_checkpoints(place)  # of a training that came out of DVC's cache
+    for name in ("abc", "def"):
+        (checkpoints() / name).mkdir(parents=True)
+        (checkpoints() / name / "step-00000001.safetensors").touch()
+    clear_checkpoints(place)
+    assert [path.name for path in checkpoints().iterdir()] == ["def"]

@@ -24,6 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from biasline.errors import BiaslineError, first_line, shown
+from biasline.jsonfile import load_json
+from biasline.layout import TaskPlace, checkpoints
 from biasline.training.ranks import of_first, tensors_of_first
 
 _FORMAT = 2
@@ -175,6 +177,19 @@ class Checkpoints:
             if tensors[name].shape != values.shape or tensors[name].dtype != values.dtype:
                 raise ValueError(f"{name} has the shape {list(tensors[name].shape)}, not {list(values.shape)}")
         return Snapshot(found.pop("step"), found, tensors, found.pop("finished"))
+
+
+def clear_checkpoints(place: TaskPlace) -> None:
+    """Delete the checkpoints of the training that made the workspace's model.
+
+    For the stage that comes after training: DVC begins it once it has what training made, so that nothing needs them
+    any more.
+
+    Raises:
+        BiaslineError: where nothing was trained.
+    """
+    fingerprint = load_json(place.train_report, f"dvc repro train@{place.task}")["fingerprint"]
+    Checkpoints(checkpoints() / fingerprint, fingerprint).clear()
 
 
 def _flush_folder(folder: Path) -> None:

@@ -1,14 +1,14 @@
-"""The packaged model: what a version holds, how it is logged, read and told apart."""
+"""Packaging: how a model is logged with its code and signature, found in its folder, and identified by a hash."""
 
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from ruamel.yaml import YAML
@@ -22,15 +22,16 @@ from biasline.params import Task, read_task
 from biasline.tracking.record import Record
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
     from mlflow.models.model import ModelInfo
 
-# What the packaged model needs: libraries, and files and rooms of this package.
+# What MLflow runs when it loads a packaged model.
+_ENTRY = Path(__file__).with_name("pyfunc.py")
+# What it needs: libraries, and files and rooms of this package.
 _REQUIREMENTS = ("accelerate", "mlflow", "numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "transformers")
 _CODE = ("__init__.py", "errors.py", "custom.py", "glue.py", "layout.py", "metrics", "params", "jsonfile.py")
 _CODE += ("bases", "bitfit", "data", "tokens", "training", "evaluation", "progress.py")
+_CODE += ("serving/__init__.py", "serving/package.py", "serving/predictor.py")
 
 
 def log_package(record: Record, run_id: str) -> "ModelInfo":
@@ -45,7 +46,7 @@ def log_package(record: Record, run_id: str) -> "ModelInfo":
     with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id, log_system_metrics=False):
         return mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(Path(__file__).with_name("model.py")),
+            python_model=str(_ENTRY),
             artifacts={name: path.as_uri() for name, path in files.items()},  # a plain path would be decoded
             model_config=noted,
             code_paths=[str(_code(Path(scratch)))],
@@ -56,24 +57,23 @@ def log_package(record: Record, run_id: str) -> "ModelInfo":
         )
 
 
-def package_files(version: "ModelVersion") -> tuple[dict[str, Path], Path, dict[str, str]]:
-    """What a version holds, as `Package.read` takes it.
+def files_in(folder: Path) -> tuple[dict[str, Path], Path, dict[str, str]]:
+    """What a packaged model's folder holds, as `Package.read` takes it.
 
     Returns:
         its files by name (`delta`, `pin`, `task`), where its base's pin lies, and the sha256 of each file when it was
         packaged.
     """
-    return files_in(_downloaded(version))
-
-
-def files_in(folder: Path) -> tuple[dict[str, Path], Path, dict[str, str]]:
-    """As `package_files`, of a package that was downloaded."""
-    # Not by MLflow, which would decode a path with a % in it. As texts: a hash of digits and one "e" is no number.
-    described = YAML(typ="base", pure=True).load((folder / "MLmodel").read_text(encoding="utf-8"))
-    flavor = described["flavors"]["python_function"]
+    flavor = _flavor(folder)
     files = {name: folder / place["path"] for name, place in flavor["artifacts"].items()}
     noted = flavor.get("config") or {}
     return files, _pin_place(files["task"], Path(noted.get("pin_path", ""))), noted.get("sha256", {})
+
+
+def _flavor(folder: Path) -> dict[str, Any]:
+    # Not by MLflow, which would decode a path with a % in it. As texts: a hash of digits and one "e" is no number.
+    described = YAML(typ="base", pure=True).load((folder / "MLmodel").read_text(encoding="utf-8"))
+    return described["flavors"]["python_function"]
 
 
 def _pin_place(task: Path, noted: Path) -> Path:
@@ -84,42 +84,41 @@ def _pin_place(task: Path, noted: Path) -> Path:
     return noted
 
 
-def _downloaded(version: "ModelVersion") -> Path:
+def packaged_answers(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Any]:
+    """Answers of a packaged model, loaded from its folder as MLflow loads it.
+
+    Args:
+        folder: a copy of the package, since MLflow notes something beside what it loads; without a % in its path.
+        rows: rows of the task's kind.
+    """
     import mlflow
 
-    # A local store's own folder, with nothing written to it, as MLflow would for a model's name.
-    place = mlflow.MlflowClient().get_model_version_download_uri(version.name, version.version)
-    named = f"models:/{version.name}/{version.version}"
-    return Path(mlflow.artifacts.download_artifacts(place if place.startswith("file:") else named))
-
-
-def has_files(client: "MlflowClient", version: "ModelVersion") -> bool:
-    """Whether the store has a version's files; their content is `verify`'s to look at."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    kept = get_artifact_repository(client.get_model_version_download_uri(version.name, version.version))
-    found = {item.path for folder in (None, "artifacts") for item in kept.list_artifacts(folder)}
-    return {"MLmodel", "python_env.yaml", "code", "artifacts/delta.safetensors"} <= found
+    _, pin, _ = files_in(folder)
+    model = mlflow.pyfunc.load_model(str(folder), model_config={"pin_path": str(pin)})
+    return list(model.predict(list(rows)))
 
 
 def package_sha256(record: Record) -> str:
     """Hash of what a version holds: delta, pin, task, the code beside them, and the evaluation that it is judged by."""
-    place, source = TaskPlace(record.task), Path(__file__).parent
+    place = TaskPlace(record.task)
     files = {"delta": record.file(place.delta), "pin": record.pin}
     with tempfile.TemporaryDirectory() as scratch:
         code = {f"code/{path.relative_to(scratch).as_posix()}": path for path in _code(Path(scratch)).rglob("*.py")}
-        files |= code | {"model.py": source / "model.py"}
+        files |= code | {_ENTRY.name: _ENTRY}
         return _sha256_of(record.resolved(), files, metrics_sha256(record.file(place.metrics)))
 
 
-def downloaded_sha256(version: "ModelVersion") -> str:
-    """`package_sha256` of the files that a version has now."""
-    folder = _downloaded(version)
-    files, *_ = package_files(version)
+def folder_sha256(folder: Path, metrics: str) -> str:
+    """`package_sha256` of the files that a packaged model's folder has now.
+
+    Args:
+        metrics: sha256 of the evaluation that it was packaged with; empty where there was none.
+    """
+    files, *_ = files_in(folder)
     code = {path.relative_to(folder).as_posix(): path for path in (folder / "code").rglob("*.py")}
     task = read_task(files.pop("task"))
-    told = version.tags.get("biasline.metrics_sha256", "")
-    return _sha256_of(task, {**files, **code, "model.py": folder / "model.py"}, told)
+    entry = Path(_flavor(folder)["model_code_path"]).name  # it had another name when older versions were packaged
+    return _sha256_of(task, {**files, **code, entry: folder / entry}, metrics)
 
 
 def _sha256_of(task: Task, files: Mapping[str, Path], metrics: str) -> str:
@@ -168,12 +167,12 @@ def _signature(task: Task) -> "ModelSignature":
 
 
 def _code(scratch: Path) -> Path:
-    """A copy of the part of this package that `model.py` imports."""
+    """A copy of the part of this package that the entry point imports."""
     package = Path(__file__).parent.parent
     target = scratch / package.name
-    target.mkdir()
     for name in _CODE:
         source = package / name
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:

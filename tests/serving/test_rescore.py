@@ -7,8 +7,8 @@ import pytest
 
 from biasline.bases.pin import read_pin
 from biasline.bitfit import BiasDelta
-from biasline.evaluation.rescore import scored_on
-from biasline.evaluation.serving import Package
+from biasline.serving.package import Package
+from biasline.serving.rescore import scored_on
 from tests.conftest import run_other
 
 OWN = "def words(row):\n    return len(row['answer'].split())\n"

@@ -1,6 +1,6 @@
 """Load a packaged model as any user would and ask it: run by path in a process of its own, without this package.
 
-Reads `{"uri", "rows"}` as JSON from standard input and writes the answers, as JSON, to the file that it is told.
+Reads `{"uri", "rows"}` as JSON from standard input and writes the answers, as JSON, to the file named by its argument.
 """
 
 import json

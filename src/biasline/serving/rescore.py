@@ -10,7 +10,7 @@ from biasline.evaluation.generate import Answer
 from biasline.evaluation.own_metrics import OwnScores
 from biasline.evaluation.references import own_spelling
 from biasline.evaluation.scoring import Scored, answered, score_likelihood
-from biasline.evaluation.serving import Package
+from biasline.serving.package import Package
 from biasline.tokens.mask import Encoder
 from biasline.tokens.sets import answer_columns
 

@@ -4,17 +4,17 @@ import polars as pl
 import pytest
 
 from biasline.errors import BiaslineError
-from biasline.registry import proof
 from biasline.registry.aliases import CANDIDATE, aliased
 from biasline.registry.sync import register
+from biasline.serving import package_check
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect
 
 
 @pytest.fixture
 def record(trained, monkeypatch):
-    """A record of the workspace's model, with the real proof in the place of the fixture's."""
-    monkeypatch.setattr("biasline.registry.versions.prove", proof.prove)
+    """A record of the workspace's model, with the real check in the place of the fixture's."""
+    monkeypatch.setattr("biasline.registry.versions.check_package", package_check.check_package)
     return record_of_workspace("small")
 
 
@@ -31,7 +31,7 @@ def test_a_package_that_answers_as_evaluated_is_registered_and_not_asked_twice(r
     version = register(client, record)
     assert aliased(client, "small", CANDIDATE).version == version.version
     assert record.is_proved(version.tags["biasline.package"])
-    monkeypatch.setattr("biasline.registry.versions.prove", None)
+    monkeypatch.setattr("biasline.registry.versions.check_package", None)
     client.delete_registered_model("biasline-small")
     assert int(register(client, record).version) == 1  # a wiped registry, rebuilt
 
@@ -66,4 +66,4 @@ def test_a_package_that_does_not_load_gets_no_version(record, workspace):
     ],
 )
 def test_answers_are_alike_but_for_last_digits(one, other, alike):
-    assert proof._alike(one, other) is alike
+    assert package_check._alike(one, other) is alike

@@ -14,9 +14,9 @@ from biasline.cli import app
 from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace
 from biasline.params import Task
-from biasline.registry import merge as room
 from biasline.registry.merge import merge
 from biasline.registry.sync import register
+from biasline.serving import transformers_export as room
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect
 from tests.conftest import run_other, run_stages

@@ -26,7 +26,7 @@ class BiaslineModel(PythonModel):
         Raises:
             BiaslineError: naming the first file that differs.
         """
-        from biasline.evaluation.serving import Package
+        from biasline.serving.package import Package
 
         artifacts = {name: Path(path) for name, path in context.artifacts.items()}
         noted = context.model_config or {}

@@ -1,4 +1,4 @@
-"""Proof of a packaged model: loaded in a process of its own, it gives the answers that it was evaluated by."""
+"""Check of a packaged model: loaded in a process of its own, it gives the answers that it was evaluated by."""
 
 import json
 import os
@@ -25,7 +25,7 @@ _MAY_DIFFER = 0.02
 _NEAR = 1e-3
 
 
-def prove(record: Record, uri: str) -> None:
+def check_package(record: Record, uri: str) -> None:
     """Ask a packaged model the first test rows, and hold its answers against those of its evaluation.
 
     Args:
@@ -56,7 +56,7 @@ def _asked_apart(uri: str, rows: Sequence[dict[str, Any]]) -> list[Any]:
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / "answers.json"
         # -P: or this folder's modules would hide others of their names. What is imported is what was packaged.
-        command = [sys.executable, "-P", str(Path(__file__).with_name("loaded.py")), str(target)]
+        command = [sys.executable, "-P", str(Path(__file__).with_name("load_check_main.py")), str(target)]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         environment |= {"MLFLOW_TRACKING_URI": tracking_uri(), "MLFLOW_REGISTRY_URI": tracking_uri()}
         done = subprocess.run(

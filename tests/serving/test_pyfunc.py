@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from biasline.bases.create import create_pin
 from biasline.bases.pin import file_sha256
 from biasline.errors import BiaslineError
-from biasline.evaluation.serving import Package
 from biasline.registry.aliases import CANDIDATE, aliased
-from biasline.registry.package import package_files
+from biasline.registry.ask import ask
+from biasline.registry.files import package_files
 from biasline.registry.sync import register
+from biasline.serving.package import Package
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect
 
@@ -180,8 +181,46 @@ def test_a_changed_packaged_pin_or_task_is_refused(packaged, workspace):
     load()
 
 
-def test_a_version_packaged_before_hashes_were_noted_still_loads(packaged):
-    """Its own `model.py` names no hashes, and meets this code in a process that has it loaded."""
-    files, pin_path, sha256 = packaged
+ENTRY_OF_BEFORE = """
+from pathlib import Path
+
+import mlflow
+from mlflow.pyfunc import PythonModel
+
+
+class BiaslineModel(PythonModel):
+    _skip_type_hint_validation = True
+
+    def load_context(self, context):
+        from biasline.evaluation.serving import Package
+
+        artifacts = {name: Path(path) for name, path in context.artifacts.items()}
+        noted = context.model_config or {}
+        self.predictor = Package.read(artifacts, Path(noted.get("pin_path", "")), *HASHES).predictor()
+
+    def predict(self, context, model_input, params=None):
+        return self.predictor(model_input.to_dict("records"), params)
+
+
+mlflow.models.set_model(BiaslineModel())
+"""
+
+
+@pytest.mark.parametrize("hashes", ["[noted.get('sha256')]", "[]"])
+def test_a_version_packaged_before_the_room_serving_still_loads(packaged, hashes):
+    """Its entry point has another name and meets this code in a process that has it loaded, as `predict` is one.
+
+    The oldest ones name no hashes of the files.
+    """
+    files, _, sha256 = packaged
     assert set(sha256) == set(files) == {"delta", "pin", "task"}
-    assert Package.read(files, pin_path).task.kind == "instruction"
+    rows = [{"instruction": "Count to three."}]
+    wanted = load().predict(rows)
+    folder = files["task"].parent.parent
+    described = (folder / "MLmodel").read_text()
+    (folder / "pyfunc.py").unlink()
+    (folder / "model.py").write_text(ENTRY_OF_BEFORE.replace("HASHES", hashes))
+    (folder / "MLmodel").write_text(described.replace("biasline/serving/pyfunc.py", "biasline/registry/model.py"))
+    assert load().predict(rows) == wanted
+    told = dict(ask({"small": rows}, CANDIDATE, shared=False, told=print))
+    assert told == {"small": wanted} == dict(ask({"small": rows}, CANDIDATE, shared=True, told=print))

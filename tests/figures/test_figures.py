@@ -4,9 +4,9 @@ import polars as pl
 import pytest
 
 from biasline.bitfit import inspect_biases
-from biasline.evaluation import figures
 from biasline.evaluation.classify import calibration
 from biasline.evaluation.scoring import slice_table
+from biasline.figures import biases, comparison, run
 from biasline.metrics.table import find_metric
 
 
@@ -16,11 +16,11 @@ def test_figures_are_drawn_from_the_outs(tmp_path):
     change = pl.DataFrame({"layer": [-1, 0, 0], "role": ["norm", "query", "mlp_in"], "change": [0.1, 0.2, 0.3]})
     exact = find_metric("instruction", "exact_match")
     drawn = {
-        "loss": figures.loss_curve(history),
-        "slices": figures.metric_by_slice(
+        "loss": run.loss_curve(history),
+        "slices": run.metric_by_slice(
             slice_table(predictions, ("skill",), exact, "instruction"), {"tuned": {"exact_match": 0.5}}, exact
         ),
-        "change": figures.bias_change(change),
+        "change": biases.bias_change(change),
     }
     for name, figure in drawn.items():
         figure.savefig(tmp_path / f"{name}.png")
@@ -32,10 +32,10 @@ def test_figures_are_drawn_from_the_outs(tmp_path):
 def test_a_model_without_biases_is_drawn_as_what_could_be_injected(bloom):
     from tests.bitfit.zoo import build
 
-    drawn = figures.bias_counts(inspect_biases(build("llama")))
+    drawn = biases.bias_counts(inspect_biases(build("llama")))
     written = [text.get_text() for text in drawn.axes[0].texts]
     assert "(8)" in written and "(48)" in written  # key and value; gate and up
-    drawn = figures.bias_counts(inspect_biases(bloom))
+    drawn = biases.bias_counts(inspect_biases(bloom))
     assert "32" in [text.get_text() for text in drawn.axes[0].texts]
     assert drawn.axes[0].get_title().startswith("Biases of bloom: ")
 
@@ -43,10 +43,10 @@ def test_a_model_without_biases_is_drawn_as_what_could_be_injected(bloom):
 def test_confusion_and_calibration_are_drawn(tmp_path):
     from tests.evaluation.test_classify import ANSWERS
 
-    drawn = figures.confusion(ANSWERS)
+    drawn = run.confusion(ANSWERS)
     assert [text.get_text() for text in drawn.axes[0].texts] == ["1", "1", "0", "0", "2", "0", "1", "0", "0"]
     drawn.savefig(tmp_path / "confusion.png")
-    figures.reliability(calibration(ANSWERS)).savefig(tmp_path / "calibration.png")
+    run.reliability(calibration(ANSWERS)).savefig(tmp_path / "calibration.png")
     assert all(path.stat().st_size > 5000 for path in tmp_path.iterdir())
 
 
@@ -55,16 +55,14 @@ def test_chinese_labels_are_drawn(tmp_path):
     predictions = pl.DataFrame({"label": ["好评", "差评"], "tuned": ["好评", "好评"]})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figures.confusion(predictions).savefig(tmp_path / "chinese.png")
+        run.confusion(predictions).savefig(tmp_path / "chinese.png")
     with pytest.warns(UserWarning, match="Glyph"):  # so a missing one would be seen
-        figures.confusion(predictions.with_columns(label=pl.Series(["\U00012000", "差评"]))).savefig(
-            tmp_path / "no.png"
-        )
+        run.confusion(predictions.with_columns(label=pl.Series(["\U00012000", "差评"]))).savefig(tmp_path / "no.png")
 
 
 def test_lengths_are_drawn_per_split(tmp_path):
     table = pl.DataFrame({"tokens": [8, 16], "train": [0.5, 0.5], "valid": [1.0, 0.0], "test": [0.0, 1.0]})
-    drawn = figures.lengths(table)
+    drawn = run.lengths(table)
     drawn.savefig(tmp_path / "lengths.png")
     assert [text.get_text() for text in drawn.axes[0].get_legend().get_texts()] == ["train", "valid", "test"]
 
@@ -74,6 +72,6 @@ def test_methods_stand_by_size_and_quality(tmp_path):
         {"name": "bitfit", "bytes": 36_000, "value": 0.9, "low": 0.85, "high": 0.95},
         {"name": "full", "bytes": 6_000_000, "value": 0.92, "low": None, "high": None},
     ]
-    drawn = figures.methods(rows, "exact match")
+    drawn = comparison.methods(rows, "exact match")
     drawn.savefig(tmp_path / "methods.png")
     assert drawn.axes[0].get_xscale() == "log" and drawn.axes[0].get_ylabel() == "exact match"

@@ -1,14 +1,11 @@
 """How a merged folder is asked by stock Transformers: the same as code, for a check, and as its README."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from biasline.evaluation.predict import Predictor
-from biasline.evaluation.serving import Package
+from biasline.serving.package import Package
+from biasline.serving.predictor import Predictor
 from biasline.tokens.template import dialogue
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
 
 
 def loader(package: Package) -> str:
@@ -79,13 +76,13 @@ def usage(package: Package, predictor: Predictor, tokenizer: Any, row: dict[str,
     return [*lines, "print(model.config.id2label[model(**inputs).logits.argmax().item()])", "```"]
 
 
-def page(version: "ModelVersion", package: Package, use: Sequence[str], otherwise: int, card: str) -> str:
-    """The folder's README: what it is, how it is asked, and the card of the model."""
+def page(name: str, fingerprint: str, package: Package, use: Sequence[str], otherwise: int, card: str) -> str:
+    """The folder's README: what it is, how it is used, and the card of the model."""
     lines = [
-        f"# {version.name}, merged",
+        f"# {name}, merged",
         "",
-        f"`{package.pin.name}` with the delta of `{version.name}` (fingerprint "
-        f"`{version.tags['biasline.fingerprint']}`) put in for good: a stock Transformers model that needs nothing "
+        f"`{package.pin.name}` with the delta of `{name}` (fingerprint "
+        f"`{fingerprint}`) put in for good: a stock Transformers model that needs nothing "
         "else. Reloaded, its tensors were those of base and delta bit by bit, and its outputs the packaged model's.",
         "",
         "## Use",

@@ -1,0 +1,1 @@
+"""Figures: pictures of runs, biases and comparisons, drawn from the pipeline's outs."""

@@ -1,0 +1,1 @@
+"""Serving: what answers. Packaged models and their check, predictors, the shared base, export to stock Transformers."""

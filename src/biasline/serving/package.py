@@ -1,0 +1,96 @@
+"""What a registered version holds, read from its files: task, delta and the pin of the base. Loads models of it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from biasline.bases.load import best_device, load_causal_lm, load_classifier
+from biasline.bases.match import check_base
+from biasline.bases.pin import Pin, file_sha256, locate, verify
+from biasline.bitfit import BiasDelta
+from biasline.errors import BiaslineError, shown
+from biasline.params import Task, read_task
+from biasline.serving.predictor import Predictor
+
+_DIGEST = 16
+
+
+@dataclass(frozen=True)
+class Package:
+    """What a registered version holds: the task, its delta, and the pin of the base.
+
+    Attributes:
+        pin_path: where the pin lay when it was packaged; a base in a folder beside it is found from there.
+    """
+
+    task: Task
+    delta: BiasDelta
+    pin: Pin
+    pin_path: Path
+
+    @classmethod
+    def read(cls, artifacts: Mapping[str, Path], pin_path: Path, sha256: Mapping[str, str] | None = None) -> "Package":
+        """From the files called `task`, `delta` and `pin`.
+
+        Args:
+            pin_path: where the pin lay when it was packaged: a hint for the machine that packaged it alone.
+            sha256: of each file by its name, as noted when it was packaged; versions from before that have none.
+
+        Raises:
+            BiaslineError: naming the first file that is missing or is not what was packaged, or where the delta belongs
+                to another base.
+        """
+        for name, expected in (sha256 or {}).items():
+            _check_packaged(name, artifacts[name], expected)
+        pin = Pin.model_validate(json.loads(artifacts["pin"].read_text(encoding="utf-8")))
+        delta = BiasDelta.load(artifacts["delta"])
+        check_base(delta.manifest.base, pin)
+        return cls(read_task(artifacts["task"]), delta, pin, pin_path)
+
+    def base(self) -> Path:
+        """The base's folder, held against the pin."""
+        folder = locate(self.pin, self.pin_path)
+        verify(self.pin, folder)
+        return folder
+
+    @property
+    def headed(self) -> bool:
+        """Whether it has a head of its own, not that of a language model."""
+        return self.task.kind != "instruction"
+
+    @property
+    def by_mean(self) -> bool:
+        """Whether its head was trained on a mean over the tokens."""
+        return self.delta.manifest.about.get("pooling") == "mean"
+
+    def load(self, folder: Path) -> Any:
+        """The base as the kind of model that the task wants, without the delta."""
+        task, labels = self.task, self.delta.manifest.labels
+        if self.headed:
+            chosen = task.train
+            pooling = "mean" if self.by_mean else "model"
+            model, _ = load_classifier(self.pin, folder, task.load, labels, chosen.seed, chosen.head, pooling=pooling)
+        else:
+            model = load_causal_lm(self.pin, folder, task.load)
+        return model.to(best_device())
+
+    def predictor(self) -> Predictor:
+        """The base with the delta applied."""
+        folder = self.base()
+        model = self.load(folder)
+        self.delta.apply(model)
+        return Predictor.of(self.task, self.delta.manifest, model, self.pin, folder)
+
+
+def _check_packaged(name: str, path: Path, expected: str) -> None:
+    """Hold one file against what was noted of it: a delta checks itself, a task and a pin do not."""
+    way_out = "restore the model's artifacts, or take another version"
+    if not path.is_file():
+        raise BiaslineError(f"{shown(path)}: the packaged {name} is missing", way_out)
+    if (found := file_sha256(path)) != expected:
+        raise BiaslineError(
+            f"{shown(path)}: the packaged {name} has sha256 {found[:_DIGEST]}, packaged was {expected[:_DIGEST]}",
+            way_out,
+        )

@@ -1,0 +1,62 @@
+"""Packages on the demo base, moved at random as training would, and rows to ask them."""
+
+import torch
+
+from biasline.bases.pin import read_pin
+from biasline.bitfit import BiasDelta, tune_biases
+from biasline.params import Task
+from biasline.serving.package import Package
+
+PIN = "data/bases/tiny-bloom.json"
+
+
+def package(workspace, seed, labels=(), **more):
+    """A task on the demo base, see `moved`."""
+    kind = "classification" if labels else "instruction"
+    return moved(
+        workspace / PIN, Task(kind=kind, base=PIN, data="d", evaluate={"max_new_tokens": 6}, **more), seed, labels
+    )
+
+
+def moved(path, task, seed, labels):
+    """A task whose biases and head were moved at random, as training would."""
+    pin = read_pin(path)
+    about = {"pooling": "mean"} if task.train.pooling == "mean" else {}
+    empty = Package(task, _Labelled(labels, about), pin, path)
+    model = empty.load(empty.base())
+    head = [name for name, _ in model.named_parameters() if name.startswith(("score", "classifier"))]
+    tuning = tune_biases(model, "attention+mlp", head=head)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for master in tuning.masters:
+            master.add_(torch.randn(master.shape, generator=generator) * 0.3)
+    base = {"name": pin.name, "digest": pin.digest}
+    return Package(task, BiasDelta.of(tuning, base=base, about=about, labels=labels), pin, path)
+
+
+class _Labelled:
+    """As much of a delta as loading its base asks for."""
+
+    def __init__(self, labels, about):
+        self.manifest = self
+        self.labels = list(labels)
+        self.about = about
+
+
+TEXTS = ["Count to three.", "What a fine day"]
+ROWS = {
+    "answers": [{"instruction": text} for text in TEXTS],
+    "rhymes": [{"instruction": text} for text in TEXTS],
+    "mood": [{"text": text} for text in TEXTS],
+    "topic": [{"text": text} for text in TEXTS],
+}
+
+
+def four_packages(workspace):
+    """Two tasks of instructions and two classifications."""
+    return {
+        "mood": package(workspace, 1, ["bad", "good"]),
+        "answers": package(workspace, 2),
+        "topic": package(workspace, 3, ["art", "music", "sport"]),
+        "rhymes": package(workspace, 4),
+    }

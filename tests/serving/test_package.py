@@ -1,0 +1,21 @@
+"""What a version holds, read from its files."""
+
+import shutil
+
+import pytest
+
+from biasline.errors import BiaslineError
+from biasline.serving.package import Package
+from tests.serving.packages import PIN, ROWS
+
+
+def test_a_delta_of_another_base_is_not_packaged(packages, workspace):
+    one = packages["answers"]
+    files = {name: workspace / name for name in ("delta", "task", "pin")}
+    one.delta.save(files["delta"])
+    files["task"].write_text(one.task.model_dump_json())
+    files["pin"].write_text(one.pin.model_copy(update={"files": {"config.json": "0" * 64}}).dumps())
+    with pytest.raises(BiaslineError, match="the delta was trained on the base tiny-bloom"):
+        Package.read(files, one.pin_path)
+    shutil.copy(workspace / PIN, files["pin"])
+    assert Package.read(files, one.pin_path).predictor()(ROWS["answers"])
