@@ -4,7 +4,6 @@ import ast
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
@@ -31,7 +30,7 @@ def import_closure(entry: Path, package: Path = PACKAGE, without: Iterable[str] 
     while waiting:
         path = waiting.pop()
         if path.is_relative_to(package):
-            name = _module_name(path, package)
+            name = module_name(path, package)
             if name in found or any(name == one or name.startswith(f"{one}.") for one in left_out):
                 continue
             found[name] = path
@@ -51,12 +50,12 @@ def code_sha256(modules: Mapping[str, Path]) -> str:
     return hashlib.sha256(json.dumps(trees, ensure_ascii=False).encode()).hexdigest()
 
 
-@cache
 def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+    return ast.parse(path.read_bytes(), str(path))  # bytes: a file may declare another encoding
 
 
-def _module_name(path: Path, package: Path) -> str:
+def module_name(path: Path, package: Path) -> str:
+    """The dotted name of a module below its package; of the package's own `__init__` an empty one."""
     parts = path.relative_to(package).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 

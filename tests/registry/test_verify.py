@@ -12,7 +12,7 @@ from biasline.registry.aliases import CHAMPION
 from biasline.registry.promote import promote
 from biasline.registry.sync import register
 from biasline.registry.verify import verify
-from biasline.serving.packaging import folder_sha256
+from biasline.serving.packaging import hashes_of, packaged_modules
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect
 from tests.conftest import LENIENT_GATES
@@ -80,8 +80,32 @@ def test_aliases_that_the_ledger_does_not_know_and_the_other_way_round(promoted,
 def test_code_that_was_changed_in_the_package_is_found(promoted, workspace, name):
     for path in (workspace / "mlartifacts").rglob(name):
         path.write_text(path.read_text() + "# harmless\n")
+    assert verify(promoted, "small")[1] == [], "what code says of itself changes no answer"
+    for path in (workspace / "mlartifacts").rglob(name):
+        path.write_text(path.read_text() + "open\n")
     _, wrong = verify(promoted, "small")
     assert len(wrong) == 2 and all("the code beside them is not what was registered" in line for line in wrong)
+
+
+def test_code_that_is_broken_or_added_is_found(promoted, workspace):
+    [path] = (workspace / "mlartifacts").rglob("predictor.py")
+    before = path.read_text()
+    for text in ("def broken(:\n", "# coding: rot13\n" + before):
+        path.write_text(text)
+        assert "the code beside them is not what was registered" in verify(promoted, "small")[1][0]
+    path.write_text(before)
+    assert verify(promoted, "small")[1] == []
+    (path.parent / "more.py").write_text("")
+    assert "the code beside them is not what was registered" in verify(promoted, "small")[1][0]
+
+
+def test_a_package_has_the_code_that_it_runs_and_no_other(promoted, workspace):
+    code = packaged(workspace, "delta.safetensors").parents[1] / "code" / "biasline"
+    found = {path.relative_to(code).as_posix() for path in code.rglob("*") if path.is_file()}
+    assert {"serving/predictor.py", "bitfit/delta.py", "tokens/mask.py", "params/task.py"} <= found
+    assert len(found) == len(packaged_modules()) - 1, "the entry point lies beside"
+    assert not {path.split("/")[0] for path in found} & {"tracking", "registry", "cli.py", "demo"}
+    assert not found & {"training/loop.py", "data/sources.py", "bases/create.py"}
 
 
 def test_nothing_decided_is_nothing_wrong(workspace):
@@ -105,9 +129,9 @@ def test_the_hash_of_a_version_packaged_before_is_what_it_was(promoted, workspac
         "metrics": "of its evaluation",
     }
     noted = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-    assert folder_sha256(folder, "of its evaluation") == noted
+    assert noted in hashes_of(folder, "of its evaluation")
     (folder / "model.py").write_text("# another\n")
-    assert folder_sha256(folder, "of its evaluation") != noted
+    assert noted not in hashes_of(folder, "of its evaluation")
 
 
 def test_parameters_that_came_later_change_no_package():

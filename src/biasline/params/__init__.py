@@ -15,6 +15,7 @@ from biasline.params.reading import (
 )
 from biasline.params.task import (
     CUSTOM,
+    FLOOR,
     JINJA,
     LOG_LIKELIHOOD,
     TASK_NAME,
@@ -38,6 +39,7 @@ from biasline.params.task import (
 __all__ = [
     "CUSTOM",
     "DEFAULT_METHOD",
+    "FLOOR",
     "JINJA",
     "LOG_LIKELIHOOD",
     "METHOD_SPECS",

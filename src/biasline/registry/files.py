@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from biasline.serving.packaging import files_in, folder_sha256
+from biasline.serving.packaging import files_in, hashes_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,9 +28,10 @@ def package_files(version: "ModelVersion") -> tuple[dict[str, Path], Path, dict[
     return files_in(_downloaded(version))
 
 
-def downloaded_sha256(version: "ModelVersion") -> str:
-    """`package_sha256` of the files that a version has now."""
-    return folder_sha256(_downloaded(version), version.tags.get("biasline.metrics_sha256", ""))
+def is_as_registered(version: "ModelVersion") -> bool:
+    """Whether the files that a version has now are those that it was registered with."""
+    found = hashes_of(_downloaded(version), version.tags.get("biasline.metrics_sha256", ""))
+    return version.tags.get("biasline.package") in found
 
 
 def has_files(client: "MlflowClient", version: "ModelVersion") -> bool:

@@ -7,7 +7,7 @@ from biasline.errors import BiaslineError, first_line
 from biasline.layout import TaskPlace
 from biasline.registry import claims, ledger
 from biasline.registry.aliases import CANDIDATE, CHAMPION, PREVIOUS, aliased
-from biasline.registry.files import downloaded_sha256, package_files
+from biasline.registry.files import is_as_registered, package_files
 from biasline.registry.versions import has_model, model_name
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _fault(version: "ModelVersion", judged: str | None) -> str:
         return f"its delta has sha256 {delta[:12]}, registered was {version.tags.get('biasline.delta_sha256', '')[:12]}"
     if judged not in (None, delta):
         return f"its delta has sha256 {delta[:12]}, the ledger's decision was about {judged[:12]}"
-    if downloaded_sha256(version) != version.tags.get("biasline.package"):
+    if not is_as_registered(version):
         return "its pin, its task or the code beside them is not what was registered"
 
     from biasline.serving.package import Package

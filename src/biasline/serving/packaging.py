@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from biasline.bitfit import BiasDelta
 from biasline.data.kinds import KINDS, asked_of
 from biasline.layout import TaskPlace, home
 from biasline.params import Task, read_task
+from biasline.source_code import code_sha256, import_closure, module_name
 from biasline.tracking.record import Record
 
 if TYPE_CHECKING:
@@ -27,11 +29,9 @@ if TYPE_CHECKING:
 
 # What MLflow runs when it loads a packaged model.
 _ENTRY = Path(__file__).with_name("pyfunc.py")
-# What it needs: libraries, and files and rooms of this package.
+_PACKAGE = _ENTRY.parent.parent
+# The libraries that it needs; what it needs of this package is what it imports.
 _REQUIREMENTS = ("accelerate", "mlflow", "numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "transformers")
-_CODE = ("__init__.py", "errors.py", "custom.py", "glue.py", "layout.py", "metrics", "params", "jsonfile.py")
-_CODE += ("bases", "bitfit", "data", "tokens", "training", "evaluation", "progress.py")
-_CODE += ("serving/__init__.py", "serving/package.py", "serving/predictor.py")
 
 
 def log_package(record: Record, run_id: str) -> "ModelInfo":
@@ -98,35 +98,47 @@ def packaged_answers(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Any]:
     return list(model.predict(list(rows)))
 
 
+@cache
+def packaged_modules() -> Mapping[str, Path]:
+    """The modules of this package that a packaged model runs, its entry point among them: dotted names → files."""
+    return import_closure(_ENTRY)
+
+
 def package_sha256(record: Record) -> str:
-    """Hash of what a version holds: delta, pin, task, the code beside them, and the evaluation that it is judged by."""
-    place = TaskPlace(record.task)
-    files = {"delta": record.file(place.delta), "pin": record.pin}
-    with tempfile.TemporaryDirectory() as scratch:
-        code = {f"code/{path.relative_to(scratch).as_posix()}": path for path in _code(Path(scratch)).rglob("*.py")}
-        files |= code | {_ENTRY.name: _ENTRY}
-        return _sha256_of(record.resolved(), files, metrics_sha256(record.file(place.metrics)))
+    """Hash of what a version holds: delta, pin, task, what the code beside them does, and its evaluation's metrics."""
+    files = {"delta": record.file(TaskPlace(record.task).delta), "pin": record.pin}
+    metrics = metrics_sha256(record.file(TaskPlace(record.task).metrics))
+    return _sha256_of(record.resolved(), files, metrics, code_sha256(packaged_modules()))
 
 
-def folder_sha256(folder: Path, metrics: str) -> str:
-    """`package_sha256` of the files that a packaged model's folder has now.
+def hashes_of(folder: Path, metrics: str) -> set[str]:
+    """What `package_sha256` gives for the files that a packaged model's folder has now.
+
+    Versions that were packaged by earlier code count the bytes of each file of code: so there are two.
 
     Args:
+        folder: the packaged model's.
         metrics: sha256 of the evaluation that it was packaged with; empty where there was none.
     """
     files, *_ = files_in(folder)
-    code = {path.relative_to(folder).as_posix(): path for path in (folder / "code").rglob("*.py")}
     task = read_task(files.pop("task"))
-    entry = Path(_flavor(folder)["model_code_path"]).name  # it had another name when older versions were packaged
-    return _sha256_of(task, {**files, **code, entry: folder / entry}, metrics)
+    entry = folder / Path(_flavor(folder)["model_code_path"]).name  # it had another name in earlier versions
+    code = {path.relative_to(folder).as_posix(): path for path in (folder / "code").rglob("*.py")}
+    found = {_sha256_of(task, {**files, **code, entry.name: entry}, metrics)}
+    package = folder / "code" / _PACKAGE.name
+    modules = {module_name(path, package): path for path in package.rglob("*.py")}
+    with suppress(SyntaxError):  # code that was damaged
+        found.add(_sha256_of(task, files, metrics, code_sha256({**modules, module_name(_ENTRY, _PACKAGE): entry})))
+    return found
 
 
-def _sha256_of(task: Task, files: Mapping[str, Path], metrics: str) -> str:
+def _sha256_of(task: Task, files: Mapping[str, Path], metrics: str, code: str = "") -> str:
     parts = {
         # What its file says and nothing else: a default that came later changes no package.
         "task": task.model_dump(include={"kind", "load", "tokens", "evaluate"}, exclude_unset=True),
         "files": {name: file_sha256(files[name]) for name in sorted(files)},
         "metrics": metrics,
+        **({"code": code} if code else {}),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -168,13 +180,10 @@ def _signature(task: Task) -> "ModelSignature":
 
 def _code(scratch: Path) -> Path:
     """A copy of the part of this package that the entry point imports."""
-    package = Path(__file__).parent.parent
-    target = scratch / package.name
-    for name in _CODE:
-        source = package / name
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copyfile(source, target / name)
+    target = scratch / _PACKAGE.name
+    for source in packaged_modules().values():
+        if source != _ENTRY:
+            copy = target / source.relative_to(_PACKAGE)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
     return target
