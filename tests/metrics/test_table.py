@@ -232,6 +232,18 @@ def test_where_lower_is_better_every_gate_turns_round(open_table):
     assert not next(gate for gate in worse.gates if gate.name == "no slice fell").passed
 
 
+def test_the_best_champion_so_far_has_the_lowest_value_where_lower_is_better():
+    from biasline.registry.promote import _best
+
+    made = [
+        {"fingerprint": name, "metric": "error_rate", "value": value, "test_sha256": "t"}
+        for name, value in {"a": 0.2, "b": 0.1, "c": 0.3}.items()
+    ]
+    candidate = Shown("v", {"test_sha256": "t"}, pl.DataFrame())
+    assert _best(made, candidate, HAMMING)["fingerprint"] == "b"
+    assert _best([{**entry, "metric": "kappa"} for entry in made[:2]], candidate, KAPPA)["fingerprint"] == "a"
+
+
 def test_views_and_the_card_show_a_declared_metric(open_table, workspace):
     from biasline.evaluation.evaluate import evaluate
     from biasline.tracking.store import connect, experiment_id
