@@ -21,11 +21,12 @@ def train(name: str) -> str:
         if started_elsewhere(task.run, __spec__.name, name):
             return ""
     from biasline.training import train as stage
+    from biasline.training.loop import Report
 
     begun: list[tuple[Record, Meter]] = []
     with ExitStack() as stack:
 
-        def started(start: stage.Start) -> stage.Report:
+        def started(start: stage.Start) -> Report:
             record = Record(name, start.fingerprint)
             record.begin(place)
             live = LiveRun(record)

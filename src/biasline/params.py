@@ -327,6 +327,13 @@ class Train(Group):
         return rates | {name for name, method in _FOR_METHOD.items() if method != self.method}
 
 
+class ResolvedTrain(Train):
+    """The parameters of a training that is about to begin: no rate is left open."""
+
+    learning_rate: float = Field(gt=0, le=100, description="peak for what the method trains")
+    head_learning_rate: float = Field(gt=0, le=100, description="peak for a new head")
+
+
 class Run(Group):
     """How a training is run.
 

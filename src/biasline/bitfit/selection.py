@@ -101,8 +101,8 @@ def select_biases(
     if scales:
         count = sum(scale.count for scale in scales)
         notes.append(f"{count} entries of norm scales are trained too: this is no longer BitFit proper")
-    asked = {"roles": roles, "layers": layers, "pattern": pattern, "inject": inject}
-    return Selection(biases, {bias.name: bias.shape[0] for bias in missing}, tuple(notes), asked)
+    said = {"roles": roles, "layers": layers, "pattern": pattern, "inject": inject}
+    return Selection(biases, {bias.name: bias.shape[0] for bias in missing}, tuple(notes), said)
 
 
 def select_linears(inventory: Inventory, roles: str = "all") -> tuple[str, ...]:

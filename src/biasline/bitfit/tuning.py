@@ -150,7 +150,8 @@ class BiasTuning:
             for part in parts:
                 part.write(mask, torch.ones(part.count))
             for shared in self._sharing[name]:
-                hook = shared.register_hook(lambda gradient, mask=mask: gradient * mask.to(gradient))
+                # torch gives this method no types
+                hook = shared.register_hook(lambda gradient, mask=mask: gradient * mask.to(gradient))  # type: ignore[no-untyped-call]
                 self.traces.hooks.append(hook)
 
     def to(self, device: torch.device) -> None:

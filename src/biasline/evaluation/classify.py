@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.evaluation.heads import features, head_outputs
 from biasline.evaluation.statistics import wilson_interval
 from biasline.progress import Advance
@@ -15,7 +16,7 @@ _RANGES = 10
 
 
 def probabilities(
-    model: Any, rows: Sequence[dict[str, Any]], pad: int, batch_size: int, advance: Advance = lambda _: None
+    model: PretrainedModel, rows: Sequence[dict[str, Any]], pad: int, batch_size: int, advance: Advance = lambda _: None
 ) -> np.ndarray:
     """Class probabilities per row, (rows, classes), in their order; rows are batched by length.
 
@@ -27,7 +28,7 @@ def probabilities(
 
 
 def probed(
-    model: Any,
+    model: PretrainedModel,
     train: Sequence[dict[str, Any]],
     test: Sequence[dict[str, Any]],
     pad: int,

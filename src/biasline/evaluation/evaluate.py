@@ -16,6 +16,7 @@ from biasline.bases.load import best_device, load_causal_lm, load_classifier
 from biasline.bases.match import check_base
 from biasline.bases.pin import Pin, load_tokenizer, verified_folder
 from biasline.bitfit import BiasDelta
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.data.kinds import KINDS
 from biasline.data.split import read_split
 from biasline.errors import BiaslineError
@@ -188,7 +189,7 @@ def _compare_answers(task: Task, place: TaskPlace, pin: Pin, folder: Path, test:
 
     with progress("evaluate", work) as shown:
 
-        def scored(model: Any, who: str) -> Scored:
+        def scored(model: PretrainedModel, who: str) -> Scored:
             answers = generate(
                 model,
                 tokenizer,
@@ -231,7 +232,8 @@ def _compare_labels(task: Task, place: TaskPlace, pin: Pin, folder: Path, test: 
     table = classify.predictions(test, labels, found, majority)
     reference = test["label"].to_list()
     base, tuned, probe = (
-        classify.class_metrics(reference, given, labels) for given in (table["base"], table["tuned"], with_head)
+        classify.class_metrics(reference, given, labels)
+        for given in (table["base"].to_list(), table["tuned"].to_list(), with_head)
     )
     tuned["calibration_error"] = round(classify.calibration_error(classify.calibration(table)), 6)
     return _Compared(base, tuned, table, headed.change, probe, timed=timed)
@@ -268,8 +270,8 @@ class _Headed:
         batches: the token to pad with, and rows per batch.
     """
 
-    model: Any
-    tuned: Callable[[], Any]
+    model: PretrainedModel
+    tuned: Callable[[], PretrainedModel]
     taught: list[dict[str, Any]]
     rows: list[dict[str, Any]]
     batches: tuple[int, int]
@@ -280,7 +282,7 @@ class _Headed:
         """Rows that go through a model: those of the probe, and the test rows for it, for the head, for the clock."""
         return len(self.taught) + 2 * len(self.rows) + 2 * PASSES * min(len(self.rows), TIMED)
 
-    def latency(self, model: Any, shown: Progress) -> float:
+    def latency(self, model: PretrainedModel, shown: Progress) -> float:
         """Milliseconds that a model takes for one row."""
         return latency_ms(model, self.rows, self.batches[0], shown.part(note="latency"))
 
@@ -307,7 +309,8 @@ _COMPARE = {"instruction": _compare_answers, "classification": _compare_labels, 
 
 def _metrics(test: pl.DataFrame, task: Task, decisive: Decisive, fingerprint: str, found: _Compared) -> dict[str, Any]:
     sliced = "mae" if task.kind == "regression" else _row_metric(task, decisive.name, found)
-    rows = (row_scores(with_values(found.predictions, sliced), who, sliced) for who in ("tuned", "base"))
+    measured = with_values(found.predictions, sliced)
+    rows = row_scores(measured, "tuned", sliced), row_scores(measured, "base", sliced)
     name = "squared_error_saved" if task.kind == "regression" else sliced
     gain = zip((name, f"{name}_low", f"{name}_high"), paired_interval(*rows), strict=True)
     return {
@@ -331,7 +334,7 @@ def _row_metric(task: Task, decisive: str, found: _Compared) -> str:
     return decisive if is_per_row(found.predictions, decisive) else MAIN_METRIC[task.kind]
 
 
-def _bias_change(task: Task, place: TaskPlace, model: Any) -> pl.DataFrame:
+def _bias_change(task: Task, place: TaskPlace, model: PretrainedModel) -> pl.DataFrame:
     """How far training moved the biases: root mean square of the change per layer and role; no rows without a delta."""
     squares: dict[tuple[int, str], list[torch.Tensor]] = {}
     changes = BiasDelta.load(place.delta).change(model) if task.train.method in DELTA_METHODS else []

@@ -45,7 +45,8 @@ def metric_by_slice(slices: pl.DataFrame, overall: dict[str, Any]) -> Any:
     axes.axvline(overall["tuned"][metric], color=_GREEN, linestyle="--", label="tuned, all rows")
     what = {"mae": "mean absolute error"}.get(metric, metric.replace("_", " "))
     axes.set(xlabel=what, title="By slice (rows)")
-    shares = slices["tuned_high"].max() is not None and slices["tuned_high"].max() <= 1 and slices["base"].min() >= 0
+    high, low = slices["tuned_high"].drop_nulls().to_numpy(), slices["base"].drop_nulls().to_numpy()
+    shares = high.size > 0 and bool((high <= 1).all() and (low >= 0).all())
     axes.set_xlim((-0.03, 1.03) if shares and metric != "mae" else (0, None) if metric == "mae" else (None, None))
     axes.set_yticks(places, names)
     axes.invert_yaxis()

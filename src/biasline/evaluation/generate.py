@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from biasline.bases.tokenizer import Tokenizer
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.params import Evaluate
 from biasline.progress import Advance
 
@@ -54,8 +56,8 @@ class Drawing:
 
 
 def generate(
-    model: Any,
-    tokenizer: Any,
+    model: PretrainedModel,
+    tokenizer: Tokenizer,
     prompts: list[list[int]],
     drawing: Drawing,
     batch_size: int,

@@ -15,8 +15,8 @@ from biasline.params import LOG_LIKELIHOOD
 # Han characters of the basic plane: text that has no spaces between words.
 _HAN = ("\u4e00", "\u9fff")
 # Metrics and columns of predictions, which a project's own scores must not be called.
-_TAKEN = ("exact", "exact_match", "rouge_l", "bleu", "chrf", "response_perplexity", "token_accuracy", "empty_rate")
-_TAKEN += ("never_ending_rate", "nll", "hits", "error", LOG_LIKELIHOOD)
+_TAKEN: tuple[str, ...] = ("exact", "exact_match", "rouge_l", "bleu", "chrf", "response_perplexity", "token_accuracy")
+_TAKEN += ("empty_rate", "never_ending_rate", "nll", "hits", "error", LOG_LIKELIHOOD)
 # The longest runs of words that BLEU counts.
 _BLEU_WORDS = 4
 # The least share of references that are so long.
@@ -30,7 +30,7 @@ def tokenizer_for(references: Sequence[str]) -> str:
 
 def words_of(texts: Sequence[str]) -> list[list[str]]:
     """Words of texts as sacreBLEU takes them apart, Chinese by character."""
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     tokens = BLEU(tokenize=tokenizer_for(texts)).tokenizer
     return [tokens(text).split() for text in texts]
@@ -47,7 +47,8 @@ def bleu_and_chrf(
     Returns:
         The values; the signatures that make them comparable; of a metric that is left out, the reason.
     """
-    from sacrebleu.metrics import BLEU, CHRF
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
 
     scorers = {"bleu": BLEU(tokenize=tokenizer_for(references)), "chrf": CHRF()}
     left_out = {}
@@ -68,7 +69,7 @@ def rouge_l(answers: Sequence[str], references: Sequence[str]) -> np.ndarray:
     right.
     """
     from rapidfuzz.distance import LCSseq
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     tokens = BLEU(tokenize=tokenizer_for(references), lowercase=True).tokenizer
     found = []

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.evaluation.heads import features, head_outputs
 from biasline.evaluation.statistics import fisher_interval, mean_interval
 from biasline.progress import Advance
@@ -15,7 +16,7 @@ _DIGITS = 6
 
 
 def scores(
-    model: Any,
+    model: PretrainedModel,
     rows: Sequence[dict[str, Any]],
     pad: int,
     batch_size: int,
@@ -32,7 +33,7 @@ def scores(
 
 
 def probed(
-    model: Any,
+    model: PretrainedModel,
     train: Sequence[dict[str, Any]],
     test: Sequence[dict[str, Any]],
     pad: int,
@@ -101,7 +102,7 @@ def score_slices(frame: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:
         for (value,), part in sorted(frame.group_by(name), key=lambda item: str(item[0][0])):
             off = part["tuned_error"].abs()
             mean, low, high = mean_interval(off.to_numpy())
-            base = float(part["base_error"].abs().mean())
+            base = cast(float, part["base_error"].abs().mean())
             rows.append([name, str(value), part.height, base, mean, low, high])
     schema = {"slice": pl.String, "value": pl.String, "rows": pl.Int64, "base": pl.Float64, "tuned": pl.Float64}
     schema |= {"tuned_low": pl.Float64, "tuned_high": pl.Float64}

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.evaluation.generate import Answer
 from biasline.evaluation.overlap import bleu_and_chrf, rouge_l
 from biasline.evaluation.statistics import bootstrap_mean, is_share, row_scores, wilson_interval, with_values
@@ -89,7 +90,11 @@ class Scored:
 
 
 def score_likelihood(
-    model: Any, columns: Mapping[str, list[Any]], pad: int, batch_size: int, advance: Advance = lambda _: None
+    model: PretrainedModel,
+    columns: Mapping[str, list[Any]],
+    pad: int,
+    batch_size: int,
+    advance: Advance = lambda _: None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Per row of a token set, given by its columns: summed NLL, supervised tokens, and how many were the likeliest.
 
@@ -122,7 +127,9 @@ def score_likelihood(
     return nll, tokens, hits
 
 
-def latency_ms(model: Any, rows: Sequence[dict[str, Any]], pad: int, advance: Advance = lambda _: None) -> float:
+def latency_ms(
+    model: PretrainedModel, rows: Sequence[dict[str, Any]], pad: int, advance: Advance = lambda _: None
+) -> float:
     """Time of one forward pass over one row, in milliseconds: what a caller waits for at the least.
 
     The median over rows of each row's shortest pass: what else the machine does makes passes longer, never shorter.

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import polars as pl
@@ -292,7 +292,7 @@ def _own(path: Path, candidate: Shown, champion: Shown | None) -> Iterator[Gate]
         passed, told = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, "")
         if not isinstance(passed, (bool, np.bool_)) or not isinstance(told, str):
             raise BiaslineError(f"{where}: {answer!r} is no answer", "return True or False, or that and a text")
-        demand = first_line(function.__doc__.strip()) if function.__doc__ else ""
+        demand = (function.__doc__ or "").strip().partition("\n")[0][:300]
         yield Gate(name, bool(passed), ". ".join(part for part in (demand, told) if part) or "no words")
 
 
@@ -325,7 +325,7 @@ def _difference(metric: str, frame: pl.DataFrame, metrics: dict[str, Any]) -> _D
                 f"no test row has a value of {metric} of both models: the references are over their tokens.max_length",
                 "raise it and run the pipeline again, or let another gates.metric decide",
             )
-        rows = (row_scores(measured, who, metric) for who in ("tuned", "base"))
+        rows = row_scores(measured, "tuned", metric), row_scores(measured, "base", metric)
         return _Difference(*paired_interval(*rows), measured.height, frame.height - measured.height)
     positive = metrics.get("positive_label", "")
     tuned, base = (metric_of(frame, who, metric, positive) for who in ("tuned", "base"))
@@ -339,7 +339,7 @@ def _explained(frame: pl.DataFrame) -> _Difference:
 
 def _in_variance(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Less the squared errors of `tuned` and `base`, (rows,) each, in units of the scores' variance."""
-    variance = max(float(frame["score"].cast(pl.Float64).var(ddof=0) or 0.0), 1e-12)
+    variance = max(cast(float | None, frame["score"].cast(pl.Float64).var(ddof=0)) or 0.0, 1e-12)
     return row_scores(frame, "tuned") / variance, row_scores(frame, "base") / variance
 
 

@@ -6,13 +6,15 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 import torch
 
 from biasline.bases.load import best_device
 from biasline.bases.pin import TOKENIZER_FILES
+from biasline.bases.tokenizer import Tokenizer
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.data.kinds import asked_of
 from biasline.errors import BiaslineError, shown
 from biasline.evaluation.generate import Drawing
@@ -79,7 +81,7 @@ def merge(client: "MlflowClient", task: str, which: str, out: Path) -> Merged:
     # A delta that is on keeps the originals; merging starts from the plain base.
     package.delta.revert(predictor.model)
     try:
-        model = package.delta.merge(predictor.model)
+        model = cast(PretrainedModel, package.delta.merge(predictor.model))
     except BiaslineError as error:
         raise BiaslineError(str(error).partition(" → ")[0], _SERVE) from None
     with replacing(out) as draft:
@@ -119,7 +121,7 @@ def _asked(client: "MlflowClient", version: "ModelVersion", package: Package) ->
     return asked_of(predictions.head(_COMPARED), package.task.kind), card
 
 
-def _outputs(model: Any, inputs: _Inputs) -> list[torch.Tensor]:
+def _outputs(model: PretrainedModel, inputs: _Inputs) -> list[torch.Tensor]:
     """For each row the logits of the last position, (classes or vocabulary,), fp32."""
     found = []
     for row in inputs:
@@ -130,7 +132,7 @@ def _outputs(model: Any, inputs: _Inputs) -> list[torch.Tensor]:
     return found
 
 
-def _digests(model: Any) -> dict[str, str]:
+def _digests(model: PretrainedModel) -> dict[str, str]:
     """sha256 of each tensor's bytes."""
     found = {}
     for name, tensor in model.state_dict().items():
@@ -151,7 +153,7 @@ def _compare(wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor], rows
             )
 
 
-def _save(model: Any, predictor: Predictor, package: Package, folder: Path) -> None:
+def _save(model: PretrainedModel, predictor: Predictor, package: Package, folder: Path) -> None:
     """Weights, config, tokenizer and generation config; nothing that tells of this machine."""
     from transformers.utils import logging
 
@@ -177,7 +179,7 @@ def _save(model: Any, predictor: Predictor, package: Package, folder: Path) -> N
             (folder / "chat_template.jinja").write_text(bos + template.source, encoding="utf-8", newline="\n")
 
 
-def _reloaded(folder: Path, package: Package) -> tuple[Any, Any]:
+def _reloaded(folder: Path, package: Package) -> tuple[PretrainedModel, Tokenizer]:
     """Model and tokenizer, as a user loads them."""
     import transformers
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # What the packaged model needs: libraries, and files and rooms of this package.
 _REQUIREMENTS = ("accelerate", "mlflow", "numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "transformers")
-_CODE = ("__init__.py", "errors.py", "custom.py", "glue.py", "layout.py", "params.py", "jsonfile.py")
+_CODE: tuple[str, ...] = ("__init__.py", "errors.py", "custom.py", "glue.py", "layout.py", "params.py", "jsonfile.py")
 _CODE += ("bases", "bitfit", "data", "tokens", "training", "evaluation", "progress.py")
 
 

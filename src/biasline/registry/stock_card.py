@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from biasline.bases.tokenizer import Tokenizer
 from biasline.evaluation.predict import Predictor
 from biasline.evaluation.serving import Package
 from biasline.tokens.template import dialogue
@@ -26,7 +27,7 @@ def _messages(row: dict[str, Any]) -> list[dict[str, str]]:
     return [*before, {"role": "user", "content": content, "instruction": instruction, "input": given}]
 
 
-def stock_ids(tokenizer: Any, row: dict[str, Any], predictor: Predictor) -> list[int]:
+def stock_ids(tokenizer: Tokenizer, row: dict[str, Any], predictor: Predictor) -> list[int]:
     """Tokens of a row as the card says that it is worded."""
     if predictor.task.kind == "instruction":
         text = tokenizer.apply_chat_template(_messages(row), add_generation_prompt=True, tokenize=False)
@@ -38,7 +39,7 @@ def stock_ids(tokenizer: Any, row: dict[str, Any], predictor: Predictor) -> list
     return tokenizer("\n".join(filter(None, (text, pair))) + tokenizer.eos_token).input_ids
 
 
-def usage(package: Package, predictor: Predictor, tokenizer: Any, row: dict[str, Any]) -> list[str]:
+def usage(package: Package, predictor: Predictor, tokenizer: Tokenizer, row: dict[str, Any]) -> list[str]:
     """How to ask the folder with plain Transformers, on a test row."""
     lines = [
         "```python",

@@ -107,11 +107,12 @@ def run_of(client: "MlflowClient", version: "ModelVersion") -> "Run | None":
     """
     from mlflow.exceptions import MlflowException
 
-    try:
-        return client.get_run(version.run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
+    if version.run_id:
+        try:
+            return client.get_run(version.run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
     return find_run(client, version.name.removeprefix(model_name("")), version.tags["biasline.fingerprint"])
 
 
@@ -141,7 +142,7 @@ def run_file(client: "MlflowClient", version: "ModelVersion", path: Path, scratc
     run = run_of(client, version)
     where = None if folder == "." else folder
     listed = {item.path for item in client.list_artifacts(run.info.run_id, where)} if run is not None else set()
-    if wanted not in listed:
+    if run is None or wanted not in listed:
         told = f"its run has no {wanted}" if run is not None else f"its run was purged, and with it {wanted}"
         raise BiaslineError(
             f"{version.name} version {version.version}: {told}", f"`biasline sync {name}` where its record lies"

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from datetime import date
 from itertools import chain
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from biasline.bases.tokenizer import Tokenizer
 from biasline.errors import BiaslineError
 from biasline.params import Tokens
 from biasline.tokens.fitting import Fitted, Shortener
@@ -121,7 +122,7 @@ class Encoder:
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         template: str,
         max_length: int,
         long_response: str = "reject",
@@ -149,7 +150,7 @@ class Encoder:
         self._shortener = Shortener(self._texts, self._prompt_lengths, shorten)
 
     @classmethod
-    def from_params(cls, tokenizer: Any, params: Tokens) -> "Encoder":
+    def from_params(cls, tokenizer: Tokenizer, params: Tokens) -> "Encoder":
         """An encoder as a task's parameters say."""
         day = date.fromisoformat(params.date)
         return cls(tokenizer, params.template, params.max_length, params.long_response, params.shorten, day)
@@ -229,7 +230,7 @@ class Encoder:
         fitted = Fitted.whole(dialogues)
         places = np.flatnonzero(before > most)
         if places.size:
-            part = self._shortener([dialogues[place] for place in places], most[places], least)
+            part = self._shortener([dialogues[place] for place in places.tolist()], most[places], least)
             found = found.with_rows(places, self._segments(part.dialogues))
             fitted = fitted.with_rows(places, part)
         return found, fitted

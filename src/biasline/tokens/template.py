@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from biasline.bases.tokenizer import Tokenizer
 from biasline.errors import BiaslineError, first_line
 
 _HUMAN_ASSISTANT = (
@@ -149,7 +150,7 @@ class Template:
         BiaslineError: the tokenizer has no template of its own.
     """
 
-    def __init__(self, name: str, tokenizer: Any, day: date = DAY) -> None:
+    def __init__(self, name: str, tokenizer: Tokenizer, day: date = DAY) -> None:
         self.name = name
         self.tokenizer = tokenizer
         self.day = day
@@ -176,7 +177,8 @@ class Template:
         given = self._rendered(shape[:1])
         trained = self._rendered(shape)
         before = trained[: next(i for i, part in enumerate(trained) if isinstance(part, _Content) and part.turn == 1)]
-        return ("".join(part for part in parts if isinstance(part, str)) for parts in (given, before))
+        written, taught = ("".join(part for part in parts if isinstance(part, str)) for parts in (given, before))
+        return written, taught
 
     def _find_markers(self) -> list[str]:
         """Special tokens, and other added tokens that the template writes.
@@ -280,7 +282,7 @@ def _stopped_clock(day: date, source: str) -> str:
     return f"{{%- macro strftime_now(format) -%}}{{{{ format{replaced} }}}}{{%- endmacro +%}}"
 
 
-def _own_template(tokenizer: Any) -> str:
+def _own_template(tokenizer: Tokenizer) -> str:
     """The tokenizer's chat template; of several that have names the one called `default`, as Transformers does."""
     found = tokenizer.chat_template
     if isinstance(found, dict):

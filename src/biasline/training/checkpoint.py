@@ -192,5 +192,5 @@ def _sha256(tensors: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         values = tensors[name]
         digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())
-        digest.update(values.flatten().view(torch.uint8).numpy())
+        digest.update(values.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

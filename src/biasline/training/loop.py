@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from biasline.errors import BiaslineError
-from biasline.params import Train
+from biasline.params import ResolvedTrain
 from biasline.training.batches import Plan, Rows, learning_rate_factor
 from biasline.training.checkpoint import Checkpoints
 from biasline.training.feed import Feed, Work
@@ -53,7 +53,7 @@ def fit(
     tuning: Tuning,
     plan: Plan,
     sets: Sets,
-    params: Train,
+    params: ResolvedTrain,
     report: Report,
     *,
     accelerator: Accelerator | None = None,
@@ -184,7 +184,7 @@ def fit(
     return history
 
 
-def _optimizer(tuning: Tuning, params: Train) -> torch.optim.Optimizer:
+def _optimizer(tuning: Tuning, params: ResolvedTrain) -> torch.optim.Optimizer:
     """AdamW with a group for what is tuned and one for a new head, each with its peak rate.
 
     No weight decay: biases are trained in absolute values, and decay would pull them to zero.
@@ -213,7 +213,10 @@ def _culprits(
         loss = objective.losses(model, batch).sum() / work.targets
         loss.backward()
         tuning.collect()
-        return not all(torch.isfinite(part).all() for part in (loss, *(master.grad for master in masters)))
+        return not all(
+            torch.isfinite(part).all()
+            for part in (loss, *(master.grad for master in masters if master.grad is not None))
+        )
 
     found: list[int] = []
     for batch in work.batches:

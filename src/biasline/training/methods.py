@@ -5,11 +5,11 @@ BitFit is what this project is about; the others are what it is compared with, o
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,10 +18,11 @@ from torch import nn
 from biasline.bases.pin import Pin
 from biasline.bitfit import BiasDelta, BiasTuning, by_role, inspect_biases, select_linears, tune_biases, tune_head
 from biasline.bitfit.delta import frozen_hashes
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.errors import BiaslineError, first_line
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace
-from biasline.params import ADAPTER_METHODS, DELTA_METHODS, Train
+from biasline.params import ADAPTER_METHODS, DELTA_METHODS, ResolvedTrain, Train
 
 
 class Tuning(Protocol):
@@ -63,7 +64,7 @@ class WholeTuning:
         parts: what they are → the parameters; the first is tuned at the method's rate, `head` at the head's.
     """
 
-    def __init__(self, parts: dict[str, Sequence[nn.Parameter]]) -> None:
+    def __init__(self, parts: Mapping[str, Sequence[nn.Parameter]]) -> None:
         self._parts = {
             name: [
                 (part, part if part.dtype == torch.float32 else nn.Parameter(part.detach().float())) for part in found
@@ -141,7 +142,7 @@ class Trainee:
         save: writes the artifact into a folder, under the names that a task's place has for it.
     """
 
-    model: nn.Module
+    model: PretrainedModel
     tuning: Tuning
     total: int
     counts: dict[str, int]
@@ -172,7 +173,7 @@ _PEAKS["prefix"] = (3.84, 0.384)
 _FAR = 5
 
 
-def with_rates(params: Train, model: Any) -> Train:
+def with_rates(params: Train, model: PretrainedModel) -> ResolvedTrain:
     """The parameters with learning rates in the place of those that were left out, to two digits."""
     width = model.config.get_text_config().hidden_size
     peaks = (float(f"{peak / width:.2g}") for peak in _PEAKS[params.method])
@@ -180,10 +181,11 @@ def with_rates(params: Train, model: Any) -> Train:
     rates = [peak if given is None else given for given, peak in zip(asked, peaks, strict=True)]
     if params.method == "head":  # there is nothing else
         rates[0] = rates[1]
-    return params.model_copy(update={"learning_rate": rates[0], "head_learning_rate": rates[1]})
+    taken = {"learning_rate": rates[0], "head_learning_rate": rates[1]}
+    return ResolvedTrain.model_validate(params.model_dump() | taken)
 
 
-def odd_rates(params: Train, model: Any) -> list[str]:
+def odd_rates(params: Train, model: PretrainedModel) -> list[str]:
     """What should be said about learning rates that were made for biases, where something else is trained."""
     if params.method == "bitfit":
         return []
@@ -200,7 +202,7 @@ def odd_rates(params: Train, model: Any) -> list[str]:
     return told
 
 
-def make_ready(model: Any, head: list[str], params: Train) -> Trainee:
+def make_ready(model: PretrainedModel, head: list[str], params: Train) -> Trainee:
     """Freeze a base but for what `params.method` trains.
 
     Args:
@@ -212,7 +214,7 @@ def make_ready(model: Any, head: list[str], params: Train) -> Trainee:
     return _METHODS[params.method](model, head, params)
 
 
-def apply_tuned(method: str, model: Any, place: TaskPlace) -> Any:
+def apply_tuned(method: str, model: PretrainedModel, place: TaskPlace) -> PretrainedModel:
     """A base, loaded as for training, with what was trained in its place.
 
     Returns:
@@ -236,12 +238,12 @@ def apply_tuned(method: str, model: Any, place: TaskPlace) -> Any:
     return model
 
 
-def _biases(model: Any, head: list[str], params: Train) -> Trainee:
+def _biases(model: PretrainedModel, head: list[str], params: Train) -> Trainee:
     tuning = tune_biases(model, params.biases, params.layers, params.pattern, inject=params.inject, head=head)
     return _of_delta(tuning, f"biases {params.biases}", tuning.selection.notes)
 
 
-def _head(model: Any, head: list[str], params: Train) -> Trainee:
+def _head(model: PretrainedModel, head: list[str], params: Train) -> Trainee:
     return _of_delta(tune_head(model, head), "the head alone", ())
 
 
@@ -250,17 +252,18 @@ def _of_delta(tuning: BiasTuning, what: str, notes: Sequence[str]) -> Trainee:
 
     def save(place: TaskPlace, folder: Path, origin: Origin) -> None:
         base = {"name": origin.pin.name, "digest": origin.pin.digest}
-        told = {"about": origin.about, "labels": origin.labels, "score": origin.score}
-        BiasDelta.of(tuning, base=base, frozen=frozen, **told).save(folder / place.delta.name)
+        delta = BiasDelta.of(tuning, base, origin.about, origin.labels, origin.score, frozen)
+        delta.save(folder / place.delta.name)
 
     chosen = tuning.selection
     scales = {"norm_scale": chosen.scale_count} if chosen.scale_count else {}
     counts = {"biases": chosen.count, **scales, "head": tuning.head_count}
     roles, injected = by_role(chosen.biases), len(tuning.injection.names)
-    return Trainee(tuning.model, tuning, tuning.inventory.total, counts, what, roles, save, notes, injected)
+    model = cast(PretrainedModel, tuning.model)
+    return Trainee(model, tuning, tuning.inventory.total, counts, what, roles, save, notes, injected)
 
 
-def _lora(model: Any, head: list[str], params: Train) -> Trainee:
+def _lora(model: PretrainedModel, head: list[str], params: Train) -> Trainee:
     from peft import LoraConfig
 
     asked = params.lora
@@ -277,7 +280,7 @@ def _lora(model: Any, head: list[str], params: Train) -> Trainee:
     )
 
 
-def _prefix(model: Any, head: list[str], params: Train) -> Trainee:
+def _prefix(model: PretrainedModel, head: list[str], params: Train) -> Trainee:
     from peft import PrefixTuningConfig
 
     count = params.prefix.tokens
@@ -296,7 +299,7 @@ def _modules(head: list[str]) -> list[str] | None:
     return sorted({name.rpartition(".")[0] for name in head}) or None
 
 
-def _adapter(model: Any, config: Any, params: Train, what: str) -> Trainee:
+def _adapter(model: PretrainedModel, config: Any, params: Train, what: str) -> Trainee:
     """What PEFT makes of a config, seeded; its rest is frozen."""
     from peft import get_peft_model
 
@@ -336,7 +339,7 @@ def _no_news() -> Iterator[None]:
         yield
 
 
-def _everything(model: Any, head: list[str], params: Train) -> Trainee:
+def _everything(model: PretrainedModel, head: list[str], params: Train) -> Trainee:
     inventory = inspect_biases(model)
     model.requires_grad_(True)
     parts: dict[str, list[nn.Parameter]] = {"weights": [], "head": []}

@@ -118,6 +118,6 @@ class State:
                 moments.setdefault(int(number), {})[rest[0]] = part
         self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
         with torch.no_grad():
-            for number, (master, best) in enumerate(zip(self.masters, self.best, strict=True)):
-                master.copy_(tensors[f"master.{number}"])
-                best.copy_(tensors[f"best.{number}"])
+            for place, (master, best) in enumerate(zip(self.masters, self.best, strict=True)):
+                master.copy_(tensors[f"master.{place}"])
+                best.copy_(tensors[f"best.{place}"])
