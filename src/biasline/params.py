@@ -59,6 +59,8 @@ Where = str | dict[str, str | tuple[str, ...]]
 
 
 class Source(Group):
+    """How the file's records become rows: which of them, and which of their columns are what."""
+
     preset: Literal["", "sst2", "cola", "rte", "mrpc", "stsb", "qnli", "qqp", "mnli"] = Field(
         "", description="a task of GLUE by its name: its columns, labels and metric"
     )
@@ -185,6 +187,8 @@ class Load(Group):
 
 
 class Tokens(Group):
+    """How rows become tokens."""
+
     template: str = Field(
         "human-assistant",
         min_length=1,
@@ -258,6 +262,8 @@ _FOR_METHOD |= {"lora": "lora", "prefix": "prefix"}
 
 
 class Train(Group):
+    """What is trained, and how."""
+
     method: Literal["bitfit", "head", "lora", "prefix", "full"] = Field(
         "bitfit",
         description="what is trained: biases; or, to compare, a new head alone, a LoRA adapter, a prefix, everything",
@@ -358,6 +364,8 @@ class Run(Group):
 
 
 class Evaluate(Group):
+    """How answers are made and scored."""
+
     max_new_tokens: int = Field(64, ge=1, description="longest generated answer, in tokens")
     temperature: float = Field(
         0.0,
@@ -493,6 +501,8 @@ class Task(Group):
 
 
 class Params(Group):
+    """params.yaml: its tasks by name."""
+
     tasks: dict[str, Task]
 
 
@@ -511,6 +521,7 @@ def parse_params(text: str | bytes, where: str) -> Params:
     """Check the text of a params.yaml.
 
     Args:
+        text: the text, or its bytes as UTF-8.
         where: what errors call it.
     """
     raw = _parse_yaml(text, where)
@@ -536,6 +547,8 @@ def changed(group: GroupT, values: Mapping[str, Any], where: str) -> GroupT:
     """A group with other values, checked as those of params.yaml are.
 
     Args:
+        group: the group; itself unchanged.
+        values: name → the other value.
         where: what errors call their place.
 
     Raises:

@@ -61,6 +61,9 @@ def load_classifier(
     """The base with a head for the labels or the score of a text.
 
     Args:
+        pin: the base's pin.
+        folder: where its files lie, already verified.
+        load: dtype, and whether pickled weights and remote code are allowed.
         labels: label names in the order of their numbers; none for a head of one output, a score.
         seed: of a new head's first values.
         head: what becomes of a head that the base has: `auto` keeps it frozen, `train` trains it whole, `new` puts

@@ -83,6 +83,7 @@ class Pin(BaseModel):
         return not any(name.endswith(".safetensors") for name in self.files)
 
     def dumps(self) -> str:
+        """The text of the pin's file; what only newer pins say is left out where it says nothing."""
         unsaid = set() if self.tokenizer_class else {"tokenizer_class"}
         return json.dumps(self.model_dump(exclude=unsaid), indent=2, ensure_ascii=False) + "\n"
 
@@ -111,6 +112,7 @@ def read_pin(path: Path) -> Pin:
 
 
 def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -21,6 +21,7 @@ class MeanPooler(nn.Module):
         self.mask: torch.Tensor | None = None
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The mean of (rows, length, hidden) over the tokens that `mask` keeps, or over all of them without one."""
         if hidden.ndim != 3:
             raise ValueError(f"hidden states of (rows, length, hidden) were expected, got {tuple(hidden.shape)}")
         if self.mask is None:

@@ -18,6 +18,7 @@ class Traces:
     hooks: list[RemovableHandle] = field(default_factory=list)
 
     def unhook(self) -> None:
+        """Take every hook off again."""
         for hook in self.hooks:
             hook.remove()
         self.hooks = []

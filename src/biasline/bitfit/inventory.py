@@ -17,7 +17,7 @@ from biasline.errors import BiaslineError
 
 @dataclass(frozen=True)
 class Bias:
-    """One bias, or the part of a fused bias that has one role. (A norm's scale and a head's weight are told so too.)
+    """One bias, or the part of a fused bias that has one role; also a norm's scale, or a parameter of a head.
 
     Attributes:
         name: parameter name as in `model.named_parameters()`.

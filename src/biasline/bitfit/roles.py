@@ -38,6 +38,7 @@ class Cut:
 
     @property
     def count(self) -> int:
+        """Number of entries."""
         return self.width * self.repeats
 
     def fits(self, length: int) -> bool:

@@ -52,6 +52,7 @@ def select_biases(
     """Choose biases.
 
     Args:
+        inventory: the model's biases, see `inspect_biases`.
         roles: `all`, or roles and groups joined by `+`: `attention+mlp`, `query+mlp_in`, `value`, `norm`, …;
             `norm_scale` adds the norms' scale vectors, which is BitFit no longer.
         layers: `0-3`, `2,5`, `7-` (inclusive); empty for all. With layers given, biases outside them are left out.
@@ -109,6 +110,7 @@ def select_linears(inventory: Inventory, roles: str = "all") -> tuple[str, ...]:
     """Paths of the linear layers of some roles: where adapters go that BitFit is compared with.
 
     Args:
+        inventory: the model's biases, see `inspect_biases`.
         roles: written as for `select_biases`; `all` are those of attention and MLP. A layer that holds several roles
             fused counts for each of them.
 

@@ -16,6 +16,7 @@ def chosen_answers(raw: Raw, name: str, which: str, best: list[int] | None = Non
     """Records whose column of answers holds lists of texts, with one answer each.
 
     Args:
+        raw: the records.
         name: the column of answers; what is no list of texts there stays as it is.
         which: `first`, `longest`, or `each` (a row for each answer).
         best: of `first`, the place of the answer that counts as first in each row.

@@ -165,6 +165,7 @@ def _parted(text: str | None, answered: bool, seen: Counter[str]) -> _Row:
     """A dialogue (the JSON of a list of turns) as one row.
 
     Args:
+        text: the JSON; None where the record has none.
         answered: whether it must have its answer; otherwise a dialogue that ends with the user is one to be answered.
         seen: counts what `_notes` tells.
     """

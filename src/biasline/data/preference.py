@@ -149,7 +149,8 @@ def _chosen_of(raw: Raw, chosen: str, rejected: str, prompt: str | None = None) 
 
     Args:
         raw: the records.
-        chosen, rejected: see `pairs_of`.
+        chosen: the column of what was preferred.
+        rejected: the column of what was not.
         prompt: the column of prompts, where its name is none of the usual ones.
 
     Returns:

@@ -138,6 +138,7 @@ def _reviews(language: str) -> list[tuple[bool, Case]]:
 
 
 def sentiments() -> list[Skill]:
+    """Telling whether a review is positive or negative, in English and Chinese."""
     return [
         combined(
             "sentiment",

@@ -21,8 +21,11 @@ def probabilities(
     """Class probabilities per row, (rows, classes), in their order; rows are batched by length.
 
     Args:
+        model: the classifier, in eval mode.
         rows: the model's inputs, `input_ids` and, where the base wants them, `token_type_ids`.
         pad: token id to pad with.
+        batch_size: rows of one forward pass.
+        advance: told of each batch how many rows it had.
     """
     return torch.from_numpy(head_outputs(model, rows, pad, batch_size, advance)).softmax(-1).double().numpy()
 
@@ -40,7 +43,12 @@ def probed(
     What a head alone can do: the difference to the tuned model is what its biases are for.
 
     Args:
+        model: the frozen base.
         train: training rows with their class numbers as `labels`.
+        test: test rows.
+        pad: token id to pad with.
+        batch_size: rows of one forward pass.
+        advance: told of each batch how many rows it had.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -98,7 +106,7 @@ def mistakes(predictions: pl.DataFrame, count: int) -> pl.DataFrame:
 
 
 def class_metrics(reference: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-    """accuracy with its Wilson interval, macro F1, Matthews correlation; of two labels the second one's F1 too."""
+    """Accuracy with its Wilson interval, macro F1, Matthews correlation; of two labels the second one's F1 too."""
     from sklearn.metrics import f1_score, matthews_corrcoef
 
     hits = sum(one == other for one, other in zip(reference, predicted, strict=True))

@@ -37,6 +37,7 @@ class Drawing:
 
     @classmethod
     def of(cls, settings: Evaluate) -> "Drawing":
+        """As a task's parameters say."""
         return cls(settings.max_new_tokens, settings.temperature, settings.top_p, settings.seed)
 
     def config(self, stops: Sequence[int], pad: int) -> Any:
@@ -73,6 +74,8 @@ def generate(
         model: a causal language model in eval mode.
         tokenizer: its tokenizer.
         prompts: token ids.
+        drawing: how tokens are chosen, and how many at most.
+        batch_size: prompts answered at once.
         stops: tokens that end an answer.
         advance: told of each batch how many prompts it answered.
     """

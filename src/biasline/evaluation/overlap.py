@@ -24,7 +24,7 @@ _BLEU_SHARE = 0.1
 
 
 def tokenizer_for(references: Sequence[str]) -> str:
-    """sacreBLEU's tokenizer for some references: `zh`, which takes Chinese apart by character, or `13a`."""
+    """Tokenizer of sacreBLEU for some references: `zh`, which takes Chinese apart by character, or `13a`."""
     return "zh" if any(_HAN[0] <= letter <= _HAN[1] for text in references for letter in text) else "13a"
 
 

@@ -26,7 +26,12 @@ def scores(
     """The model's score of each row, (rows,), in the data's own units.
 
     Args:
+        model: the model, in eval mode.
+        rows: the model's inputs.
+        pad: token id to pad with.
+        batch_size: rows of one forward pass.
         scale: `mean` and `std` of the training rows' scores, which the head's output is in units of.
+        advance: told of each batch how many rows it had.
     """
     outputs = head_outputs(model, rows, pad, batch_size, advance)[:, 0]
     return scale["mean"] + scale["std"] * outputs.astype(np.float64)
@@ -43,7 +48,12 @@ def probed(
     """Scores that a ridge regression on the frozen base's mean hidden states gives to test rows, (rows,).
 
     Args:
+        model: the frozen base.
         train: training rows with their scores as `labels`.
+        test: test rows.
+        pad: token id to pad with.
+        batch_size: rows of one forward pass.
+        advance: told of each batch how many rows it had.
     """
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline
@@ -55,7 +65,9 @@ def probed(
 
 
 def score_metrics(reference: np.ndarray, given: np.ndarray) -> dict[str, float]:
-    """pearson with its interval, spearman, root mean square and mean absolute error, in the data's own units.
+    """Pearson's correlation with its interval, Spearman's, and two errors (root mean square, mean absolute).
+
+    The errors are in the data's own units.
 
     A constant is correlated with nothing: 0 for both.
     """
@@ -93,6 +105,7 @@ def score_slices(frame: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:
 
     Args:
         frame: predictions with `base_error` and `tuned_error`.
+        slices: names of the slice columns.
 
     Returns:
         columns as `scoring.slice_table`; one row alone has no interval.

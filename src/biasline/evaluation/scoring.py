@@ -49,6 +49,7 @@ class Scored:
 
     @property
     def texts(self) -> list[str]:
+        """The answers' texts alone."""
         return [answer.text for answer in self.answers]
 
     @cached_property
@@ -207,6 +208,7 @@ def slice_table(frame: pl.DataFrame, slices: tuple[str, ...], metric: str = "exa
 
     Args:
         frame: predictions with `base_exact` and `tuned_exact`.
+        slices: names of the slice columns.
         metric: the share of right answers, or a score that rows have.
 
     Returns:

@@ -68,6 +68,7 @@ class Gate:
 
     @property
     def word(self) -> str:
+        """The outcome in a word."""
         return "FAILED" if not self.passed else "warning" if self.warning else "passed"
 
 
@@ -86,9 +87,11 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
+        """Whether every gate was passed."""
         return all(gate.passed for gate in self.gates)
 
     def as_data(self) -> dict[str, Any]:
+        """As plain data, for the ledger and for `--json`."""
         return {"passed": self.passed, **asdict(self)}
 
     def as_markdown(self) -> str:

@@ -67,6 +67,8 @@ def named_version(client: "MlflowClient", task: str, run: str) -> "ModelVersion"
     """The newest registered version of a run.
 
     Args:
+        client: client of the tracking store.
+        task: name of the task.
         run: a fingerprint or the beginning of one, a run's id or name, or its DVC experiment's name.
 
     Raises:
@@ -127,6 +129,8 @@ def run_file(client: "MlflowClient", version: "ModelVersion", path: Path, scratc
     """A file of the model's run: this machine's record of it, else the run's artifact.
 
     Args:
+        client: client of the tracking store.
+        version: a registered version.
         path: a path of the task's place.
         scratch: a folder for what has to be downloaded.
 

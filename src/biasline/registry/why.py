@@ -27,6 +27,8 @@ def why(client: "MlflowClient", task: str, which: str = CHAMPION) -> dict[str, A
     """Everything that a registered model was made from, and who let it out.
 
     Args:
+        client: client of the tracking store.
+        task: name of the task.
         which: an alias, or a fingerprint or its beginning.
 
     Returns:

@@ -219,6 +219,7 @@ class Encoder:
         """The pieces of dialogues, of those that are too long after shortening.
 
         Args:
+            dialogues: each with its last answer.
             most: most tokens before each answer; None for what the answer leaves, and a quarter of `max_length`.
             least: tokens that a question keeps.
         """

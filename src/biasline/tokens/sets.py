@@ -190,7 +190,7 @@ def answer_columns(encoder: Encoder, frame: pl.DataFrame) -> dict[str, list[Any]
 
 
 def read_token_set(place: TaskPlace, split: str) -> Any:
-    """A token set, memory-mapped: a `datasets.Dataset` with columns `row`, `input_ids`, `labels`, …"""
+    """A token set, memory-mapped: a `datasets.Dataset` with columns `row`, `input_ids`, `labels` and more."""
     import datasets
 
     folder = place.tokens / split

@@ -117,7 +117,8 @@ def dialogue(instruction: str, text: str, history: str = "", output: str | None 
     """The turns of an example.
 
     Args:
-        instruction, text: the last thing that the user says; `text` is its input and may be empty.
+        instruction: the last thing that the user says.
+        text: its input; may be empty.
         history: JSON list of [role, content] before that, and of [role, content, 0] for an answer that is not to be
             trained on; empty for none.
         output: the answer; None where it is yet to be given.

@@ -95,6 +95,7 @@ class Checkpoints:
 
     @property
     def due(self) -> bool:
+        """Whether it is time for the next one; a slow disk makes them rarer."""
         return time.monotonic() - self._last >= max(self.every, _SHARE * self._took if self.every else 0)
 
     def newest(self, like: Mapping[str, torch.Tensor]) -> Snapshot | None:

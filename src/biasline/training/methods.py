@@ -74,19 +74,23 @@ class WholeTuning:
 
     @property
     def masters(self) -> list[nn.Parameter]:
+        """All masters: what is tuned, then the head."""
         return [master for group in self.groups for master in group]
 
     @property
     def groups(self) -> list[list[nn.Parameter]]:
+        """The masters of what is tuned, and those of the head."""
         body = [master for name, pairs in self._parts.items() if name != "head" for _, master in pairs]
         return [body, [master for _, master in self._parts.get("head", [])]]
 
     def to(self, device: torch.device) -> None:
+        """Move the masters that are not the parameters themselves."""
         for part, master in self._pairs():
             if master is not part:
                 master.data = master.data.to(device)
 
     def collect(self, add: bool = False) -> None:
+        """Move or add the model's gradients to the masters; see `Tuning.collect`."""
         for part, master in self._pairs():
             # Of a master that is the parameter itself, torch has the sum already.
             before = master.grad if add and master is not part else None
@@ -97,12 +101,14 @@ class WholeTuning:
                 part.grad = None
 
     def write(self) -> None:
+        """Copy the masters into the model, cast to its dtype."""
         with torch.no_grad():
             for part, master in self._pairs():
                 if master is not part:
                     part.copy_(master)
 
     def gradient_norms(self) -> dict[str, float]:
+        """L2 norm of the collected gradient per part."""
         return {
             name: float(
                 torch.stack([master.grad.square().sum() for _, master in pairs if master.grad is not None]).sum()
@@ -206,7 +212,9 @@ def make_ready(model: PretrainedModel, head: list[str], params: Train) -> Traine
     """Freeze a base but for what `params.method` trains.
 
     Args:
+        model: the base.
         head: names of the parameters of a new head, trained whole whatever the method.
+        params: its method, and that method's own parameters.
 
     Raises:
         BiaslineError: where the method has nothing to train in this base.

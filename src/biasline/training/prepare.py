@@ -19,7 +19,10 @@ def prepare(model: PretrainedModel, trained: Iterable[nn.Parameter], run: Run, a
     """Change a model, frozen but for what is trained, as params ask; its outputs stay what they were but for rounding.
 
     Args:
+        model: the base.
         trained: what the optimizer works on.
+        run: how it is run.
+        accelerator: devices and processes.
 
     Raises:
         BiaslineError: where this model or machine cannot do what is asked.
