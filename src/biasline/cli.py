@@ -6,12 +6,15 @@ import sys
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from biasline.errors import BiaslineError, shown
 from biasline.process import collect_seldom, exit_on_error
+
+if TYPE_CHECKING:
+    from biasline.params import Task
 
 app = typer.Typer(
     help="BitFit as a pipeline: one frozen base, a bias-only delta per task. `dvc repro` makes, this decides.",
@@ -439,13 +442,13 @@ def _project() -> Path:
     return home()
 
 
-def _tasks() -> dict[str, Any]:
+def _tasks() -> dict[str, "Task"]:
     from biasline.params import read_params
 
     return read_params(_project() / "params.yaml").tasks
 
 
-def _task(name: str) -> Any:
+def _task(name: str) -> "Task":
     """The task's parameters; an unknown task is refused with the nearest name."""
     from biasline.params import get_task, read_params
 

@@ -5,7 +5,7 @@ what tokenizer_config.json says of case, accents and spaces, and so read texts o
 class it is gets asked when a base is pinned, and stands in the pin where it makes a difference.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,11 +17,11 @@ from biasline.jsonfile import load_json
 class Tokenizer(Protocol):
     """What is used of a fast tokenizer of Transformers."""
 
-    eos_token: Any
-    eos_token_id: Any
-    bos_token_id: Any
-    unk_token_id: Any
-    pad_token_id: Any
+    eos_token: str | None
+    eos_token_id: int | None
+    bos_token_id: int | None
+    unk_token_id: int | None
+    pad_token_id: int | None
     chat_template: Any
     truncation_side: str
     added_tokens_decoder: Mapping[int, Any]
@@ -30,16 +30,16 @@ class Tokenizer(Protocol):
     def __call__(self, text: Any, text_pair: Any = None, **options: Any) -> Any:
         """Texts in tokens: `input_ids` and what else a model is given."""
 
-    def decode(self, token_ids: Any, **options: Any) -> Any:
+    def decode(self, token_ids: Sequence[int], **options: Any) -> str:
         """The text of tokens."""
 
-    def batch_decode(self, sequences: Any, **options: Any) -> list[str]:
+    def batch_decode(self, sequences: Sequence[Sequence[int]], **options: Any) -> list[str]:
         """The texts of several rows of tokens."""
 
     def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
         """A dialogue as a template writes it."""
 
-    def convert_ids_to_tokens(self, ids: Any) -> Any:
+    def convert_ids_to_tokens(self, ids: int) -> str:
         """How the vocabulary spells a token."""
 
     def get_vocab(self) -> dict[str, int]:

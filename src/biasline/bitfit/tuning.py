@@ -130,7 +130,7 @@ class BiasTuning:
 
         made.register_step_pre_hook(before)
         made.register_step_post_hook(after)
-        made.zero_grad = zero_grad  # type: ignore[method-assign]
+        made.zero_grad = zero_grad  # type: ignore[method-assign]  # a hook for it does not exist
         self._forget_gradients()
         self._mask_gradients()
         return made

@@ -36,7 +36,7 @@ def stock_ids(tokenizer: Tokenizer, row: dict[str, Any], predictor: Predictor) -
     length = predictor.task.tokens.max_length
     if tokenizer("").input_ids:
         return tokenizer(text, pair, truncation=True, max_length=length).input_ids
-    return tokenizer("\n".join(filter(None, (text, pair))) + tokenizer.eos_token).input_ids
+    return tokenizer("\n".join(filter(None, (text, pair))) + (tokenizer.eos_token or "")).input_ids
 
 
 def usage(package: Package, predictor: Predictor, tokenizer: Tokenizer, row: dict[str, Any]) -> list[str]:

@@ -54,12 +54,14 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, token_types: bool) -> None:
         self.inputs = ("input_ids", "token_type_ids") if token_types else ("input_ids",)
-        self.ending = [] if tokenizer("").input_ids else [tokenizer.eos_token_id]
-        if self.ending == [None]:
-            raise BiaslineError(
-                "the base's tokenizer has no special token to read a text's class at",
-                "take a base that names an end of sequence, or save a copy of it that does and pin that",
-            )
+        self.ending: list[int] = []
+        if not tokenizer("").input_ids:
+            if tokenizer.eos_token_id is None:
+                raise BiaslineError(
+                    "the base's tokenizer has no special token to read a text's class at",
+                    "take a base that names an end of sequence, or save a copy of it that does and pin that",
+                )
+            self.ending = [tokenizer.eos_token_id]
         pair = tokenizer("a", "b").input_ids
         self._plain_pairs = bool(self.ending) or pair.count(tokenizer.bos_token_id) > 1
         self._encoder = text_encoder(tokenizer)

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.errors import first_line
 from biasline.tokens.mask import IGNORED
 from biasline.training.devices import profile_of
@@ -237,7 +238,7 @@ def chunked_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
 
     What the model does to its logits after the output embedding is left out.
     """
-    head = model.get_output_embeddings()  # type: ignore[operator]
+    head = cast(PretrainedModel, model).get_output_embeddings()
     if any(part.requires_grad for part in head.parameters()) or not hasattr(head, "weight"):
         return target_losses(*supervised_logits(model, batch))
     targets = batch.labels[:, 1:]
@@ -310,7 +311,7 @@ def _head_is_last(model: nn.Module, batch: Batch) -> bool:
 
     Seen by putting values in its place that no scale and no bound leaves as they are.
     """
-    head = model.get_output_embeddings()  # type: ignore[operator]
+    head = cast(PretrainedModel, model).get_output_embeddings()
     given: list[torch.Tensor] = []
 
     def put(_: nn.Module, __: Any, logits: torch.Tensor) -> torch.Tensor:
@@ -340,7 +341,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _only(model: nn.Module, chosen: torch.Tensor, kept: list[torch.Tensor] | None = None) -> Iterator[None]:
     """Let the output embedding see these positions only; or the first of them, and the rest in `kept`."""
-    head = model.get_output_embeddings()  # type: ignore[operator]
+    head = cast(PretrainedModel, model).get_output_embeddings()
 
     def keep(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         states = args[0][:, :-1][chosen]
