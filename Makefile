@@ -1,6 +1,6 @@
 # Every target needs nothing run before it: the environment is built on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow bench ui sweep minilm demo-base demo-data
+.PHONY: help setup check repro test test-slow bench ui sweep minilm demo-base demo-data
 
 PYTHON ?= python3
 PIP_FLAGS ?=
@@ -27,6 +27,12 @@ $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --constraint requirements.lock --editable '.[dev]'
 	@touch $(READY)
+
+check: $(READY)  ## lint, format, types and structure, in under a minute: before each commit
+	ruff check .
+	ruff format --check .
+	mypy
+	pytest -q tests/test_structure.py
 
 repro: $(READY)  ## run all tasks: raw data → registered candidates
 	@biasline task check

@@ -139,7 +139,7 @@ def tracked(root: Path) -> list[str]:
 
 def test_no_store_environment_cache_or_checkpoint_is_tracked(root):
     parts = {".venv", "venv", "mlruns", "mlartifacts", ".biasline", "__pycache__", "checkpoints", "tokens", "clean"}
-    parts |= {".pytest_cache", ".hypothesis", ".ruff_cache"}
+    parts |= {".pytest_cache", ".hypothesis", ".ruff_cache", ".mypy_cache"}
     endings = (".db", ".arrow", ".parquet", ".pyc", ".pt", ".bin", ".pkl", ".egg-info")
     for name in tracked(root):
         if name.startswith(("src/", "stages/", "tests/")):

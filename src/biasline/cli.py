@@ -6,12 +6,15 @@ import sys
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from biasline.errors import BiaslineError, shown
 from biasline.process import collect_seldom, exit_on_error
+
+if TYPE_CHECKING:
+    from biasline.params import Task
 
 app = typer.Typer(
     help="BitFit as a pipeline: one frozen base, a bias-only delta per task. `dvc repro` makes, this decides.",
@@ -206,7 +209,8 @@ def sync(task: Annotated[str, typer.Argument(help="One task; all if left out.")]
     """Rebuild what the MLflow store lacks from outs, records and ledger; as often as you like."""
     from biasline.registry.aliases import CANDIDATE, CHAMPION, aliased
     from biasline.registry.sync import sync as sync_task
-    from biasline.tracking.store import connect, experiment_id, shown_uri
+    from biasline.tracking.store import connect, experiment_id
+    from biasline.tracking.uris import shown_uri
     from biasline.tracking.views import table_path
 
     client = connect()
@@ -255,12 +259,20 @@ def promote(
     from biasline.tracking.lineage import someone
     from biasline.tracking.store import connect
 
-    told = {"dry_run": dry_run, "run": run, "champion_is_lost": champion_is_lost}
-    decision = promote_candidate(connect(), task, _task(task), by or someone(), reason, **told)
+    decision = promote_candidate(
+        connect(),
+        task,
+        _task(task),
+        by or someone(),
+        reason,
+        dry_run=dry_run,
+        run=run,
+        champion_is_lost=champion_is_lost,
+    )
     verdict = decision.verdict
     if as_json:
-        told = {"version": decision.version, "fingerprint": decision.fingerprint, "promoted": decision.promoted}
-        print(json.dumps(told | {"verdict": verdict.as_data() if verdict else None}, indent=2))
+        data = {"version": decision.version, "fingerprint": decision.fingerprint, "promoted": decision.promoted}
+        print(json.dumps(data | {"verdict": verdict.as_data() if verdict else None}, indent=2))
     elif verdict is None:
         print(f"biasline-{task} version {decision.version} is champion already; nothing changed")
     else:
@@ -432,13 +444,13 @@ def _project() -> Path:
     return home()
 
 
-def _tasks() -> dict[str, Any]:
+def _tasks() -> dict[str, "Task"]:
     from biasline.params import read_params
 
     return read_params(_project() / "params.yaml").tasks
 
 
-def _task(name: str) -> Any:
+def _task(name: str) -> "Task":
     """The task's parameters; an unknown task is refused with the nearest name."""
     from biasline.params import get_task, read_params
 

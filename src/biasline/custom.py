@@ -11,6 +11,7 @@ def own_functions(path: Path, key: str) -> dict[str, FunctionType]:
     """Name → function of a Python file; what begins with _ or is imported there is left out.
 
     Args:
+        path: the file.
         key: the parameter that names the file.
 
     Raises:

@@ -17,7 +17,7 @@ class BiaslineError(Exception):
         super().__init__(f"{message} → {hint}" if hint else message)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """A foreign error in one line of bearable length."""
     return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
 

@@ -27,7 +27,7 @@ class Preset:
         return "classification" if self.labels else "regression"
 
 
-_PAIR = {"text": ("sentence1",), "text_pair": ("sentence2",), "label": ("label",)}
+_PAIR: dict[str, tuple[str, ...]] = {"text": ("sentence1",), "text_pair": ("sentence2",), "label": ("label",)}
 _ENTAILS = ("entailment", "not_entailment")
 
 GLUE = {

@@ -8,6 +8,7 @@ from biasline.errors import BiaslineError, shown
 
 
 def dump_json(value: Any) -> str:
+    """JSON as all of our files have it: indented, readable beyond ASCII, without NaN, with a final line end."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -71,6 +71,7 @@ class TaskPlace:
 
     @property
     def folder(self) -> Path:
+        """data/<task>: the task's own folder."""
         return Path("data") / self.task
 
     @property
@@ -80,6 +81,7 @@ class TaskPlace:
 
     @property
     def clean(self) -> Path:
+        """A folder: the splits and the quarantine."""
         return self.folder / "clean"
 
     def split(self, name: str) -> Path:
@@ -88,22 +90,27 @@ class TaskPlace:
 
     @property
     def quality(self) -> Path:
+        """quality.json: counts of the contract, as metrics."""
         return self.folder / "quality.json"
 
     @property
     def quality_page(self) -> Path:
+        """quality.md: the same for a reader, with rows."""
         return self.folder / "quality.md"
 
     @property
     def augmented(self) -> Path:
+        """augmented.parquet: further training rows; of no rows by default."""
         return self.folder / "augmented.parquet"
 
     @property
     def tokens(self) -> Path:
+        """A folder: the token sets and their summary."""
         return self.folder / "tokens"
 
     @property
     def preview(self) -> Path:
+        """preview.md: training rows as the model sees them."""
         return self.folder / "preview.md"
 
     @property
@@ -113,38 +120,47 @@ class TaskPlace:
 
     @property
     def model(self) -> Path:
+        """A folder: what was trained, and its report."""
         return self.folder / "model"
 
     @property
     def delta(self) -> Path:
+        """What was trained, where it is biases or a head."""
         return self.model / DELTA_FILE
 
     @property
     def train_report(self) -> Path:
+        """train.json: what was trained, and how it went."""
         return self.model / "train.json"
 
     @property
     def history(self) -> Path:
+        """history.csv: the logged steps, as plots."""
         return self.folder / "history.csv"
 
     @property
     def evaluation(self) -> Path:
+        """A folder: what the model is worth."""
         return self.folder / "evaluation"
 
     @property
     def metrics(self) -> Path:
+        """metrics.json: of base and tuned model, with intervals."""
         return self.evaluation / "metrics.json"
 
     @property
     def predictions(self) -> Path:
+        """Both models' answers and scores, row by row."""
         return self.evaluation / "predictions.parquet"
 
     @property
     def slices(self) -> Path:
+        """slices.csv: the metric per value of each slice column."""
         return self.evaluation / "slices.csv"
 
     @property
     def bias_change(self) -> Path:
+        """bias_change.csv: how far training moved the biases, by layer and role."""
         return self.evaluation / "bias_change.csv"
 
     @property
@@ -154,14 +170,17 @@ class TaskPlace:
 
     @property
     def samples(self) -> Path:
+        """samples.md: test rows with both models' answers."""
         return self.evaluation / "samples.md"
 
     @property
     def card(self) -> Path:
+        """card.md: the model card."""
         return self.evaluation / "card.md"
 
     @property
     def registered(self) -> Path:
+        """registered.json: name, fingerprint and delta hash of the registered model; not in git."""
         return self.folder / "registered.json"
 
     @property
@@ -193,7 +212,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write UTF-8 text with `\\n` line ends, whole or not at all."""
+    r"""Write UTF-8 text with `\n` line ends, whole or not at all."""
     with replacing(target) as draft:
         draft.write_text(text, encoding="utf-8", newline="\n")
 

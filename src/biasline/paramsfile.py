@@ -33,7 +33,7 @@ def add_task(path: Path, name: str, base: str, data: str, kind: str = "instructi
             f"{shown(path)}: tasks.{name} is there already: a {there.kind} on {there.base} with {there.data}",
             "take another name, or edit it",
         )
-    check_inputs(name, Task(base=base, data=data, kind=kind), path.parent)
+    check_inputs(name, Task.model_validate({"base": base, "data": data, "kind": kind}), path.parent)
 
     yaml = YAML()
     yaml.width = 4096
@@ -62,7 +62,7 @@ def _spelled_out(model: type[Group], given: dict[str, Any]) -> CommentedMap:
 def _plain(value: Any) -> Any:
     """Tuples and mappings in one line."""
     if isinstance(value, tuple):
-        plain = CommentedSeq(value)
+        plain: CommentedSeq | CommentedMap = CommentedSeq(value)
     elif isinstance(value, dict):
         plain = CommentedMap(value)
     else:

@@ -55,6 +55,7 @@ class Progress:
         return advance
 
     def close(self) -> None:
+        """Take the bar away."""
         if self.bar is not None:
             self.bar.stop()
 

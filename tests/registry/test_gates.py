@@ -219,6 +219,15 @@ def test_a_gate_of_ones_own_that_does_not_run(tmp_path, monkeypatch, body, told)
         judge(task(own="gates.py"), shown(right(90)))
 
 
+def test_a_docstring_of_a_gate_of_ones_own_may_be_blank_or_long(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bodies = {"blank": '"""  """', "long": '"""First line.\n\n    More.\n    """'}
+    text = "".join(f"def {name}(candidate, champion):\n    {doc}\n    return True\n" for name, doc in bodies.items())
+    (tmp_path / "gates.py").write_text(text)
+    verdict = judge(task(own="gates.py"), shown(right(90)))
+    assert (named(verdict, "blank").told, named(verdict, "long").told) == ("no words", "First line.")
+
+
 def test_token_accuracy_is_compared_row_by_row_where_it_is_known():
     columns = {"tokens": [4, 2], "base_hits": [1, 0], "tuned_hits": [4, 1]}
     frame = pl.DataFrame({name: values * 10 + [None] for name, values in columns.items()})

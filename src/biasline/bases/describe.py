@@ -23,6 +23,7 @@ def as_text(inventory: Inventory, width: int) -> str:
     """The same for a screen: what is alike in several layers is one line.
 
     Args:
+        inventory: the model's biases.
         width: columns of the screen.
     """
     from rich.console import Console

@@ -12,6 +12,7 @@ from biasline.bases.limits import limits_of, quantization_of
 from biasline.bases.pin import POOLING_FILE, Pin
 from biasline.bases.pooling import can_pool_by_mean, pool_by_mean
 from biasline.bitfit import inspect_biases
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.errors import BiaslineError, first_line, shown
 from biasline.jsonfile import load_json
 from biasline.params import Load
@@ -23,7 +24,7 @@ def best_device() -> torch.device:
     return found if found is not None else torch.device("cpu")
 
 
-def load_causal_lm(pin: Pin, folder: Path, load: Load) -> Any:
+def load_causal_lm(pin: Pin, folder: Path, load: Load) -> PretrainedModel:
     """The base as a causal language model on the CPU, in eval mode, every parameter frozen.
 
     Args:
@@ -39,14 +40,14 @@ def load_causal_lm(pin: Pin, folder: Path, load: Load) -> Any:
     return _whole(AutoModelForCausalLM, pin, folder, load, "take a base that was trained as a causal language model")
 
 
-def load_seq2seq(pin: Pin, folder: Path, load: Load) -> Any:
+def load_seq2seq(pin: Pin, folder: Path, load: Load) -> PretrainedModel:
     """A model that turns one text into another, as `load_causal_lm` loads one that goes on."""
     from transformers import AutoModelForSeq2SeqLM
 
     return _whole(AutoModelForSeq2SeqLM, pin, folder, load, "take a model that was trained to translate")
 
 
-def _whole(model_class: Any, pin: Pin, folder: Path, load: Load, hint: str) -> Any:
+def _whole(model_class: Any, pin: Pin, folder: Path, load: Load, hint: str) -> PretrainedModel:
     model, missing = _load(model_class, pin, folder, load)
     if missing:
         # Transformers would fill them at random, and here they would stay so.
@@ -56,10 +57,13 @@ def _whole(model_class: Any, pin: Pin, folder: Path, load: Load, hint: str) -> A
 
 def load_classifier(
     pin: Pin, folder: Path, load: Load, labels: Sequence[str], seed: int, head: str = "auto", pooling: str = "auto"
-) -> tuple[Any, list[str]]:
+) -> tuple[PretrainedModel, list[str]]:
     """The base with a head for the labels or the score of a text.
 
     Args:
+        pin: the base's pin.
+        folder: where its files lie, already verified.
+        load: dtype, and whether pickled weights and remote code are allowed.
         labels: label names in the order of their numbers; none for a head of one output, a score.
         seed: of a new head's first values.
         head: what becomes of a head that the base has: `auto` keeps it frozen, `train` trains it whole, `new` puts
@@ -138,7 +142,7 @@ def _trained_by_mean(pin: Pin, folder: Path) -> bool:
     )
 
 
-def _refill(model: Any, names: Sequence[str]) -> None:
+def _refill(model: PretrainedModel, names: Sequence[str]) -> None:
     """New first values for a head, as Transformers draws them."""
     deviation = getattr(model.config, "initializer_range", 0.02)
     for name in names:
@@ -149,7 +153,7 @@ def _refill(model: Any, names: Sequence[str]) -> None:
             parameter.zero_()
 
 
-def _load(model_class: Any, pin: Pin, folder: Path, load: Load, **more: Any) -> tuple[Any, list[str]]:
+def _load(model_class: Any, pin: Pin, folder: Path, load: Load, **more: Any) -> tuple[PretrainedModel, list[str]]:
     """A model, frozen, and the names of the parameters that its files do not have so, in model order."""
     from transformers.utils import logging
 

@@ -11,6 +11,8 @@ def check_base(trained_on: Mapping[str, str], pin: Pin, what: str = "delta") -> 
 
     Args:
         trained_on: `name` and `digest` of the base in training, as a delta's manifest or train.json has them.
+        pin: the base that is there now.
+        what: what errors call that which was trained.
 
     Raises:
         BiaslineError: naming both bases.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from biasline.bases.tokenizer import Tokenizer, open_tokenizer, overrides
 from biasline.errors import BiaslineError, shown
 from biasline.jsonfile import load_json
 
@@ -82,6 +83,7 @@ class Pin(BaseModel):
         return not any(name.endswith(".safetensors") for name in self.files)
 
     def dumps(self) -> str:
+        """The text of the pin's file; what only newer pins say is left out where it says nothing."""
         unsaid = set() if self.tokenizer_class else {"tokenizer_class"}
         return json.dumps(self.model_dump(exclude=unsaid), indent=2, ensure_ascii=False) + "\n"
 
@@ -110,6 +112,7 @@ def read_pin(path: Path) -> Pin:
 
 
 def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -208,7 +211,7 @@ def verified_folder(pin_path: Path) -> tuple[Pin, Path]:
     return pin, folder
 
 
-def load_tokenizer(pin: Pin, folder: Path) -> Any:
+def load_tokenizer(pin: Pin, folder: Path) -> Tokenizer:
     """The base's fast tokenizer; imports no torch. Its end of sequence may be missing.
 
     A base that was pinned before pins named a tokenizer's class goes on to be read by its tokenizer.json; a warning
@@ -222,8 +225,6 @@ def load_tokenizer(pin: Pin, folder: Path) -> Any:
             f"base {pin.name}: {shown(folder / 'tokenizer.json')} is missing: only fast tokenizers are supported",
             "save the base's tokenizer with AutoTokenizer.from_pretrained(…).save_pretrained(…), then pin it",
         )
-    from biasline.bases.tokenizer import open_tokenizer, overrides
-
     if not pin.tokenizer_class and (odd := overrides(folder)):
         print(
             f"warning: base {pin.name}: tokenizer_config.json's {', '.join(odd)} is not heeded: its pin is of before "

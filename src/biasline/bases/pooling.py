@@ -4,7 +4,7 @@ A pooler of BERT's kind looks at the first token alone, through a layer that man
 Biases that leave every weight frozen get further with the mean.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ class MeanPooler(nn.Module):
         self.mask: torch.Tensor | None = None
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The mean of (rows, length, hidden) over the tokens that `mask` keeps, or over all of them without one."""
         if hidden.ndim != 3:
             raise ValueError(f"hidden states of (rows, length, hidden) were expected, got {tuple(hidden.shape)}")
         if self.mask is None:
@@ -46,7 +47,7 @@ def pool_by_mean(body: nn.Module) -> None:
 
     def remember(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # The pooler is given hidden states alone; its model knows the mask.
-        module.pooler.mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+        cast(MeanPooler, module.pooler).mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
 
     body.register_forward_pre_hook(remember, with_kwargs=True)
     body.pooler = MeanPooler()

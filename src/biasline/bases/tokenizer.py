@@ -5,13 +5,52 @@ what tokenizer_config.json says of case, accents and spaces, and so read texts o
 class it is gets asked when a base is pinned, and stands in the pin where it makes a difference.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from biasline.bases.limits import Limits
 from biasline.errors import BiaslineError, first_line
 from biasline.jsonfile import load_json
+
+
+class Tokenizer(Protocol):
+    """What is used of a fast tokenizer of Transformers."""
+
+    eos_token: str | None
+    eos_token_id: int | None
+    bos_token_id: int | None
+    unk_token_id: int | None
+    pad_token_id: int | None
+    chat_template: Any
+    truncation_side: str
+    added_tokens_decoder: Mapping[int, Any]
+    backend_tokenizer: Any
+
+    def __call__(self, text: Any, text_pair: Any = None, **options: Any) -> Any:
+        """Texts in tokens: `input_ids` and what else a model is given."""
+
+    def decode(self, token_ids: Sequence[int], **options: Any) -> str:
+        """The text of tokens."""
+
+    def batch_decode(self, sequences: Sequence[Sequence[int]], **options: Any) -> list[str]:
+        """The texts of several rows of tokens."""
+
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
+        """A dialogue as a template writes it."""
+
+    def convert_ids_to_tokens(self, ids: int) -> str:
+        """How the vocabulary spells a token."""
+
+    def get_vocab(self) -> dict[str, int]:
+        """Token → id, of all tokens."""
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """Token → id, of the tokens beside the trained vocabulary."""
+
+    def add_special_tokens(self, special_tokens_dict: dict[str, str]) -> int:
+        """Have texts be read as special tokens."""
+
 
 _PLAIN = "PreTrainedTokenizerFast"
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -37,7 +76,7 @@ _NORMALIZED = {
 }
 
 
-def open_tokenizer(folder: Path, class_name: str = "") -> Any:
+def open_tokenizer(folder: Path, class_name: str = "") -> Tokenizer:
     """A fast tokenizer of Transformers; one that names no end of sequence has that of the base's config.
 
     Args:
@@ -97,7 +136,7 @@ def stock_class(folder: Path, limits: Limits) -> tuple[str, list[str]]:
     ]
 
 
-def beyond(tokenizer: Any, limits: Limits) -> list[str]:
+def beyond(tokenizer: Tokenizer, limits: Limits) -> list[str]:
     """The tokens that a base has no embedding for, by their ids."""
     if limits.vocabulary is None:
         return []
@@ -131,7 +170,7 @@ def _parts(part: Any) -> Iterator[dict[str, Any]]:
             yield from _parts(inner)
 
 
-def _configured_end(tokenizer: Any, folder: Path) -> str | None:
+def _configured_end(tokenizer: Tokenizer, folder: Path) -> str | None:
     """The token that the base ends its texts with, by its config; None where that names none."""
     for name in ("config.json", "generation_config.json"):
         if (folder / name).is_file():

@@ -2,10 +2,10 @@
 
 import weakref
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from biasline.bitfit.injection import Injection
 
@@ -15,9 +15,10 @@ class Traces:
     """What training leaves on a model besides values: hooks on its parameters, and which of them want gradients."""
 
     wanting: dict[str, bool] = field(default_factory=dict)  # before training; empty where there was none
-    hooks: list[Any] = field(default_factory=list)
+    hooks: list[RemovableHandle] = field(default_factory=list)
 
     def unhook(self) -> None:
+        """Take every hook off again."""
         for hook in self.hooks:
             hook.remove()
         self.hooks = []

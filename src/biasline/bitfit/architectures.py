@@ -1,7 +1,6 @@
 """The architectures whose biases are known by role: adding one is adding one row to `ARCHITECTURES`."""
 
-from typing import Any
-
+from biasline.bitfit.pretrained import Config
 from biasline.bitfit.roles import (
     UNKNOWN,
     Architecture,
@@ -60,21 +59,21 @@ _OPT: tuple[Row, ...] = (
 _BLOOM_MLP: tuple[Row, ...] = (("#.mlp.dense_h_to_4h", "mlp_in"), ("#.mlp.dense_4h_to_h", "mlp_out"))
 
 
-def _falcon_keys(config: Any, width: int) -> int:
+def _falcon_keys(config: Config, width: int) -> int:
     return 0 if config.alibi else width
 
 
-def _falcon_key_heads(config: Any) -> int:
+def _falcon_key_heads(config: Config) -> int:
     if config.new_decoder_architecture:
         return int(config.num_kv_heads)
     return 1 if config.multi_query else int(config.num_attention_heads)
 
 
-def _gptj_keys(config: Any, width: int) -> int:
+def _gptj_keys(config: Config, width: int) -> int:
     return int(config.rotary_dim or width)
 
 
-def _phi_keys(config: Any, width: int) -> int:
+def _phi_keys(config: Config, width: int) -> int:
     return width if config.qk_layernorm else keys_rotated(config, width)
 
 

@@ -45,6 +45,7 @@ class Entry(BaseModel):
     injected: bool = False
 
     def place(self, key: str) -> Bias:
+        """The entry as a bias of a model, found by its key."""
         return Bias(key.partition("#")[0], self.role, self.layer, self.shape, Cut(*self.cut) if self.cut else None)
 
 
@@ -108,6 +109,7 @@ class BiasDelta:
         """The delta of a finished training. The model has it applied: `revert` gives the base back.
 
         Args:
+            tuning: what was trained.
             base: `name` and `digest` of the base's pin, where there is one.
             about: whatever names the origin: template, tokenizer, data, fingerprint.
             labels: label names in the order of the head's outputs, for a classification.

@@ -42,7 +42,7 @@ class Injection:
                 self._hooks[name].remove()
                 del module._parameters["bias"]
             else:
-                module.bias = None
+                module.register_parameter("bias", None)
         self.names, self._hooks = [], {}
 
     def _add(self, model: nn.Module, name: str, length: int) -> None:

@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from biasline.bitfit.architectures import architecture_of
+from biasline.bitfit.pretrained import Config
 from biasline.bitfit.roles import NORM_SCALE, UNKNOWN, Architecture, Cut, Fused, Heads
 from biasline.errors import BiaslineError
 
 
 @dataclass(frozen=True)
 class Bias:
-    """One bias, or the part of a fused bias that has one role. (A norm's scale and a head's weight are told so too.)
+    """One bias, or the part of a fused bias that has one role; also a norm's scale, or a parameter of a head.
 
     Attributes:
         name: parameter name as in `model.named_parameters()`.
@@ -129,7 +130,7 @@ def inspect_biases(model: nn.Module) -> Inventory:
         BiaslineError: for a parameter without a shape as yet (lazy modules).
     """
     model = unwrapped(model)
-    config = getattr(model, "config", None)
+    config: Config = getattr(model, "config", None)
     model_type = str(getattr(config, "model_type", None) or type(model).__name__)
     architecture = architecture_of(model_type)
     text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
@@ -216,7 +217,7 @@ def value_hash(values: torch.Tensor) -> str:
     return hashlib.sha256(values.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
-def _heads(architecture: Architecture, config: Any) -> Heads | None:
+def _heads(architecture: Architecture, config: Config) -> Heads | None:
     if architecture is UNKNOWN:
         return None
     return Heads(int(config.num_attention_heads), architecture.key_heads(config))
@@ -248,7 +249,7 @@ def _bias_lacks(module: nn.Module) -> int:
         return 0
     if isinstance(module, nn.Linear):
         return module.out_features
-    return module.weight.numel() if is_norm(module) else 0  # type: ignore[union-attr,return-value,operator]
+    return module.get_parameter("weight").numel() if is_norm(module) else 0
 
 
 def _injected_role(module: nn.Module, role: str | Fused) -> str | Fused:

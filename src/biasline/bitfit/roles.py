@@ -4,7 +4,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
+
+from biasline.bitfit.pretrained import Config
 
 ROLES = (
     "query",
@@ -36,6 +38,7 @@ class Cut:
 
     @property
     def count(self) -> int:
+        """Number of entries."""
         return self.width * self.repeats
 
     def fits(self, length: int) -> bool:
@@ -94,10 +97,10 @@ class Fused:
 
 Row = tuple[str, str | Fused]
 # (config, entries per head) → how many leading entries of each head's key bias can change the output.
-Keys = Callable[[Any, int], int]
+Keys = Callable[[Config, int], int]
 
 
-def keys_never(config: Any, width: int) -> int:
+def keys_never(config: Config, width: int) -> int:
     """Keys act by content alone (absolute positions, ALiBi, T5's relative bias).
 
     There a key bias adds the same amount to every score of a query, which softmax ignores.
@@ -105,17 +108,17 @@ def keys_never(config: Any, width: int) -> int:
     return 0
 
 
-def keys_always(config: Any, width: int) -> int:
+def keys_always(config: Config, width: int) -> int:
     """Rotary positions, a norm on the keys, or disentangled attention: a key bias acts as any other."""
     return width
 
 
-def keys_rotated(config: Any, width: int) -> int:
+def keys_rotated(config: Config, width: int) -> int:
     """Rotary positions on the leading part of each head: only there a key bias acts."""
     return int(width * (getattr(config, "rope_parameters", None) or {}).get("partial_rotary_factor", 1.0))
 
 
-def same_heads(config: Any) -> int:
+def same_heads(config: Config) -> int:
     """Key/value heads as nearly every config names them."""
     return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
 
@@ -135,7 +138,7 @@ class Architecture:
 
     rows: tuple[Row, ...]
     keys: Keys
-    key_heads: Callable[[Any], int] = same_heads
+    key_heads: Callable[[Config], int] = same_heads
     flags: tuple[str, ...] = ()
     layout: str = ""
 

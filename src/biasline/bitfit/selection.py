@@ -52,6 +52,7 @@ def select_biases(
     """Choose biases.
 
     Args:
+        inventory: the model's biases, see `inspect_biases`.
         roles: `all`, or roles and groups joined by `+`: `attention+mlp`, `query+mlp_in`, `value`, `norm`, …;
             `norm_scale` adds the norms' scale vectors, which is BitFit no longer.
         layers: `0-3`, `2,5`, `7-` (inclusive); empty for all. With layers given, biases outside them are left out.
@@ -101,14 +102,15 @@ def select_biases(
     if scales:
         count = sum(scale.count for scale in scales)
         notes.append(f"{count} entries of norm scales are trained too: this is no longer BitFit proper")
-    asked = {"roles": roles, "layers": layers, "pattern": pattern, "inject": inject}
-    return Selection(biases, {bias.name: bias.shape[0] for bias in missing}, tuple(notes), asked)
+    said = {"roles": roles, "layers": layers, "pattern": pattern, "inject": inject}
+    return Selection(biases, {bias.name: bias.shape[0] for bias in missing}, tuple(notes), said)
 
 
 def select_linears(inventory: Inventory, roles: str = "all") -> tuple[str, ...]:
     """Paths of the linear layers of some roles: where adapters go that BitFit is compared with.
 
     Args:
+        inventory: the model's biases, see `inspect_biases`.
         roles: written as for `select_biases`; `all` are those of attention and MLP. A layer that holds several roles
             fused counts for each of them.
 

@@ -6,14 +6,17 @@ parameters are held against those that are needed.
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
 
 from biasline.bitfit.architectures import architecture_of
 from biasline.bitfit.injection import Injection
+from biasline.bitfit.pretrained import Config, PretrainedModel
 from biasline.errors import BiaslineError
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
 
 Finish = Callable[[], nn.Module]
 
@@ -34,6 +37,7 @@ def stock_form(model: nn.Module, injected: Sequence[str]) -> Finish:
     """
     if not hasattr(model, "config") or not hasattr(model, "save_pretrained"):
         raise _homeless(type(model).__name__, injected[0])
+    model = cast(PretrainedModel, model)
     architecture = architecture_of(model.config.model_type)
     needed = set(injected)
     flags, lengths = _with_flags(type(model), model.config, architecture.flags, needed)
@@ -52,7 +56,7 @@ def stock_form(model: nn.Module, injected: Sequence[str]) -> Finish:
 
 
 def _with_flags(
-    model_class: Any, config: Any, flags: Sequence[str], needed: set[str]
+    model_class: type[nn.Module], config: Config, flags: Sequence[str], needed: set[str]
 ) -> tuple[list[str], dict[str, int]]:
     """The switches that bring a needed bias, and name → length of all biases that a model with them has."""
     plain = _bias_lengths(model_class, config)
@@ -66,17 +70,17 @@ def _with_flags(
     return chosen, _bias_lengths(model_class, all_on)
 
 
-def _bias_lengths(model_class: Any, config: Any) -> dict[str, int]:
+def _bias_lengths(model_class: type[nn.Module], config: Config) -> dict[str, int]:
     parameters = _on_meta(model_class, config).named_parameters()
     return {name: part.numel() for name, part in parameters if name.endswith(".bias")}
 
 
-def _on_meta(model_class: Any, config: Any) -> nn.Module:
+def _on_meta(model_class: type[ModelT], config: Config) -> ModelT:
     with torch.device("meta"):
         return model_class(config)
 
 
-def _switched(model: Any, flags: Sequence[str], lengths: dict[str, int]) -> nn.Module:
+def _switched(model: PretrainedModel, flags: Sequence[str], lengths: dict[str, int]) -> nn.Module:
     """A switch brings biases to more layers than were asked for: those get zeros."""
     present = {name for name, _ in model.named_parameters()}
     Injection(model, {name: length for name, length in lengths.items() if name not in present})
@@ -85,7 +89,7 @@ def _switched(model: Any, flags: Sequence[str], lengths: dict[str, int]) -> nn.M
     return model
 
 
-def _other_layout(model: Any, layout: str) -> tuple[Any, Any]:
+def _other_layout(model: PretrainedModel, layout: str) -> tuple[type[PretrainedModel], Config]:
     import transformers
 
     config = model.config
@@ -104,14 +108,14 @@ def _other_layout(model: Any, layout: str) -> tuple[Any, Any]:
 
 
 @torch.no_grad()
-def _moved(model: Any, target: Any) -> nn.Module:
+def _moved(model: PretrainedModel, target: PretrainedModel) -> nn.Module:
     """The tensors of `model` in a model of another type; what that has besides must be biases, and gets zeros."""
     found = target.load_state_dict(model.state_dict(), strict=False, assign=True)
     odd = [*found.unexpected_keys, *(name for name in found.missing_keys if not name.endswith(".bias"))]
     if odd:
         raise _not_the_same(model, target, f"{odd[0]} is in one of them only")
     for name in found.missing_keys:
-        layer = target.get_submodule(name.rpartition(".")[0])
+        layer = cast(nn.Linear, target.get_submodule(name.rpartition(".")[0]))
         layer.bias = nn.Parameter(torch.zeros(layer.out_features, dtype=layer.weight.dtype, device=layer.weight.device))
     # What is computed from the config (rotary frequencies) lies in buffers that no file holds.
     for path, module in list(target.named_modules()):

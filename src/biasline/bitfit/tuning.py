@@ -130,7 +130,7 @@ class BiasTuning:
 
         made.register_step_pre_hook(before)
         made.register_step_post_hook(after)
-        made.zero_grad = zero_grad  # type: ignore[method-assign]
+        made.zero_grad = zero_grad  # type: ignore[method-assign]  # a hook for it does not exist
         self._forget_gradients()
         self._mask_gradients()
         return made
@@ -150,7 +150,8 @@ class BiasTuning:
             for part in parts:
                 part.write(mask, torch.ones(part.count))
             for shared in self._sharing[name]:
-                hook = shared.register_hook(lambda gradient, mask=mask: gradient * mask.to(gradient))
+                # torch gives this method no types
+                hook = shared.register_hook(lambda gradient, mask=mask: gradient * mask.to(gradient))  # type: ignore[no-untyped-call]
                 self.traces.hooks.append(hook)
 
     def to(self, device: torch.device) -> None:
@@ -244,6 +245,11 @@ def tune_biases(
     """Freeze `model` but for the chosen biases (see `select_biases`) and prepare them for training.
 
     Args:
+        model: the base; changed in place.
+        roles: which biases, see `select_biases`.
+        layers: only those of some layers, likewise.
+        pattern: only those of some names, likewise.
+        inject: roles whose layers get a zero bias if they have none, likewise.
         head: names of the parameters of a new head, which is trained whole; or `auto`: what Transformers had to fill
             with random values (a head, a pooler) is trained whole, a head that was loaded stays frozen; `train`: an
             existing head is trained whole too; `keep`: it stays frozen, whatever is asked of the biases.
@@ -268,6 +274,7 @@ def tune_head(model: nn.Module, head: Head = "auto") -> BiasTuning:
     """Freeze `model` but for its head: what a head alone can do, to compare biases with.
 
     Args:
+        model: the base; changed in place.
         head: as for `tune_biases`.
 
     Raises:

@@ -1,6 +1,7 @@
 """Several answers to one prompt: which of them become rows."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -15,6 +16,7 @@ def chosen_answers(raw: Raw, name: str, which: str, best: list[int] | None = Non
     """Records whose column of answers holds lists of texts, with one answer each.
 
     Args:
+        raw: the records.
         name: the column of answers; what is no list of texts there stays as it is.
         which: `first`, `longest`, or `each` (a row for each answer).
         best: of `first`, the place of the answer that counts as first in each row.
@@ -46,10 +48,13 @@ def chosen_answers(raw: Raw, name: str, which: str, best: list[int] | None = Non
 
 def _one_row_each(raw: Raw, name: str, lists: list[list[str] | None]) -> tuple[Raw, list[str]]:
     plain = raw.text(name).to_list()
-    places, texts, flags = [], [], []
+    places: list[int] = []
+    texts: list[str | None] = []
+    flags: list[bool] = []
     was_not_text = raw.not_text(name).to_list()
     for place, found in enumerate(lists):
-        for text in [plain[place]] if found is None else found or [None]:
+        answers: Sequence[str | None] = [plain[place]] if found is None else found or [None]
+        for text in answers:
             places.append(place)
             texts.append(text)
             flags.append(found is None and was_not_text[place])

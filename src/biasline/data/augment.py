@@ -36,7 +36,7 @@ def augment(task: Task, place: TaskPlace) -> str:
     if settings.translate:
         made.append(_by_translation(train, task, _columns(settings, kind)))
     rows = pl.concat(made)
-    first = 1 + max(int(read_split(place, name)["row"].max() or 0) for name in (*SPLITS, "quarantine"))
+    first = 1 + max(int(read_split(place, name)["row"].to_numpy().max(initial=0)) for name in (*SPLITS, "quarantine"))
     rows = rows.with_columns(pl.int_range(first, first + rows.height, dtype=pl.Int64).alias("row"))
     kept = _worthy(rows, train, task, place) if rows.height else rows
     with replacing(place.augmented) as draft:

@@ -1,6 +1,6 @@
 """Small charts in text, as a Markdown page on any forge shows them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _WIDTH, _RANGES = 30, 10
 
@@ -24,7 +24,7 @@ def spread(values: Sequence[float], unit: str) -> list[str]:
     return lines
 
 
-def histogram(sizes: Sequence[int], unit: str) -> list[str]:
+def histogram(sizes: Iterable[int], unit: str) -> list[str]:
     """Lines of a table: how many rows have which size, in ranges that double (1, 2–3, 4–7, …)."""
     counts: dict[int, int] = {}
     for size in sizes:

@@ -46,7 +46,7 @@ def refuse_absent(task: Task, frame: pl.DataFrame) -> None:
         BiaslineError: naming the parameter, the column and those that there are.
     """
     ours = [name for name in frame.columns if not name.endswith(NOT_TEXT_SUFFIX) and name not in (FIXED_SPLIT, PROBLEM)]
-    wanted = [("split.group", task.split.group, ())] if task.split.group else []
+    wanted: list[tuple[str, str, tuple[str, ...]]] = [("split.group", task.split.group, ())] if task.split.group else []
     wanted += [("evaluate.slices", name, (_LENGTH,)) for name in task.evaluate.slices]
     for key, name, further in wanted:
         known = [*ours, *further]

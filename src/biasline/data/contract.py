@@ -41,6 +41,7 @@ class Checked:
 
     @property
     def rows(self) -> int:
+        """All rows that were checked."""
         return self.good.height + self.quarantine.height
 
 
@@ -50,6 +51,9 @@ def check_examples(
     """Part a frame (see `sources.read_examples`) of a kind into good rows and quarantine.
 
     Args:
+        frame: the rows.
+        kind: the task's kind.
+        quality: thresholds, and which rules are on.
         labels: the labels that are allowed; empty for any.
         own: rules of the project's own.
 

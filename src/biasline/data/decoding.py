@@ -6,7 +6,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from biasline.errors import BiaslineError, shown
 
@@ -48,7 +48,7 @@ _ZEROS = 0.3
 def opened(path: Path, magic: bytes) -> IO[bytes]:
     """The file's bytes, unpacked where its first bytes (`magic`) say that it is packed."""
     if magic.startswith(_GZIP):
-        return gzip.open(path)
+        return cast(IO[bytes], gzip.open(path))
     if magic.startswith(_ZSTD):
         import pyarrow
 

@@ -19,7 +19,7 @@ _OTHERS, _CONSISTENT = ";|", 0.9
 
 
 def read_delimited(path: Path, buffer: str, blocks: Iterator[str], is_header: IsHeader) -> Iterator[Record]:
-    """Rows of a CSV or TSV file; columns without a header are called 1, 2, …
+    """Rows of a CSV or TSV file; columns without a header are called by their number.
 
     Args:
         path: for messages.

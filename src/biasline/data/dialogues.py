@@ -28,7 +28,7 @@ _NOTES = {
 # Why a dialogue is no row, for the rules.
 PROBLEM = "dialogue__problem"
 # Columns beside a dialogue with what the model could call or see.
-_UNSEEN = ("tools", "functions", "image", "images", "audio", "audios", "video", "videos", *_REASONING)
+_UNSEEN: tuple[str, ...] = ("tools", "functions", "image", "images", "audio", "audios", "video", "videos", *_REASONING)
 _UNSEEN += ("options", "choices", "documents", "document")
 # A column that may say how much a row counts.
 _ROW_WEIGHTS = ("weight", "sample_weight", "loss_weight")
@@ -86,7 +86,7 @@ def with_history(raw: Raw, taken: Mapping[str, str], answered: bool) -> tuple[pl
         frame = frame.with_columns(pl.Series(HISTORY, said, dtype=pl.String))
     else:
         frame = frame.with_columns(pl.lit("").alias(HISTORY))
-    not_text = pl.lit(False)
+    not_text: pl.Expr | pl.Series = pl.lit(False)
     if SYSTEM in taken:
         systems = raw.text(taken[SYSTEM]).fill_null("")
         if (systems != "").any():
@@ -165,6 +165,7 @@ def _parted(text: str | None, answered: bool, seen: Counter[str]) -> _Row:
     """A dialogue (the JSON of a list of turns) as one row.
 
     Args:
+        text: the JSON; None where the record has none.
         answered: whether it must have its answer; otherwise a dialogue that ends with the user is one to be answered.
         seen: counts what `_notes` tells.
     """

@@ -70,8 +70,11 @@ def changed(
     """The text with `share` of its words (one at least) changed by one of the operations; None where none applies.
 
     Args:
+        text: the text.
+        share: of its words.
         operations: some of `OPERATIONS`; tried in an order that chance deals.
         synonyms: see `read_synonyms`.
+        chance: what deals operations, places and words.
     """
     pieces = segment(text)
     words = [place for place, piece in enumerate(pieces) if piece[0].isalnum()]

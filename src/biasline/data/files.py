@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def _folder(folder: Path) -> RawFiles:
     found, notes = data_files(folder)
     splits, told = dealt_by_names([file.name for file in found], [file.said for file in found])
     files = (
-        RawFile(file.path, file.name, split, lambda is_header, path=file.path: read_records(path, is_header))
+        RawFile(file.path, file.name, split, partial(read_records, file.path))
         for file, split in zip(found, splits, strict=True)
     )
     return RawFiles(_ordered(folder, files), (*told, *notes))
@@ -148,9 +149,12 @@ def _parts(where: Path, found: Any) -> RawFiles:
                     record[name] = known[number] if number is not None and 0 <= number < len(known) else None
                 yield record
 
+    def opener(part: Any) -> Callable[[IsHeader], Iterator[Record]]:
+        return lambda _: records(part)
+
     splits, told = dealt_by_names(list(open_parts), [splits_in(name) for name in open_parts])
     files = (
-        RawFile(where / name, name, split, lambda _, part=part: records(part))
+        RawFile(where / name, name, split, opener(part))
         for (name, part), split in zip(open_parts.items(), splits, strict=True)
     )
     return RawFiles(_ordered(where, files), (*told, *notes))

@@ -56,11 +56,11 @@ def data_files(folder: Path) -> tuple[list[Found], list[str]]:
                 "name it itself in `data`, or save all splits as one `DatasetDict`",
             )
         for name in sorted(folders):
-            below = (here / name).relative_to(folder).as_posix() + "/"
+            inner = (here / name).relative_to(folder).as_posix() + "/"
             if _is_hidden_folder(name):
-                left_out[below] = "hidden"
+                left_out[inner] = "hidden"
             elif (here / name).is_symlink():
-                left_out[below] = "a link to a folder"
+                left_out[inner] = "a link to a folder"
                 _refuse_split(here / name, folder, "a link to a folder, which is not followed")
         folders[:] = sorted(name for name in folders if not _is_hidden_folder(name))
         for name in sorted(names):

@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from biasline.data.kinds import Kind
+from biasline.data.raw import mean_of
 from biasline.errors import BiaslineError, shown
 from biasline.glue import GLUE
 
@@ -81,7 +82,7 @@ def _proposed(columns: Columns, kind: Kind, taken: Mapping[str, str], missing: s
         return hint
     preset = _preset(columns, kind.answer)
     columns = {name: column.fill_null("") for name, column in columns.items()}
-    mapping = _proposal(columns, kind.answer) | taken
+    mapping = {**_proposal(columns, kind.answer), **taken}
     if missing in mapping:
         proposed = [f"{ours}: {theirs!r}" for ours, theirs in mapping.items()]
         proposed += [f"{ours}: …" for ours in kind.required if ours not in mapping]
@@ -186,12 +187,12 @@ def _values(column: pl.Series) -> frozenset[str]:
 
 
 def _length(column: pl.Series) -> float:
-    return float(column.str.len_chars().mean() or 0.0)
+    return mean_of(column.str.len_chars())
 
 
 def _is_text(column: pl.Series) -> bool:
     column = column.head(_FIRST)
-    several_words = column.str.contains(_SEVERAL_WORDS).mean() or 0.0
+    several_words = mean_of(column.str.contains(_SEVERAL_WORDS))
     return _length(column) > _TEXT and several_words >= _WORDS and column.n_unique() >= max(2, len(column) * _DISTINCT)
 
 

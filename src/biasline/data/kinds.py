@@ -39,6 +39,7 @@ class Kind:
 
     @property
     def required(self) -> tuple[str, ...]:
+        """The columns that every row must have a text in."""
         return (self.prompt[0], self.answer) if self.answered else self.prompt[:1]
 
 
@@ -57,8 +58,9 @@ ROLES |= dict.fromkeys(("assistant", "gpt", "bot", "model", "chatgpt"), "assista
 
 
 def turn_of(item: Any) -> tuple[str, str]:
-    """(role, what is said) of a turn as files have it: {role, content}, ShareGPT's {from, value}, or [role, content]
-    with a weight or without.
+    """Role and content of a turn as files have it.
+
+    These are {role, content}, ShareGPT's {from, value}, or [role, content] with a weight or without.
 
     Raises:
         ValueError: for anything else; as may be TypeError, KeyError and AttributeError.

@@ -114,6 +114,8 @@ def _candidates(digests: np.ndarray, part: np.ndarray, most: int) -> Iterator[tu
     """Band by band, pairs of places (one, an earlier one of a lower part) whose digests agree there, in order.
 
     Args:
+        digests: of each row's bands, (rows, bands).
+        part: of each row, its number.
         most: of a bucket's rows, the first so many are compared with.
     """
     width = _PERMUTATIONS // _BANDS

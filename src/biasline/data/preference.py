@@ -13,7 +13,7 @@ import polars as pl
 from biasline.data.answers import chosen_answers
 from biasline.data.dialogues import joined_turns
 from biasline.data.kinds import DIALOGUES, MESSAGES, SYSTEM, Kind
-from biasline.data.raw import Raw
+from biasline.data.raw import Raw, mean_of
 from biasline.errors import BiaslineError
 from biasline.params import Source
 
@@ -21,13 +21,14 @@ from biasline.params import Source
 _CHOSEN = ("chosen", "chosen_response", "response_chosen", "preferred", "winner_response")
 _REJECTED = ("rejected", "rejected_response", "response_rejected", "dispreferred", "loser_response")
 # Columns whose truth values say whether an answer is a good one.
-_VERDICTS = ("label", "labels", "kto_tag", "desirable", "is_desirable", "is_chosen", "preferred", "accepted", "rating")
-_VERDICTS += ("is_correct", "correct", "score", "reward", "feedback", "thumbs_up", "is_good", "good", "chosen")
+_VERDICTS: tuple[str, ...] = ("label", "labels", "kto_tag", "desirable", "is_desirable", "is_chosen", "preferred")
+_VERDICTS += ("accepted", "rating", "is_correct", "correct", "score", "reward", "feedback", "thumbs_up", "is_good")
+_VERDICTS += ("good", "chosen")
 # Where answers come again so often, a truth value that follows from them is the class that they stand for.
 _REPEATED = 5
 _YES = ("true", "1", "1.0", "yes", "good", "chosen", "desirable", "accepted", "preferred", "up", "thumbs_up", "like")
-_NO = ("false", "0", "0.0", "-1", "-1.0", "no", "bad", "rejected", "undesirable", "dispreferred", "down")
-_NO += ("thumbs_down", "dislike")
+_NO: tuple[str, ...] = ("false", "0", "0.0", "-1", "-1.0", "no", "bad", "rejected", "undesirable")
+_NO += ("dispreferred", "down", "thumbs_down", "dislike")
 # Columns of numbers beside answers that may be judgements of them.
 _SCORES = ("rating", "score", "reward", "stars", "quality", "overall_score", "preference")
 # Columns of numbers for each of several answers: the higher the better, or the lower.
@@ -148,7 +149,8 @@ def _chosen_of(raw: Raw, chosen: str, rejected: str, prompt: str | None = None) 
 
     Args:
         raw: the records.
-        chosen, rejected: see `pairs_of`.
+        chosen: the column of what was preferred.
+        rejected: the column of what was not.
         prompt: the column of prompts, where its name is none of the usual ones.
 
     Returns:
@@ -157,7 +159,7 @@ def _chosen_of(raw: Raw, chosen: str, rejected: str, prompt: str | None = None) 
     """
     raw = raw.without([rejected])
     texts, nested = raw.text(chosen), raw.nested(chosen)
-    if not nested.any() and (texts.str.contains(r"^\s*Human:").mean() or 0.0) < 0.5:
+    if not nested.any() and mean_of(texts.str.contains(r"^\s*Human:")) < 0.5:
         return raw, "answer"
     asked = prompt or raw.looked_up(*DIALOGUES, "prompt", "question", "instruction")
     before = raw.text(asked).to_list() if asked else [None] * len(raw)
@@ -201,8 +203,9 @@ def _scores_note(raw: Raw, taken: set[str]) -> list[str]:
     numbers = texts.filter(texts.str.strip_chars() != "").str.strip_chars().cast(pl.Float64, strict=False)
     if not len(numbers) or numbers.null_count() or numbers.min() == numbers.max():
         return []
+    least, most = numbers.to_numpy().min(), numbers.to_numpy().max()
     return [
-        f"a column {found!r} of numbers ({numbers.min():g} to {numbers.max():g}) stands beside the answers: if it "
+        f"a column {found!r} of numbers ({least:g} to {most:g}) stands beside the answers: if it "
         f'judges them, keep the good ones by source.where, as "{found} >= …"'
     ]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
@@ -23,6 +23,11 @@ NOT_TEXT_SUFFIX = "__not_text"
 FIXED_SPLIT = "fixed_split"
 # Rows that are Python objects at one time: a million of them would not fit.
 _CHUNK = 20_000
+
+
+def mean_of(values: pl.Series) -> float:
+    """Mean of numbers or truth values, those that are null left out; 0 where there are none."""
+    return cast(float | None, values.mean()) or 0.0
 
 
 @dataclass(frozen=True)

@@ -64,10 +64,10 @@ def quality_page(
         lines.append(f"| {name} | {checked.told[name]} | {count:,} | {bar(count, most)} |")
     shown = checked.quarantine.head(_SHOWN_ROWS)
     lines += ["", f"The first {shown.height} of them (all are in `clean/quarantine.parquet`):", ""]
-    columns = [name for name in kind.columns if name not in kind.context or (shown[name].fill_null("") != "").any()]
-    lines += ["| row | reasons | " + " | ".join(columns) + " |", "|---:|---|" + "---|" * len(columns)]
+    filled = [name for name in kind.columns if name not in kind.context or (shown[name].fill_null("") != "").any()]
+    lines += ["| row | reasons | " + " | ".join(filled) + " |", "|---:|---|" + "---|" * len(filled)]
     for row in shown.iter_rows(named=True):
-        cells = " | ".join(_cell(row[name]) for name in columns)
+        cells = " | ".join(_cell(row[name]) for name in filled)
         lines.append(f"| {row['row']} | {', '.join(row['reasons'])} | {cells} |")
     return "\n".join([*lines, ""])
 

@@ -17,8 +17,8 @@ from biasline.data.raw import FIXED_SPLIT, NOT_TEXT_SUFFIX
 from biasline.errors import BiaslineError, first_line, shown
 from biasline.params import Quality
 
-_PLACEHOLDERS = ("n/a", "na", "none", "null", "nil", "nan", "tbd", "todo", "-", "--", "---", "…", "...", "?")
-_PLACEHOLDERS += ("无", "暂无", "暂无数据", "略", "<nooutput>", "<no output>", "[no output]", "nooutput")
+_PLACEHOLDERS: tuple[str, ...] = ("n/a", "na", "none", "null", "nil", "nan", "tbd", "todo", "-", "--", "---", "…")
+_PLACEHOLDERS += ("...", "?", "无", "暂无", "暂无数据", "略", "<nooutput>", "<no output>", "[no output]", "nooutput")
 # What marks the beginning of another record inside an output.
 _MERGED = r"(?m)^\s*(?:Human|Assistant)\s*[::]|###\s*(?:Instruction|Input|Response)|\"(?:instruction|output)\"\s*:"
 _CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u{fffe}\u{ffff}]"

@@ -95,13 +95,13 @@ def read_examples(data: Path, kind: Kind, source: Source, limit: int | None = No
     taken, guessed = _take_columns(data, raw, kind, source)
     notes += guessed
     if kind.answered and kind.context:
-        raw, left_out["source.prefer"], told = judged(shown(data), raw, verdicts, taken, source, bool(rejected))
-        notes += told
+        raw, left_out["source.prefer"], further = judged(shown(data), raw, verdicts, taken, source, bool(rejected))
+        notes += further
     raw = _refuse_nested(data, raw, kind, taken)
     names, frame = raw.names, raw.frame
     if kind.context:
-        frame, told = with_history(raw, taken, kind.answered)
-        notes += told
+        frame, further = with_history(raw, taken, kind.answered)
+        notes += further
 
     columns = [pl.col("row")]
     for ours in kind.columns:
@@ -231,7 +231,8 @@ def _take_columns(data: Path, raw: Raw, kind: Kind, source: Source) -> tuple[dic
         said = raw.text(lowered[HISTORY]).drop_nulls()
         if said.filter(said != "").str.starts_with("[").all():  # else it is a text that is only called so
             taken[HISTORY] = lowered[HISTORY]
-    notes, contents = [], {name: raw.text(name) for name in names}
+    notes: list[str] = []
+    contents = {name: raw.text(name) for name in names}
     if not taken and kind.answered and kind.answer == "label" and all(name.isdecimal() for name in names):
         taken, notes = guessed_columns(data, contents)
     for ours in kind.required:

@@ -111,6 +111,7 @@ def without_near_duplicates(
 
     Args:
         parts: the splits.
+        kind: says which columns are the prompt.
         threshold: see `near_duplicates`.
         within: take out rows that are nearly an earlier row of their split: a prompt with its output, or a text.
         across: take out training rows whose prompt is nearly that of a validation or test row, and validation rows

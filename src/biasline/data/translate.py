@@ -22,6 +22,7 @@ def back_translated(texts: Sequence[str], pins: Sequence[str], load: Load, threa
     """Each text, there and back again; None for one that is too long for a model.
 
     Args:
+        texts: the texts.
         pins: paths of the pins of the two models, there and back; Marian's or any other that translates as it is.
         load: dtype, and whether pickled weights are allowed.
         threads: CPU threads.

@@ -9,6 +9,7 @@ COMPARED = range(25)
 
 
 def sums() -> list[Skill]:
+    """Adding two numbers, in English and Chinese."""
     cases = [
         (is_held("sum", min(a, b), max(a, b)), Case({"a": str(a), "b": str(b)}, str(a + b)))
         for a in SUMMANDS
@@ -79,6 +80,7 @@ def sums() -> list[Skill]:
 
 
 def comparisons() -> list[Skill]:
+    """Telling the larger or smaller of two numbers, in English and Chinese."""
     cases = [
         (is_held("compare", min(a, b), max(a, b)), Case({"a": str(a), "b": str(b)}, str(max(a, b))))
         for a in COMPARED

@@ -104,7 +104,7 @@ def _reviews(language: str) -> list[tuple[bool, Case]]:
     words = (lexicon.GOOD_EN, lexicon.BAD_EN) if english else (lexicon.GOOD_ZH, lexicon.BAD_ZH)
     ends = _ENDS_EN if english else _ENDS_ZH
     labels = ("positive", "negative") if english else ("正面", "负面")
-    cases = {}
+    cases: dict[str, tuple[bool, Case]] = {}
     while len(cases) < 9000:
         subject_en, subject_zh, measure = rng.choice(lexicon.REVIEWED)
         subject = subject_en if english else subject_zh
@@ -138,6 +138,7 @@ def _reviews(language: str) -> list[tuple[bool, Case]]:
 
 
 def sentiments() -> list[Skill]:
+    """Telling whether a review is positive or negative, in English and Chinese."""
     return [
         combined(
             "sentiment",

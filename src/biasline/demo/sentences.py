@@ -80,6 +80,7 @@ def clauses() -> tuple[Clause, ...]:
 
 
 def negations() -> list[Skill]:
+    """Making a sentence negative, in English and Chinese."""
     return [
         combined(
             "negation",
@@ -136,6 +137,7 @@ def negations() -> list[Skill]:
 
 
 def translate_sentences() -> list[Skill]:
+    """Translating sentences between English and Chinese."""
     return [
         combined(
             "translate_sentence",
@@ -195,6 +197,7 @@ def translate_sentences() -> list[Skill]:
 
 
 def past() -> list[Skill]:
+    """Putting a sentence into the past, in English and Chinese."""
     nouns = _by_name()
     english, chinese = [], []
     for who_en, who_zh in lexicon.PEOPLE.items():
@@ -284,6 +287,7 @@ def _passages(tell: Callable[[Noun, Noun], str], join: str, name: Callable[[Noun
 
 
 def reading() -> list[Skill]:
+    """Answering a question about a sentence, in English and Chinese."""
     return [
         combined(
             "reading",

@@ -28,6 +28,7 @@ def dictionary() -> tuple[tuple[str, str], ...]:
 
 
 def translate_words() -> list[Skill]:
+    """Translating words between English and Chinese."""
     to_zh = knowledge(
         "translate_en_zh",
         "en",
@@ -111,6 +112,7 @@ def translate_words() -> list[Skill]:
 
 
 def antonyms() -> list[Skill]:
+    """Naming the opposite of a word, in English and Chinese."""
     english = [pair for a, b, _, _ in lexicon.ANTONYMS for pair in ((a, b), (b, a))]
     chinese = [pair for _, _, a, b in lexicon.ANTONYMS for pair in ((a, b), (b, a))]
     return [
@@ -178,6 +180,7 @@ def antonyms() -> list[Skill]:
 
 
 def categories() -> list[Skill]:
+    """Saying what kind of thing a word is, in English and Chinese."""
     return [
         knowledge(
             "category",
@@ -239,6 +242,7 @@ def categories() -> list[Skill]:
 
 
 def colours() -> list[Skill]:
+    """Naming the colour of a thing, in English and Chinese."""
     coloured = [noun for noun in NOUNS if noun.colour]
     return [
         knowledge(
@@ -307,6 +311,7 @@ _COUNTED = ("animal", "fruit", "vegetable", "clothing", "furniture", "tool")
 
 
 def counting_words() -> list[Skill]:
+    """Giving the plural of an English noun, and the measure word of a Chinese one."""
     return [
         knowledge(
             "plural",
@@ -369,6 +374,7 @@ def counting_words() -> list[Skill]:
 
 
 def homes() -> list[Skill]:
+    """Saying where an animal lives, in English and Chinese."""
     housed = [noun for noun in NOUNS if noun.home]
     return [
         knowledge(
@@ -431,6 +437,7 @@ def homes() -> list[Skill]:
 
 
 def successors() -> list[Skill]:
+    """Saying what comes next in an order or after a number, in English and Chinese."""
     numbers = [(str(n), str(n + 1)) for n in range(lexicon.COUNTED_TO)]
 
     def following(orders: tuple[tuple[str, ...], ...]) -> list[tuple[str, str]]:

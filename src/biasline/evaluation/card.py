@@ -31,7 +31,9 @@ def model_card(
     Args:
         name: the task's.
         task: its parameters.
-        metrics, report, quality: metrics.json, train.json, quality.json.
+        metrics: metrics.json.
+        report: train.json.
+        quality: quality.json.
         slices: see `slice_table`.
         summary: of the token sets: labels, and what rows lost.
         sections: further lines about the numbers, see `class_sections`.

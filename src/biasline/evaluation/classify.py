@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.evaluation.heads import features, head_outputs
 from biasline.evaluation.measure import measure
 from biasline.metrics.labels import RANGES
@@ -16,19 +17,22 @@ from biasline.progress import Advance
 
 
 def probabilities(
-    model: Any, rows: Sequence[dict[str, Any]], pad: int, batch_size: int, advance: Advance = lambda _: None
+    model: PretrainedModel, rows: Sequence[dict[str, Any]], pad: int, batch_size: int, advance: Advance = lambda _: None
 ) -> np.ndarray:
     """Class probabilities per row, (rows, classes), in their order; rows are batched by length.
 
     Args:
+        model: the classifier, in eval mode.
         rows: the model's inputs, `input_ids` and, where the base wants them, `token_type_ids`.
         pad: token id to pad with.
+        batch_size: rows of one forward pass.
+        advance: told of each batch how many rows it had.
     """
     return torch.from_numpy(head_outputs(model, rows, pad, batch_size, advance)).softmax(-1).double().numpy()
 
 
 def probed(
-    model: Any,
+    model: PretrainedModel,
     train: Sequence[dict[str, Any]],
     test: Sequence[dict[str, Any]],
     pad: int,
@@ -40,7 +44,12 @@ def probed(
     What a head alone can do: the difference to the tuned model is what its biases are for.
 
     Args:
+        model: the frozen base.
         train: training rows with their class numbers as `labels`.
+        test: test rows.
+        pad: token id to pad with.
+        batch_size: rows of one forward pass.
+        advance: told of each batch how many rows it had.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -100,6 +109,8 @@ def class_metrics(
     """All metrics of labels, with their intervals; of two labels also those of the second.
 
     Args:
+        reference: the right labels, (rows,).
+        predicted: the model's, (rows,).
         labels: of the task, in their order.
         probability: of each label predicted, where the model gives one; without it nothing is said of calibration.
     """

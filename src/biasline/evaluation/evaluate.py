@@ -16,6 +16,7 @@ from biasline.bases.load import best_device, load_causal_lm, load_classifier
 from biasline.bases.match import check_base
 from biasline.bases.pin import Pin, load_tokenizer, verified_folder
 from biasline.bitfit import BiasDelta
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.data.clean import read_split
 from biasline.data.kinds import KINDS
 from biasline.errors import BiaslineError
@@ -196,7 +197,7 @@ def _compare_answers(task: Task, place: TaskPlace, pin: Pin, folder: Path, test:
 
     with progress("evaluate", work) as shown:
 
-        def scored(model: Any, who: str) -> Scored:
+        def scored(model: PretrainedModel, who: str) -> Scored:
             answers = generate(
                 model,
                 tokenizer,
@@ -216,8 +217,15 @@ def _compare_answers(task: Task, place: TaskPlace, pin: Pin, folder: Path, test:
         change = _bias_change(task, place, model)
         tuned = scored(apply_tuned(task.train.method, model, place), "tuned")
     table, of_base, of_tuned = answered(test, list(token_set["row"]), base, tuned), base.measured, tuned.measured
-    told = {"signatures": of_tuned.signatures, "left_out": of_tuned.left_out}
-    return _Compared(of_base.values, of_tuned.values, table, change, **told, timed=timed)
+    return _Compared(
+        of_base.values,
+        of_tuned.values,
+        table,
+        change,
+        signatures=of_tuned.signatures,
+        left_out=of_tuned.left_out,
+        timed=timed,
+    )
 
 
 def _compare_labels(task: Task, place: TaskPlace, pin: Pin, folder: Path, test: pl.DataFrame) -> _Compared:
@@ -237,8 +245,8 @@ def _compare_labels(task: Task, place: TaskPlace, pin: Pin, folder: Path, test: 
     majority = max(labels, key=lambda label: (int((train == label).sum()), label))
     table = classify.predictions(test, labels, found, majority)
     reference = test["label"].to_list()
-    base, probe = (classify.class_metrics(reference, given, labels) for given in (table["base"], with_head))
-    tuned = classify.class_metrics(reference, table["tuned"], labels, table["probability"])
+    base, probe = (classify.class_metrics(reference, given, labels) for given in (table["base"].to_list(), with_head))
+    tuned = classify.class_metrics(reference, table["tuned"].to_list(), labels, table["probability"].to_list())
     return _Compared(base, tuned, table, headed.change, probe, timed=timed)
 
 
@@ -273,8 +281,8 @@ class _Headed:
         batches: the token to pad with, and rows per batch.
     """
 
-    model: Any
-    tuned: Callable[[], Any]
+    model: PretrainedModel
+    tuned: Callable[[], PretrainedModel]
     taught: list[dict[str, Any]]
     rows: list[dict[str, Any]]
     batches: tuple[int, int]
@@ -285,7 +293,7 @@ class _Headed:
         """Rows that go through a model: those of the probe, and the test rows for it, for the head, for the clock."""
         return len(self.taught) + 2 * len(self.rows) + 2 * PASSES * min(len(self.rows), TIMED)
 
-    def latency(self, model: Any, shown: Progress) -> float:
+    def latency(self, model: PretrainedModel, shown: Progress) -> float:
         """Milliseconds that a model takes for one row."""
         return latency_ms(model, self.rows, self.batches[0], shown.part(note="latency"))
 
@@ -316,7 +324,7 @@ def _metrics(
     sliced = row_metric(found.predictions, metric, task.kind)
     if task.kind == "regression":
         name = "squared_error_saved"
-        rows = tuple(regress.closeness(found.predictions, who) for who in ("tuned", "base"))
+        rows = regress.closeness(found.predictions, "tuned"), regress.closeness(found.predictions, "base")
     else:
         name = sliced.name
         rows = paired_values(measured_rows(found.predictions, sliced), sliced, task.kind)

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from biasline.bases.tokenizer import Tokenizer
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.params import Evaluate
 from biasline.progress import Advance
 
@@ -35,6 +37,7 @@ class Drawing:
 
     @classmethod
     def of(cls, settings: Evaluate) -> "Drawing":
+        """As a task's parameters say."""
         return cls(settings.max_new_tokens, settings.temperature, settings.top_p, settings.seed)
 
     def config(self, stops: Sequence[int], pad: int) -> Any:
@@ -54,8 +57,8 @@ class Drawing:
 
 
 def generate(
-    model: Any,
-    tokenizer: Any,
+    model: PretrainedModel,
+    tokenizer: Tokenizer,
     prompts: list[list[int]],
     drawing: Drawing,
     batch_size: int,
@@ -71,6 +74,8 @@ def generate(
         model: a causal language model in eval mode.
         tokenizer: its tokenizer.
         prompts: token ids.
+        drawing: how tokens are chosen, and how many at most.
+        batch_size: prompts answered at once.
         stops: tokens that end an answer.
         advance: told of each batch how many prompts it answered.
     """

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.progress import Advance
 from biasline.training.loss import padded
 
@@ -14,7 +15,7 @@ PROBED = 2000
 
 
 def head_outputs(
-    model: Any, rows: Sequence[dict[str, Any]], pad: int, batch_size: int, advance: Advance = lambda _: None
+    model: PretrainedModel, rows: Sequence[dict[str, Any]], pad: int, batch_size: int, advance: Advance = lambda _: None
 ) -> np.ndarray:
     """The head's outputs per row, (rows, outputs), fp32, in their order; rows are batched by length.
 
@@ -34,7 +35,7 @@ def head_outputs(
 
 
 def features(
-    model: Any, rows: Sequence[dict[str, Any]], pad: int, batch_size: int, advance: Advance = lambda _: None
+    model: PretrainedModel, rows: Sequence[dict[str, Any]], pad: int, batch_size: int, advance: Advance = lambda _: None
 ) -> np.ndarray:
     """Mean of the last hidden states over each row's tokens, (rows, hidden), fp32; arguments as `head_outputs`."""
     found: list[np.ndarray] = [np.zeros(0)] * len(rows)
@@ -50,7 +51,7 @@ def features(
 
 
 def _batches(
-    model: Any, rows: Sequence[dict[str, Any]], pad: int, batch_size: int
+    model: PretrainedModel, rows: Sequence[dict[str, Any]], pad: int, batch_size: int
 ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
     """Places of rows of like length, and their inputs on the model's device."""
     order = sorted(range(len(rows)), key=lambda index: (len(rows[index]["input_ids"]), index))

@@ -5,6 +5,8 @@ def format_interval(low: float | None, high: float | None, form: str = ".3f") ->
     """The ends of an interval in brackets, as they follow their number: ` [0.412, 0.588]`.
 
     Args:
+        low: the lower end, if there is one.
+        high: the upper end.
         form: a format specification for both ends.
 
     Returns:

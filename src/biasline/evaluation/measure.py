@@ -69,6 +69,7 @@ def predictions_of(frame: pl.DataFrame, who: str, kind: str, positive: str = "")
     """One model's predictions, from a frame as evaluation leaves it.
 
     Args:
+        frame: test rows with both models' answers.
         who: `base` or `tuned`.
         kind: the task's.
         positive: the second of two labels.
@@ -128,6 +129,9 @@ def paired_statistic(frame: pl.DataFrame, metric: Metric, kind: str, positive: s
     """What `tuned` is better by in a metric that single rows have no value of, by a bootstrap: mean, low, high.
 
     Args:
+        frame: test rows with both models' answers.
+        metric: one with a statistic.
+        kind: the task's.
         positive: the second of two labels.
     """
     tuned, base = (metric.of_rows(predictions_of(frame, who, kind, positive)) for who in ("tuned", "base"))

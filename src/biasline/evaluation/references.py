@@ -4,8 +4,8 @@ import statistics
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from biasline.bases.tokenizer import Tokenizer
 from biasline.metrics.texts import LOG_LIKELIHOOD, words_of
 from biasline.params import Task
 
@@ -54,7 +54,7 @@ def decisive_metric(task: Task, references: Sequence[str] = ()) -> Decisive:
     return Decisive(task.metric, f"answers are short: {about}")
 
 
-def own_spelling(tokenizer: Any, references: Sequence[str]) -> list[str]:
+def own_spelling(tokenizer: Tokenizer, references: Sequence[str]) -> list[str]:
     """References as a tokenizer spells them: one that normalizes text (NFC, say) cannot give them otherwise.
 
     Only what is the same text under Unicode's compatibility forms is taken; a reference with characters that the

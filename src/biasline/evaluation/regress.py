@@ -1,11 +1,12 @@
 """Regression: the tuned model's scores beside the mean, and beside what the frozen base knows already."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.evaluation.heads import features, head_outputs
 from biasline.evaluation.measure import measure
 from biasline.evaluation.statistics import mean_interval
@@ -17,7 +18,7 @@ _DIGITS = 6
 
 
 def scores(
-    model: Any,
+    model: PretrainedModel,
     rows: Sequence[dict[str, Any]],
     pad: int,
     batch_size: int,
@@ -27,14 +28,19 @@ def scores(
     """The model's score of each row, (rows,), in the data's own units.
 
     Args:
+        model: the model, in eval mode.
+        rows: the model's inputs.
+        pad: token id to pad with.
+        batch_size: rows of one forward pass.
         scale: `mean` and `std` of the training rows' scores, which the head's output is in units of.
+        advance: told of each batch how many rows it had.
     """
     outputs = head_outputs(model, rows, pad, batch_size, advance)[:, 0]
     return scale["mean"] + scale["std"] * outputs.astype(np.float64)
 
 
 def probed(
-    model: Any,
+    model: PretrainedModel,
     train: Sequence[dict[str, Any]],
     test: Sequence[dict[str, Any]],
     pad: int,
@@ -44,7 +50,12 @@ def probed(
     """Scores that a ridge regression on the frozen base's mean hidden states gives to test rows, (rows,).
 
     Args:
+        model: the frozen base.
         train: training rows with their scores as `labels`.
+        test: test rows.
+        pad: token id to pad with.
+        batch_size: rows of one forward pass.
+        advance: told of each batch how many rows it had.
     """
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline
@@ -77,6 +88,7 @@ def score_slices(frame: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:
 
     Args:
         frame: predictions with `base_error` and `tuned_error`.
+        slices: names of the slice columns.
 
     Returns:
         columns as `scoring.slice_table`; one row alone has no interval.
@@ -86,7 +98,7 @@ def score_slices(frame: pl.DataFrame, slices: tuple[str, ...]) -> pl.DataFrame:
         for (value,), part in sorted(frame.group_by(name), key=lambda item: str(item[0][0])):
             off = part["tuned_error"].abs()
             mean, low, high = mean_interval(off.to_numpy())
-            base = float(part["base_error"].abs().mean())
+            base = cast(float, part["base_error"].abs().mean())
             rows.append([name, str(value), part.height, base, mean, low, high])
     schema = {"slice": pl.String, "value": pl.String, "rows": pl.Int64, "base": pl.Float64, "tuned": pl.Float64}
     schema |= {"tuned_low": pl.Float64, "tuned_high": pl.Float64}
@@ -97,6 +109,7 @@ def closeness(predictions: pl.DataFrame, who: str) -> np.ndarray:
     """How near each score is, (rows,): less its squared error.
 
     Args:
+        predictions: test rows with both models' scores.
         who: `base` or `tuned`.
     """
     return -(predictions[f"{who}_error"].to_numpy() ** 2)

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.evaluation.generate import Answer
 from biasline.evaluation.measure import Measured, measure, measured_rows, row_values
 from biasline.evaluation.statistics import bootstrap_mean, wilson_interval
@@ -49,6 +50,7 @@ class Scored:
 
     @property
     def texts(self) -> list[str]:
+        """The answers' texts alone."""
         return [answer.text for answer in self.answers]
 
     @cached_property
@@ -62,8 +64,8 @@ class Scored:
         """What metrics are computed from."""
         columns = {"exact": self.exact, "nll": self.nll, "hits": self.hits, **self.own}
         columns["never_ending_rate"] = np.array([not answer.ended for answer in self.answers])
-        texts = (np.array(list(texts), dtype=object) for texts in (self.references, self.texts))
-        return Predictions(*texts, columns, self.tokens)
+        references, texts = (np.array(list(texts), dtype=object) for texts in (self.references, self.texts))
+        return Predictions(references, texts, columns, self.tokens)
 
     @cached_property
     def stored(self) -> dict[str, np.ndarray]:
@@ -82,7 +84,11 @@ class Scored:
 
 
 def score_likelihood(
-    model: Any, columns: Mapping[str, list[Any]], pad: int, batch_size: int, advance: Advance = lambda _: None
+    model: PretrainedModel,
+    columns: Mapping[str, list[Any]],
+    pad: int,
+    batch_size: int,
+    advance: Advance = lambda _: None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Per row of a token set, given by its columns: summed NLL, supervised tokens, and how many were the likeliest.
 
@@ -115,7 +121,9 @@ def score_likelihood(
     return nll, tokens, hits
 
 
-def latency_ms(model: Any, rows: Sequence[dict[str, Any]], pad: int, advance: Advance = lambda _: None) -> float:
+def latency_ms(
+    model: PretrainedModel, rows: Sequence[dict[str, Any]], pad: int, advance: Advance = lambda _: None
+) -> float:
     """Time of one forward pass over one row, in milliseconds: what a caller waits for at the least.
 
     The median over rows of each row's shortest pass: what else the machine does makes passes longer, never shorter.
@@ -193,6 +201,7 @@ def slice_table(frame: pl.DataFrame, slices: tuple[str, ...], metric: Metric, ki
 
     Args:
         frame: predictions.
+        slices: columns.
         metric: one that rows have values of.
         kind: the task's.
 

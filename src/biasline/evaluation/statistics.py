@@ -62,7 +62,8 @@ def paired_interval(
     width at all.
 
     Args:
-        tuned, other: scores per row, (rows,).
+        tuned: scores per row, (rows,).
+        other: scores of the same rows, (rows,).
         seed: of the resampling.
         confidence: how often such intervals hold the truth.
 
@@ -94,6 +95,7 @@ def paired_proportions(gained: int, lost: int, rows: int, confidence: float = CO
         gained: rows that the first alone has right.
         lost: rows that the second alone has right.
         rows: all rows, at least 1.
+        confidence: how often such intervals hold the truth.
     """
     critical, middle = norm.ppf((1 + confidence) / 2), (gained - lost) / rows
 
@@ -129,6 +131,7 @@ def bootstrap_interval(
 
     Args:
         statistic: row numbers, (rows,), some of them more than once → value.
+        rows: number of rows to draw from.
         seed: of the resampling.
         confidence: how often such intervals hold the truth.
 

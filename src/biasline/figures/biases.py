@@ -59,6 +59,7 @@ def _layers_by_roles(
     """A grid of values by (layer, role), each told in its cell; without a number it is grey.
 
     Args:
+        values: (layer, role) → value.
         tell: a value as text.
         words: the text itself, where it is more than the value.
     """

@@ -40,7 +40,8 @@ def metric_by_slice(slices: pl.DataFrame, overall: dict[str, Any], metric: Metri
     axes.plot(slices["base"], places, "D", color=ORANGE, label="base")
     axes.axvline(overall["tuned"][metric.name], color=GREEN, linestyle="--", label="tuned, all rows")
     axes.set(xlabel=metric.long_label, title="By slice (rows)")
-    shares = slices["tuned_high"].max() is not None and slices["tuned_high"].max() <= 1 and slices["base"].min() >= 0
+    high, low = slices["tuned_high"].drop_nulls().to_numpy(), slices["base"].drop_nulls().to_numpy()
+    shares = high.size > 0 and bool((high <= 1).all() and (low >= 0).all())
     axes.set_xlim((0, None) if metric.bounds == (0, math.inf) else (-0.03, 1.03) if shares else (None, None))
     axes.set_yticks(places, names)
     axes.invert_yaxis()

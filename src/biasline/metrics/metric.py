@@ -38,7 +38,7 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.reference)
 
-    def take(self, rows: "np.ndarray") -> "Predictions":
+    def take(self, rows: "np.ndarray | slice") -> "Predictions":
         """The predictions for some rows; columns of fewer rows are left out.
 
         Args:

@@ -26,13 +26,13 @@ _MOST_NATS = 80.0
 
 
 def tokenizer_for(references: Sequence[str]) -> str:
-    """sacreBLEU's tokenizer for some references: `zh`, which takes Chinese apart by character, or `13a`."""
+    """SacreBLEU's tokenizer for some references: `zh`, which takes Chinese apart by character, or `13a`."""
     return "zh" if any(_HAN[0] <= letter <= _HAN[1] for text in references for letter in text) else "13a"
 
 
 def words_of(texts: Sequence[str]) -> list[list[str]]:
     """Words of texts as sacreBLEU takes them apart, Chinese by character."""
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     tokens = BLEU(tokenize=tokenizer_for(texts)).tokenizer
     return [tokens(text).split() for text in texts]
@@ -46,7 +46,7 @@ def rouge_l(predictions: Predictions) -> "np.ndarray":
     """
     import numpy as np
     from rapidfuzz.distance import LCSseq
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     tokens = BLEU(tokenize=tokenizer_for(predictions.reference), lowercase=True).tokenizer
     found = []
@@ -58,13 +58,13 @@ def rouge_l(predictions: Predictions) -> "np.ndarray":
 
 
 def _bleu(predictions: Predictions) -> Any:
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     return BLEU(tokenize=tokenizer_for(predictions.reference))
 
 
 def _chrf(_: Predictions) -> Any:
-    from sacrebleu.metrics import CHRF
+    from sacrebleu.metrics.chrf import CHRF
 
     return CHRF()
 

@@ -1,5 +1,6 @@
 """params.yaml as frozen typed models: the one place of every default, its meaning and its limits."""
 
+from biasline.metrics.texts import LOG_LIKELIHOOD
 from biasline.params.group import Group
 from biasline.params.methods import DEFAULT_METHOD, METHOD_SPECS, method_spec
 from biasline.params.methods.lora import Lora
@@ -17,7 +18,6 @@ from biasline.params.task import (
     CUSTOM,
     FLOOR,
     JINJA,
-    LOG_LIKELIHOOD,
     TASK_NAME,
     TEMPLATES,
     Augment,

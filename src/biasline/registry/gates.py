@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import polars as pl
@@ -63,6 +63,7 @@ class Gate:
 
     @property
     def word(self) -> str:
+        """The outcome in a word."""
         return "FAILED" if not self.passed else "warning" if self.warning else "passed"
 
 
@@ -81,9 +82,11 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
+        """Whether every gate was passed."""
         return all(gate.passed for gate in self.gates)
 
     def as_data(self) -> dict[str, Any]:
+        """As plain data, for the ledger and for `--json`."""
         return {"passed": self.passed, **asdict(self)}
 
     def as_markdown(self) -> str:
@@ -294,7 +297,7 @@ def _own(path: Path, candidate: Shown, champion: Shown | None) -> Iterator[Gate]
         passed, told = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, "")
         if not isinstance(passed, (bool, np.bool_)) or not isinstance(told, str):
             raise BiaslineError(f"{where}: {answer!r} is no answer", "return True or False, or that and a text")
-        demand = first_line(function.__doc__.strip()) if function.__doc__ else ""
+        demand = (function.__doc__ or "").strip().partition("\n")[0][:300]
         yield Gate(name, bool(passed), ". ".join(part for part in (demand, told) if part) or "no words")
 
 
@@ -332,7 +335,7 @@ def _explained(frame: pl.DataFrame) -> _Difference:
 
 def _in_variance(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Less the squared errors of `tuned` and `base`, (rows,) each, in units of the scores' variance."""
-    variance = max(float(frame["score"].cast(pl.Float64).var(ddof=0) or 0.0), 1e-12)
+    variance = max(cast(float | None, frame["score"].cast(pl.Float64).var(ddof=0)) or 0.0, 1e-12)
     return closeness(frame, "tuned") / variance, closeness(frame, "base") / variance
 
 

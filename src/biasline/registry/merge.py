@@ -32,6 +32,8 @@ def merge(client: "MlflowClient", task: str, which: str, out: Path) -> Merged:
     """Write a registered version as a stock Transformers folder: weights, tokenizer, generation config, card.
 
     Args:
+        client: client of the tracking store.
+        task: name of the task.
         which: an alias, or a fingerprint or its beginning.
         out: a folder that is not there, or empty.
 

@@ -58,6 +58,11 @@ def promote(
     finishes.
 
     Args:
+        client: client of the tracking store.
+        task: name of the task.
+        params: the task as params.yaml has it now: its gates count.
+        by: who decides.
+        reason: why.
         dry_run: judge only; neither ledger nor aliases change.
         run: judge this run's version instead of the candidate, see `named_version`.
         champion_is_lost: judge although the champion that the ledger names has no version any more.
@@ -151,7 +156,11 @@ def nominate(client: "MlflowClient", task: str, run: str, by: str, reason: str) 
     """Make a run's registered version the candidate.
 
     Args:
+        client: client of the tracking store.
+        task: name of the task.
         run: a fingerprint or the beginning of one, a run's id, or its name.
+        by: who decides.
+        reason: why.
 
     Raises:
         BiaslineError: where nothing or more than one thing matches, or the run has no registered version.

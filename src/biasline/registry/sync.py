@@ -21,7 +21,8 @@ from biasline.tracking.record import (
     pending_candidate,
     record_of_workspace,
 )
-from biasline.tracking.store import connect, shown_uri, store_is_away
+from biasline.tracking.store import connect, store_is_away
+from biasline.tracking.uris import shown_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -119,7 +120,7 @@ def sync(client: "MlflowClient", task: str) -> list[str]:
         note_candidate(task, awaited.tags["biasline.fingerprint"])
         told.append(f"version {awaited.version}, made while the store was away, is the candidate")
     version = find_version(client, task, here.fingerprint) if here is not None else None
-    if version is not None:
+    if here is not None and version is not None:
         candidate = aliased(client, task, CANDIDATE)
         if candidate is None and "dvc.experiment" not in here.lineage:
             point(client, task, CANDIDATE, version.version)

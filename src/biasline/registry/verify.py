@@ -55,6 +55,7 @@ def _fault(version: "ModelVersion", judged: str | None) -> str:
     """What is wrong with a version's files; empty where nothing is.
 
     Args:
+        version: a registered version.
         judged: hash of the delta that the ledger's decisions were about, if there was one.
     """
     from mlflow.exceptions import MlflowException

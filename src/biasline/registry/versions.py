@@ -67,6 +67,8 @@ def named_version(client: "MlflowClient", task: str, run: str) -> "ModelVersion"
     """The newest registered version of a run.
 
     Args:
+        client: client of the tracking store.
+        task: name of the task.
         run: a fingerprint or the beginning of one, a run's id or name, or its DVC experiment's name.
 
     Raises:
@@ -107,11 +109,12 @@ def run_of(client: "MlflowClient", version: "ModelVersion") -> "Run | None":
     """
     from mlflow.exceptions import MlflowException
 
-    try:
-        return client.get_run(version.run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
+    if version.run_id:
+        try:
+            return client.get_run(version.run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
     return find_run(client, version.name.removeprefix(model_name("")), version.tags["biasline.fingerprint"])
 
 
@@ -126,6 +129,8 @@ def run_file(client: "MlflowClient", version: "ModelVersion", path: Path, scratc
     """A file of the model's run: this machine's record of it, else the run's artifact.
 
     Args:
+        client: client of the tracking store.
+        version: a registered version.
         path: a path of the task's place.
         scratch: a folder for what has to be downloaded.
 
@@ -141,7 +146,7 @@ def run_file(client: "MlflowClient", version: "ModelVersion", path: Path, scratc
     run = run_of(client, version)
     where = None if folder == "." else folder
     listed = {item.path for item in client.list_artifacts(run.info.run_id, where)} if run is not None else set()
-    if wanted not in listed:
+    if run is None or wanted not in listed:
         told = f"its run has no {wanted}" if run is not None else f"its run was purged, and with it {wanted}"
         raise BiaslineError(
             f"{version.name} version {version.version}: {told}", f"`biasline sync {name}` where its record lies"

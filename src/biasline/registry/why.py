@@ -29,6 +29,8 @@ def why(client: "MlflowClient", task: str, which: str = CHAMPION) -> dict[str, A
     """Everything that a registered model was made from, and who let it out.
 
     Args:
+        client: client of the tracking store.
+        task: name of the task.
         which: an alias, or a fingerprint or its beginning.
 
     Returns:
@@ -44,7 +46,8 @@ def why(client: "MlflowClient", task: str, which: str = CHAMPION) -> dict[str, A
     place = TaskPlace(task)
     if run is None:
         missing.append(f"its run {version.run_id}, which was purged from the store")
-    found, judged = [], None
+    found: list[dict[str, Any]] = []
+    judged = None
     with tempfile.TemporaryDirectory() as scratch:
         for path in (place.quality, place.train_report, place.metrics):
             try:

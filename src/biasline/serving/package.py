@@ -35,6 +35,7 @@ class Package:
         """From the files called `task`, `delta` and `pin`.
 
         Args:
+            artifacts: the files by these names.
             pin_path: where the pin lay when it was packaged: a hint for the machine that packaged it alone.
             sha256: of each file by its name, as noted when it was packaged; versions from before that have none.
 

@@ -16,7 +16,7 @@ from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace
 from biasline.params import Task
 from biasline.tracking.record import Record
-from biasline.tracking.store import tracking_uri
+from biasline.tracking.uris import tracking_uri
 
 # So many rows are asked; enough to see a wrong template, a wrong base or a lost bias, few enough to be quick.
 _ASKED = 128

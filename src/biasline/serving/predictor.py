@@ -10,7 +10,9 @@ from typing import Any
 
 from biasline.bases.limits import limits_of
 from biasline.bases.pin import Pin, load_tokenizer, wants_token_types
+from biasline.bases.tokenizer import Tokenizer
 from biasline.bitfit import Manifest
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.data.kinds import KINDS, turn_of
 from biasline.errors import BiaslineError
 from biasline.evaluation.classify import probabilities
@@ -42,13 +44,13 @@ class Predictor:
     task: Task
     labels: Sequence[str]
     score: Mapping[str, float]
-    model: Any
-    tokenizer: Any
+    model: PretrainedModel
+    tokenizer: Tokenizer
     token_types: bool
     positions: int | None = None
 
     @classmethod
-    def of(cls, task: Task, told: Manifest, model: Any, pin: Pin, folder: Path) -> "Predictor":
+    def of(cls, task: Task, told: Manifest, model: PretrainedModel, pin: Pin, folder: Path) -> "Predictor":
         """With the tokenizer that lies in the base's folder, and what the delta tells about its outputs."""
         tokenizer, limits = load_tokenizer(pin, folder), limits_of(folder)
         return cls(task, told.labels, told.score, model, tokenizer, wants_token_types(folder), limits.positions)
@@ -150,8 +152,8 @@ class Predictor:
 def _columns(records: Sequence[dict[str, Any]], first: str, second: str) -> list[tuple[str, str]]:
     rows = []
     for number, record in enumerate(records, 1):
-        text, further = record.get(first), record.get(second)
-        further = "" if _is_absent(further) else further
+        text: Any = record.get(first)
+        further: Any = "" if _is_absent(record.get(second)) else record[second]
         for name, given in ((first, text), (second, further)):
             if not isinstance(given, str):
                 # MLflow hands over a table by columns as one row of lists.

@@ -19,6 +19,7 @@ def scored_on(package: Package, predictions: pl.DataFrame, own_metrics: str = ""
     """Test rows with a packaged model's answers, in the columns that evaluation gives the tuned model.
 
     Args:
+        package: the packaged model.
         predictions: the rows, as evaluation left them with another model's answers.
         own_metrics: a file of the project's own metrics, see `OwnScores`.
     """

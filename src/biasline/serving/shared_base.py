@@ -119,7 +119,7 @@ class SharedBase:
             return None
         from transformers import AutoModelForSequenceClassification
 
-        config = copy.deepcopy(body.config)
+        config: Any = copy.deepcopy(body.config)
         labels = package.delta.manifest.labels or ["score"]
         config.id2label, config.label2id = dict(enumerate(labels)), {name: i for i, name in enumerate(labels)}
         with torch.device("meta"):

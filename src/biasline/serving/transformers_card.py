@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from biasline.bases.tokenizer import Tokenizer
 from biasline.serving.package import Package
 from biasline.serving.predictor import Predictor
 from biasline.tokens.template import dialogue
@@ -23,7 +24,7 @@ def _messages(row: dict[str, Any]) -> list[dict[str, str]]:
     return [*before, {"role": "user", "content": content, "instruction": instruction, "input": given}]
 
 
-def stock_ids(tokenizer: Any, row: dict[str, Any], predictor: Predictor) -> list[int]:
+def stock_ids(tokenizer: Tokenizer, row: dict[str, Any], predictor: Predictor) -> list[int]:
     """Tokens of a row as the card says that it is worded."""
     if predictor.task.kind == "instruction":
         text = tokenizer.apply_chat_template(_messages(row), add_generation_prompt=True, tokenize=False)
@@ -32,10 +33,10 @@ def stock_ids(tokenizer: Any, row: dict[str, Any], predictor: Predictor) -> list
     length = predictor.task.tokens.max_length
     if tokenizer("").input_ids:
         return tokenizer(text, pair, truncation=True, max_length=length).input_ids
-    return tokenizer("\n".join(filter(None, (text, pair))) + tokenizer.eos_token).input_ids
+    return tokenizer("\n".join(filter(None, (text, pair))) + (tokenizer.eos_token or "")).input_ids
 
 
-def usage(package: Package, predictor: Predictor, tokenizer: Any, row: dict[str, Any]) -> list[str]:
+def usage(package: Package, predictor: Predictor, tokenizer: Tokenizer, row: dict[str, Any]) -> list[str]:
     """How to ask the folder with plain Transformers, on a test row."""
     lines = [
         "```python",

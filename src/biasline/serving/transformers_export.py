@@ -58,6 +58,7 @@ def export(
     """Write base and delta as one stock Transformers folder: weights, tokenizer, generation config, card.
 
     Args:
+        package: base, delta and task.
         out: a folder that is not there, or empty.
         rows: of the task's kind, one at least: on them the reloaded model must have the packaged one's outputs.
         card: of the model, for the folder's README.

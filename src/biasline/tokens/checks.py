@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from biasline.bases.limits import Limits
+from biasline.bases.tokenizer import Tokenizer
 from biasline.errors import BiaslineError
 from biasline.params import Task
 from biasline.tokens.mask import Encoder
@@ -48,7 +49,7 @@ def check_base_limits(task: Task, limits: Limits, base: str) -> None:
         )
 
 
-def check_token_ids(name: str, ids: np.ndarray, limits: Limits, tokenizer: Any, base: str) -> None:
+def check_token_ids(name: str, ids: np.ndarray, limits: Limits, tokenizer: Tokenizer, base: str) -> None:
     """Whether the base has an embedding for every token of a split.
 
     Raises:
@@ -64,7 +65,7 @@ def check_token_ids(name: str, ids: np.ndarray, limits: Limits, tokenizer: Any, 
     )
 
 
-def unknown_tokens(tokenizer: Any, ids: np.ndarray) -> int:
+def unknown_tokens(tokenizer: Tokenizer, ids: np.ndarray) -> int:
     """How many tokens stand for text that the vocabulary lacks."""
     unknown = tokenizer.unk_token_id
     # GPT-2's unknown token is its end of text, and never stands for a text.

@@ -70,7 +70,7 @@ class Shortener:
         without, exchanges = self._without_oldest(dialogues, most)
         over = self._lengths(without) > most
         found = list(without)
-        for place in np.flatnonzero(over):
+        for place in np.flatnonzero(over).tolist():
             found[place] = self._with_shorter_question(found[place], int(most[place]), least)
         shortened = np.array([one is not other for one, other in zip(found, without, strict=True)], bool)
         return Fitted(found, exchanges, shortened)
@@ -82,7 +82,7 @@ class Shortener:
         low = np.minimum(1, high)
         while (open_ := np.flatnonzero(low < high)).size:  # halving the range of each
             middle = (low + high) // 2
-            fits = self._lengths([_without(dialogues[i], starts[i], middle[i]) for i in open_]) <= most[open_]
+            fits = self._lengths([_without(dialogues[i], starts[i], middle[i]) for i in open_.tolist()]) <= most[open_]
             high[open_] = np.where(fits, middle[open_], high[open_])
             low[open_] = np.where(fits, low[open_], middle[open_] + 1)
         return [_without(*one) for one in zip(dialogues, starts, high, strict=True)], high
@@ -102,7 +102,8 @@ class Shortener:
                 break
             spare -= drop
             text = self._without_tokens(getattr(turn, longest), found[longest].offsets, drop)
-            turns = [*turns[:place], turn._replace(**{longest: text}), *turns[place + 1 :]]
+            shorter: dict[str, Any] = {longest: text}
+            turns = [*turns[:place], turn._replace(**shorter), *turns[place + 1 :]]
         return turns
 
     def _without_tokens(self, text: str, offsets: Sequence[tuple[int, int]], drop: int) -> str:

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from datetime import date
 from itertools import chain
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from biasline.bases.tokenizer import Tokenizer
 from biasline.errors import BiaslineError
 from biasline.params import Tokens
 from biasline.tokens.fitting import Fitted, Shortener
@@ -120,7 +121,7 @@ class Encoder:
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         template: str,
         max_length: int,
         long_response: str = "reject",
@@ -148,7 +149,7 @@ class Encoder:
         self._shortener = Shortener(self._texts, self._prompt_lengths, shorten)
 
     @classmethod
-    def from_params(cls, tokenizer: Any, params: Tokens) -> "Encoder":
+    def from_params(cls, tokenizer: Tokenizer, params: Tokens) -> "Encoder":
         """An encoder as a task's parameters say."""
         day = date.fromisoformat(params.date)
         return cls(tokenizer, params.template, params.max_length, params.long_response, params.shorten, day)
@@ -217,6 +218,7 @@ class Encoder:
         """The pieces of dialogues, of those that are too long after shortening.
 
         Args:
+            dialogues: each with its last answer.
             most: most tokens before each answer; None for what the answer leaves, and a quarter of `max_length`.
             least: tokens that a question keeps.
         """
@@ -228,7 +230,7 @@ class Encoder:
         fitted = Fitted.whole(dialogues)
         places = np.flatnonzero(before > most)
         if places.size:
-            part = self._shortener([dialogues[place] for place in places], most[places], least)
+            part = self._shortener([dialogues[place] for place in places.tolist()], most[places], least)
             found = found.with_rows(places, self._segments(part.dialogues))
             fitted = fitted.with_rows(places, part)
         return found, fitted

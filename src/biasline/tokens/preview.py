@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from biasline.bases.tokenizer import Tokenizer
 from biasline.data.charts import histogram
 from biasline.tokens.saved import IGNORED
 
@@ -11,12 +14,12 @@ _LISTED = 40
 
 
 def preview(
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     summary: Mapping[str, Any],
     notes: Sequence[str],
     rows: Sequence[Mapping[str, Any]],
-    lengths: Sequence[int],
-    supervised: Sequence[int] | None,
+    lengths: np.ndarray,
+    supervised: np.ndarray | None,
     augmented: Sequence[Mapping[str, Any]],
 ) -> str:
     """The page.
@@ -78,7 +81,7 @@ def preview(
     return "\n".join(lines)
 
 
-def _marked(tokenizer: Any, input_ids: list[int], labels: list[int]) -> str:
+def _marked(tokenizer: Tokenizer, input_ids: list[int], labels: list[int]) -> str:
     """The decoded example with every supervised run of tokens between ⟦ and ⟧."""
     parts: list[tuple[bool, list[int]]] = []
     for token, label in zip(input_ids, labels, strict=True):

@@ -12,7 +12,7 @@ IGNORED = -100
 
 
 def read_token_set(place: TaskPlace, split: str) -> Any:
-    """A token set, memory-mapped: a `datasets.Dataset` with columns `row`, `input_ids`, `labels`, …"""
+    """A token set, memory-mapped: a `datasets.Dataset` with columns `row`, `input_ids`, `labels` and more."""
     import datasets
 
     folder = place.tokens / split

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from biasline.bases.limits import limits_of
 from biasline.bases.pin import Pin, load_tokenizer, verified_folder, wants_token_types
+from biasline.bases.tokenizer import Tokenizer
 from biasline.data.clean import read_augmented, read_split
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json
@@ -107,12 +108,14 @@ def tokenize(task: Task, place: TaskPlace) -> str:
     augmented = read_augmented(place)
     frames["train"] = pl.concat([frames["train"], augmented.select(frames["train"].columns)])
     rows = sum(frame.height for frame in frames.values())
-    texts = TextEncoder(tokenizer, task.tokens.max_length, wants_token_types(folder)) if _has_texts(task) else None
     notes: list[str] = []
+    target: dict[str, Any]
     if task.kind == "classification":
+        texts = TextEncoder(tokenizer, task.tokens.max_length, wants_token_types(folder))
         labels = label_names(task.source.labels, frames["train"]["label"].to_list())
         target, encode = {"labels": labels}, _of_labels(texts, labels)
     elif task.kind == "regression":
+        texts = TextEncoder(tokenizer, task.tokens.max_length, wants_token_types(folder))
         target = {"score": score_scale(frames["train"]["score"].cast(pl.Float64).to_list())}
         encode = _of_scores(texts)
     else:
@@ -238,7 +241,7 @@ def _of_answers(encoder: Encoder) -> _Encode:
     return encode
 
 
-def _examples(encoder: Encoder, dialogues: Sequence[Sequence[Turn]], rows: Sequence[int]) -> Encoded:
+def _examples(encoder: Encoder, dialogues: Sequence[Sequence[Turn]], rows: np.ndarray) -> Encoded:
     """The examples of dialogues; an error of the template names the rows that it refuses."""
     try:
         return encoder.examples(dialogues)
@@ -297,7 +300,7 @@ def _save(folder: Path, table: pa.Table) -> None:
 
 
 def _summary(
-    pin: Pin, task: Task, target: Mapping[str, Any], sets: Mapping[str, _TokenSet], tokenizer: Any
+    pin: Pin, task: Task, target: Mapping[str, Any], sets: Mapping[str, _TokenSet], tokenizer: Tokenizer
 ) -> dict[str, Any]:
     splits = {}
     for name, found in sets.items():

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from biasline.bases.tokenizer import Tokenizer
 from biasline.errors import BiaslineError, first_line
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ def dialogue(instruction: str, text: str, history: str = "", output: str | None 
     """The turns of an example.
 
     Args:
-        instruction, text: the last thing that the user says; `text` is its input and may be empty.
+        instruction: the last thing that the user says.
+        text: its input; may be empty.
         history: JSON list of [role, content] before that, and of [role, content, 0] for an answer that is not to be
             trained on; empty for none.
         output: the answer; None where it is yet to be given.
@@ -132,7 +134,7 @@ def dialogue(instruction: str, text: str, history: str = "", output: str | None 
 def dialogues_of(frame: "pl.DataFrame", answered: bool) -> list[list[Turn]]:
     """The dialogues of a clean split, in its order; with the last answer or up to it."""
     rows = frame.select("instruction", "input", "history", "output").iter_rows()
-    return [dialogue(*given, output=output if answered else None) for *given, output in rows]
+    return [dialogue(last, text, history, output if answered else None) for last, text, history, output in rows]
 
 
 def _earlier(role: str, content: str, weight: float = 1) -> Turn:
@@ -158,7 +160,7 @@ class Template:
         BiaslineError: the tokenizer has no template of its own.
     """
 
-    def __init__(self, name: str, tokenizer: Any, day: date = DAY) -> None:
+    def __init__(self, name: str, tokenizer: Tokenizer, day: date = DAY) -> None:
         self.name = name
         self.tokenizer = tokenizer
         self.day = day
@@ -185,7 +187,8 @@ class Template:
         given = self._rendered(shape[:1])
         trained = self._rendered(shape)
         before = trained[: next(i for i, part in enumerate(trained) if isinstance(part, _Content) and part.turn == 1)]
-        return ("".join(part for part in parts if isinstance(part, str)) for parts in (given, before))
+        written, taught = ("".join(part for part in parts if isinstance(part, str)) for parts in (given, before))
+        return written, taught
 
     def _find_markers(self) -> list[str]:
         """Special tokens, and other added tokens that the template writes.
@@ -289,7 +292,7 @@ def _stopped_clock(day: date, source: str) -> str:
     return f"{{%- macro strftime_now(format) -%}}{{{{ format{replaced} }}}}{{%- endmacro +%}}"
 
 
-def _own_template(tokenizer: Any) -> str:
+def _own_template(tokenizer: Tokenizer) -> str:
     """The tokenizer's chat template; of several that have names the one called `default`, as Transformers does."""
     found = tokenizer.chat_template
     if isinstance(found, dict):

@@ -4,12 +4,17 @@ import json
 import re
 import statistics
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
+from biasline.bases.tokenizer import Tokenizer
 from biasline.errors import BiaslineError
 
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+    from tokenizers import Tokenizer as RustTokenizer
 
-def text_encoder(tokenizer: Any, markers: Collection[str] = ()) -> Any:
+
+def text_encoder(tokenizer: Tokenizer, markers: Collection[str] = ()) -> "RustTokenizer":
     """The Rust encoder of a fast Transformers tokenizer, for which special tokens written out in a text are text.
 
     A copy, since the tokenizer's own has switches that every call of it turns; and without the wrapper, whose offsets,
@@ -47,14 +52,16 @@ class TextEncoder:
             loaded from its files alone does not know that; the base's config does.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, token_types: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_length: int, token_types: bool) -> None:
         self.inputs = ("input_ids", "token_type_ids") if token_types else ("input_ids",)
-        self.ending = [] if tokenizer("").input_ids else [tokenizer.eos_token_id]
-        if self.ending == [None]:
-            raise BiaslineError(
-                "the base's tokenizer has no special token to read a text's class at",
-                "take a base that names an end of sequence, or save a copy of it that does and pin that",
-            )
+        self.ending: list[int] = []
+        if not tokenizer("").input_ids:
+            if tokenizer.eos_token_id is None:
+                raise BiaslineError(
+                    "the base's tokenizer has no special token to read a text's class at",
+                    "take a base that names an end of sequence, or save a copy of it that does and pin that",
+                )
+            self.ending = [tokenizer.eos_token_id]
         pair = tokenizer("a", "b").input_ids
         self._plain_pairs = bool(self.ending) or pair.count(tokenizer.bos_token_id) > 1
         self._encoder = text_encoder(tokenizer)
@@ -73,6 +80,7 @@ class TextEncoder:
         self, texts: Sequence[str], pairs: Sequence[str]
     ) -> tuple[list[dict[str, list[int]]], list[bool]]:
         """As `texts`, and of each whether it was too long and lost a part."""
+        given: list[str | tuple[str, str]]
         if self._plain_pairs:  # no special token between the two: a line break keeps them apart
             given = [f"{one}\n{two}" if two else one for one, two in zip(texts, pairs, strict=True)]
         else:
@@ -80,7 +88,7 @@ class TextEncoder:
         encoded = self._encoder.encode_batch_fast(given)
         return [self._inputs(found) for found in encoded], [bool(found.overflowing) for found in encoded]
 
-    def _inputs(self, found: Any) -> dict[str, list[int]]:
+    def _inputs(self, found: "Encoding") -> dict[str, list[int]]:
         ids, types = found.ids + self.ending, found.type_ids
         values = {"input_ids": ids, "token_type_ids": types + types[-1:] * len(self.ending)}
         return {name: values[name] for name in self.inputs}

@@ -83,6 +83,7 @@ class Comparison:
     missing: tuple[str, ...]
 
     def as_data(self) -> dict[str, Any]:
+        """As plain data, for `--json`."""
         return asdict(self)
 
 
@@ -198,7 +199,9 @@ def run_missing(name: str, data: str, missing: Sequence[str]) -> None:
     """Queue a run of each method as a DVC experiment and run the queue; they end up in the one store.
 
     Args:
+        name: the task's.
         data: the task's raw data. An experiment runs in a checkout of its own, which holds only what git or DVC knows.
+        missing: the methods.
 
     Raises:
         BiaslineError: where DVC fails, or would not find the data.

@@ -68,6 +68,7 @@ class LiveRun:
             self.flush()
 
     def flush(self) -> None:
+        """Send what was noted to the store; where that fails, the record keeps it."""
         if self._client is None:
             return
         try:

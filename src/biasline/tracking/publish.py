@@ -123,6 +123,8 @@ def publish(client: "MlflowClient", record: Record, *, anew: bool = False) -> st
     """Bring a record's run up to what the record holds; does nothing where it is so already.
 
     Args:
+        client: client of the tracking store.
+        record: the run's record.
         anew: upload its files although they were uploaded before.
 
     Returns:
@@ -185,6 +187,7 @@ def last_step(client: "MlflowClient", run_id: str) -> int:
 
 
 def as_metrics(point: Point) -> "list[Metric]":
+    """A reported point as MLflow's metrics."""
     from mlflow.entities import Metric
 
     # The loss last: a step that has it has all, wherever a batch was cut.

@@ -51,10 +51,12 @@ class Record:
 
     @property
     def folder(self) -> Path:
+        """Where the record lies."""
         return record_folder(self.task, self.fingerprint)
 
     @property
     def files(self) -> Path:
+        """A folder: the copies of the task's files."""
         return self.folder / "files"
 
     @property
@@ -72,6 +74,7 @@ class Record:
         return load_json(found, "biasline sync") if found.is_file() else None
 
     def resolved(self) -> Task:
+        """The task as it was then, with every default."""
         return read_task(self.file(TaskPlace(self.task).resolved))
 
     @property
@@ -108,6 +111,7 @@ class Record:
         write_text(self.folder / _LIVE_NOW, "")
 
     def note_point(self, point: Point) -> None:
+        """Add what training reports of a step."""
         with (self.folder / _LIVE_NOW).open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(point)) + "\n")
 
@@ -133,6 +137,7 @@ class Record:
         return path.is_file() and package in path.read_text(encoding="utf-8").split()
 
     def note_proof(self, package: str) -> None:
+        """Remember that a package of this run was proved."""
         with full_disk_is_told(self.folder), (self.folder / _PROVED).open("a", encoding="utf-8") as file:
             file.write(package + "\n")
 

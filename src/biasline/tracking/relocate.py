@@ -49,7 +49,9 @@ def follow_home(database: Path) -> list[str]:
         except sqlite3.OperationalError as error:  # "attempt to write a readonly database"
             return [f"the store was made elsewhere, and cannot be brought here: {error}; whoever may write here can"]
     for _, name, place in moved:
-        root = _path(place).parents[1]
+        if (old := _path(place)) is None:
+            continue
+        root = old.parents[1]
         there = f"; {home() / _ARTIFACTS} holds none: copy {root / _ARTIFACTS} here, or `biasline sync`"
         told[root] = f"the store was made in {root}: its artifacts are read and written below {home()} from now on" + (
             "" if artifact_folder(name).is_dir() else there

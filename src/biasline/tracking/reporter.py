@@ -36,6 +36,7 @@ class StepReporter:
         """Report a step.
 
         Args:
+            step: how many are done.
             values: the row of history that was written after it, without its empty cells; empty where none was.
             earlier: it was done by an earlier process and comes from a checkpoint: it says nothing about this one.
         """

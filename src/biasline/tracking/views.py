@@ -58,8 +58,10 @@ def share_view(
     Does nothing where the experiment has both. Someone's own views, under other names, are left alone.
 
     Args:
+        client: client of the tracking store.
         experiment: its id.
-        params, metrics: the table's columns, in this order.
+        params: the table's columns of parameters, in this order.
+        metrics: its columns of metrics, likewise.
         order_by: the metric that the best run comes first by.
         charts: metrics with one value per run, compared as bars below the losses.
         ascending: whether the best run has the lowest value.

@@ -41,6 +41,7 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Steps that one pass over the rows takes; the last may be of fewer rows."""
         return math.ceil(self.rows / self.batch_size)
 
     def epoch(self, step: int) -> float:
@@ -120,6 +121,7 @@ def cut(lengths: Sequence[int], most: int, device: torch.device) -> list[slice]:
     Args:
         lengths: tokens of each row, ascending.
         most: padded tokens that a pass may have; a longer row is a pass of its own.
+        device: says what a pass costs beside its tokens.
 
     Returns:
         slices of the rows, in order. Found by dynamic programming over the place of the last cut.

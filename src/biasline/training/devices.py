@@ -31,4 +31,5 @@ _ACCELERATOR = Device(pass_cost=512, pass_tokens=16_384, logits=2**27)
 
 
 def profile_of(device: torch.device) -> Device:
+    """The measures of a kind of device."""
     return _CPU if device.type == "cpu" else _ACCELERATOR

@@ -31,6 +31,7 @@ class Fused(nn.Module):
         self._kernel = kernel
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """The activation of each value."""
         return self._kernel(values)
 
 

@@ -65,8 +65,10 @@ def fit(
 
     Args:
         model: the base, frozen but for what `tuning` trains.
+        tuning: what is trained of it.
         plan: which rows make which step.
         sets: training and validation rows.
+        params: the parameters of the training, with its rates.
         report: called after each step, with the row of history that was written, if one was; before that with the rows
             that a checkpoint brings.
         accelerator: devices and processes; each takes a share of a step's rows.
@@ -204,6 +206,11 @@ def _culprits(
     """Numbers of the rows, of this process, whose loss or gradients are not finite.
 
     Args:
+        model: the model.
+        tuning: what is trained of it.
+        masters: what the optimizer works on.
+        objective: what the loss is taken over.
+        work: the rows of the step.
         alone: whether a process may make passes that the others do not; else rows are told by the pass.
     """
 
@@ -213,7 +220,10 @@ def _culprits(
         loss = objective.losses(model, batch).sum() / work.targets
         loss.backward()
         tuning.collect()
-        return not all(torch.isfinite(part).all() for part in (loss, *(master.grad for master in masters)))
+        return not all(
+            torch.isfinite(part).all()
+            for part in (loss, *(master.grad for master in masters if master.grad is not None))
+        )
 
     found: list[int] = []
     for batch in work.batches:

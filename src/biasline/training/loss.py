@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.errors import first_line
 from biasline.tokens.saved import IGNORED
 from biasline.training.devices import profile_of
@@ -43,6 +44,7 @@ class Batch:
     counts: bool = True
 
     def to(self, device: torch.device) -> "Batch":
+        """The same batch on another device."""
         inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
         return replace(self, inputs=inputs, labels=self.labels.to(device, non_blocking=True))
 
@@ -104,6 +106,7 @@ class ResponseTokens(Objective):
     """The tokens of the response, end-of-sequence included; classes are the vocabulary."""
 
     def collate(self, examples: Sequence[dict[str, Any]], pad: int) -> Batch:
+        """Padded rows; the labels are tokens where they are supervised, else `IGNORED`."""
         inputs = padded(examples, pad)
         labels = np.full(inputs["input_ids"].shape, IGNORED, np.int64)
         for index, example in enumerate(examples):
@@ -111,15 +114,18 @@ class ResponseTokens(Objective):
         return Batch(inputs, torch.from_numpy(labels), tuple(example["row"] for example in examples))
 
     def targets(self, examples: Sequence[dict[str, Any]]) -> int:
+        """Number of supervised tokens."""
         # The first position has no logit before it, so that it could not be a target.
         return sum(int((np.asarray(example["labels"])[1:] != IGNORED).sum()) for example in examples)
 
     def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """The loss of each supervised token, by the way that `check` chose."""
         if self.way == Way.FEW:
             return chunked_losses(model, batch)
         return target_losses(*(plain_logits if self.way == Way.PLAIN else supervised_logits)(model, batch))
 
     def check(self, model: nn.Module, batch: Batch) -> str:
+        """Try the shorter ways; a model whose logits they change gets the plain one."""
         why = _differs_from_plain(model, batch)
         if why:
             self.way = Way.PLAIN
@@ -149,13 +155,16 @@ class ClassLabels(Objective):
         return cls(torch.where(counts > 0, len(labels) / (present * counts), 0.0))
 
     def collate(self, examples: Sequence[dict[str, Any]], pad: int) -> Batch:
+        """Rows with their class numbers."""
         labels = torch.tensor([example["labels"] for example in examples], dtype=torch.int64)
         return Batch(padded(examples, pad), labels, tuple(example["row"] for example in examples))
 
     def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """The weighted loss of each row."""
         return self.judged(model, batch)[0]
 
     def judged(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The weighted losses, whether each row is right, and the rows' weights."""
         logits = model(**batch.inputs).logits
         losses, hits = target_losses(logits, batch.labels), logits.argmax(-1) == batch.labels
         weights = torch.ones_like(losses) if self.weights is None else self.weights.to(losses.device)[batch.labels]
@@ -173,10 +182,12 @@ class Scores(Objective):
         self.mean, self.std = mean, std
 
     def collate(self, examples: Sequence[dict[str, Any]], pad: int) -> Batch:
+        """Rows with their scores, in the data's own units."""
         scores = torch.tensor([example["labels"] for example in examples], dtype=torch.float32)
         return Batch(padded(examples, pad), scores, tuple(example["row"] for example in examples))
 
     def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Half the squared error of each row, in units of the standard deviation."""
         given = model(**batch.inputs).logits.float().squeeze(-1)
         return 0.5 * (given - (batch.labels - self.mean) / self.std).square()
 
@@ -227,7 +238,7 @@ def chunked_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
 
     What the model does to its logits after the output embedding is left out.
     """
-    head = model.get_output_embeddings()  # type: ignore[operator]
+    head = cast(PretrainedModel, model).get_output_embeddings()
     if any(part.requires_grad for part in head.parameters()) or not hasattr(head, "weight"):
         return target_losses(*supervised_logits(model, batch))
     targets = batch.labels[:, 1:]
@@ -300,7 +311,7 @@ def _head_is_last(model: nn.Module, batch: Batch) -> bool:
 
     Seen by putting values in its place that no scale and no bound leaves as they are.
     """
-    head = model.get_output_embeddings()  # type: ignore[operator]
+    head = cast(PretrainedModel, model).get_output_embeddings()
     given: list[torch.Tensor] = []
 
     def put(_: nn.Module, __: Any, logits: torch.Tensor) -> torch.Tensor:
@@ -330,7 +341,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _only(model: nn.Module, chosen: torch.Tensor, kept: list[torch.Tensor] | None = None) -> Iterator[None]:
     """Let the output embedding see these positions only; or the first of them, and the rest in `kept`."""
-    head = model.get_output_embeddings()  # type: ignore[operator]
+    head = cast(PretrainedModel, model).get_output_embeddings()
 
     def keep(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         states = args[0][:, :-1][chosen]

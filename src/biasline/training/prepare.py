@@ -3,11 +3,11 @@
 import os
 import shutil
 from collections.abc import Iterable
-from typing import Any
 
 from accelerate import Accelerator
 from torch import nn
 
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.errors import BiaslineError, first_line
 from biasline.params import Run
 from biasline.training.kernels import fuse_activations
@@ -15,11 +15,14 @@ from biasline.training.kernels import fuse_activations
 _RECOMPILED = 64
 
 
-def prepare(model: Any, trained: Iterable[nn.Parameter], run: Run, accelerator: Accelerator) -> None:
+def prepare(model: PretrainedModel, trained: Iterable[nn.Parameter], run: Run, accelerator: Accelerator) -> None:
     """Change a model, frozen but for what is trained, as params ask; its outputs stay what they were but for rounding.
 
     Args:
+        model: the base.
         trained: what the optimizer works on.
+        run: how it is run.
+        accelerator: devices and processes.
 
     Raises:
         BiaslineError: where this model or machine cannot do what is asked.
@@ -48,13 +51,13 @@ def prepare(model: Any, trained: Iterable[nn.Parameter], run: Run, accelerator: 
         _shard(model, trained, accelerator)
 
 
-def _layers(model: Any) -> list[nn.Module]:
+def _layers(model: PretrainedModel) -> list[nn.Module]:
     """The repeated layers, as Transformers names their classes."""
     names = set(getattr(model, "_no_split_modules", None) or ())
     return [module for module in model.modules() if type(module).__name__ in names] or [model]
 
 
-def _shard(model: Any, trained: Iterable[nn.Parameter], accelerator: Accelerator) -> None:
+def _shard(model: PretrainedModel, trained: Iterable[nn.Parameter], accelerator: Accelerator) -> None:
     """Spread the frozen parameters over the processes (FSDP2).
 
     Layers are put together as they are needed. What is trained stays whole in each process: it is small, and no

@@ -1,7 +1,6 @@
 """Learning rates where parameters name none, and a word about those that fit another method."""
 
-from typing import Any
-
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.params import DEFAULT_METHOD, ResolvedTrain, Train
 from biasline.params.method_spec import LEARNING_RATES
 from biasline.training.methods import get_method
@@ -10,7 +9,7 @@ from biasline.training.methods import get_method
 _FAR = 5
 
 
-def resolve_learning_rates(params: Train, model: Any) -> ResolvedTrain:
+def resolve_learning_rates(params: Train, model: PretrainedModel) -> ResolvedTrain:
     """The parameters with learning rates in the place of those that were left out, to two digits."""
     method = get_method(params.method)
     width = model.config.get_text_config().hidden_size
@@ -24,7 +23,7 @@ def resolve_learning_rates(params: Train, model: Any) -> ResolvedTrain:
     return ResolvedTrain.model_construct(**(dict(params) | rates))
 
 
-def unusual_learning_rates(params: Train, model: Any) -> list[str]:
+def unusual_learning_rates(params: Train, model: PretrainedModel) -> list[str]:
     """What should be said about learning rates that were made for biases, where something else is trained."""
     if params.method == DEFAULT_METHOD:
         return []

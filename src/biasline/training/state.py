@@ -49,7 +49,10 @@ class History:
         """Log a step, with the mean loss of the steps since the last one that was logged.
 
         Args:
+            step: its number, from 1 on.
+            epoch: passes over the rows, finished by then.
             looked: what a look at the validation rows found; None where there was none.
+            learning_rate: of this step.
             grad_norm: before it was clipped, as of this step.
             norms: likewise, by bias role or part.
         """
@@ -97,6 +100,7 @@ class State:
         return {f"{name}.{number}": part for name, parts in named.items() for number, part in enumerate(parts)}
 
     def snapshot(self) -> Snapshot:
+        """All that a checkpoint holds of this moment."""
         moments = self.optimizer.state_dict()["state"]
         kept = {f"adam.{number}.{name}": part for number, found in moments.items() for name, part in found.items()}
         state: dict[str, Any] = {"history": asdict(self.history), "waited": self.keeper.waited}
@@ -106,6 +110,7 @@ class State:
         return Snapshot(self.step, state, self.values() | kept, self.finished)
 
     def restore(self, snapshot: Snapshot) -> None:
+        """Go on from a checkpoint."""
         state, tensors = snapshot.state, snapshot.tensors
         self.step, self.finished, self.history = snapshot.step, snapshot.finished, History(**state["history"])
         self.keeper.waited = state["waited"]
@@ -118,6 +123,6 @@ class State:
                 moments.setdefault(int(number), {})[rest[0]] = part
         self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
         with torch.no_grad():
-            for number, (master, best) in enumerate(zip(self.masters, self.best, strict=True)):
-                master.copy_(tensors[f"master.{number}"])
-                best.copy_(tensors[f"best.{number}"])
+            for place, (master, best) in enumerate(zip(self.masters, self.best, strict=True)):
+                master.copy_(tensors[f"master.{place}"])
+                best.copy_(tensors[f"best.{place}"])

@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow.compute as pc
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from biasline.bases.limits import Limits, limits_of
 from biasline.bases.load import load_causal_lm, load_classifier
 from biasline.bases.pin import Pin, verified_folder
 from biasline.bases.pooling import pools_by_mean
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json
 from biasline.layout import TaskPlace, replacing, write_text
@@ -202,7 +202,7 @@ def _check_positions(task: Task, limits: Limits, summary: Mapping[str, Any]) -> 
         )
 
 
-def _check_ids(sets: Mapping[str, Any], model: Any, pin: Pin, place: TaskPlace) -> None:
+def _check_ids(sets: Mapping[str, Any], model: PretrainedModel, pin: Pin, place: TaskPlace) -> None:
     """Whether the base has an embedding for each token: without one, a model fails somewhere inside."""
     known = model.get_input_embeddings().weight.shape[0]
     for name, rows in sets.items():
@@ -225,7 +225,7 @@ def _objective(task: Task, summary: Mapping[str, Any], rows: Any) -> Objective:
     return ClassLabels()
 
 
-def _load(task: Task, pin: Pin, folder: Path, summary: Mapping[str, Any]) -> tuple[nn.Module, list[str]]:
+def _load(task: Task, pin: Pin, folder: Path, summary: Mapping[str, Any]) -> tuple[PretrainedModel, list[str]]:
     """The base, and the names of the head's parameters that are trained."""
     if task.kind == "instruction":
         return load_causal_lm(pin, folder, task.load), []

@@ -36,7 +36,9 @@ def look_at(model: nn.Module, objective: Objective, batches: Iterable[Batch], ac
     """Mean loss per target of the validation rows and, of labels, the share that is right."""
     training = model.training
     model.eval()
-    losses, hits, weights = [], [], []
+    losses: list[torch.Tensor] = []
+    hits: list[torch.Tensor] = []
+    weights: list[torch.Tensor] = []
     odd: list[int] = []
     with torch.no_grad():
         for batch in batches:

@@ -7,6 +7,7 @@ module of a method that `biasline.params.methods` declares lies here under the s
 from importlib import import_module
 from typing import Any
 
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace
 from biasline.params import METHOD_SPECS, Train, method_spec
@@ -46,7 +47,7 @@ def get_method(name: str) -> Method:
     return METHODS[method_spec(name).name]
 
 
-def prepare_model(model: Any, head: list[str], params: Train) -> PreparedModel:
+def prepare_model(model: PretrainedModel, head: list[str], params: Train) -> PreparedModel:
     """Freeze a base but for what `params.method` trains.
 
     Args:
@@ -60,7 +61,7 @@ def prepare_model(model: Any, head: list[str], params: Train) -> PreparedModel:
     return get_method(params.method).prepare(model, head, params)
 
 
-def apply_tuned(name: str, model: Any, place: TaskPlace) -> Any:
+def apply_tuned(name: str, model: PretrainedModel, place: TaskPlace) -> Any:
     """A base, loaded as for training, with what was trained in its place.
 
     Args:

@@ -1,15 +1,14 @@
 """BitFit (Ben Zaken et al. 2022): biases of the frozen base, in place."""
 
-from typing import Any
-
 from biasline.bitfit import tune_biases
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.params import Train
 from biasline.params.methods.bitfit import SPEC
 from biasline.training.methods.delta import prepared_delta, restore_delta
 from biasline.training.methods.method import Method, PeakRates, PreparedModel
 
 
-def _prepare(model: Any, head: list[str], params: Train) -> PreparedModel:
+def _prepare(model: PretrainedModel, head: list[str], params: Train) -> PreparedModel:
     chosen = SPEC.settings(params)
     tuning = tune_biases(model, chosen.biases, chosen.layers, chosen.pattern, inject=chosen.inject, head=head)
     return prepared_delta(tuning, f"biases {chosen.biases}", tuning.selection.notes)

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from biasline.bitfit import BiasDelta, BiasTuning, by_role
 from biasline.bitfit.delta import frozen_hashes
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.training.methods.method import PreparedModel, Provenance
 
 
@@ -27,7 +28,7 @@ def prepared_delta(tuning: BiasTuning, what: str, notes: Sequence[str] = ()) -> 
     chosen = tuning.selection
     scales = {"norm_scale": chosen.scale_count} if chosen.scale_count else {}
     return PreparedModel(
-        model=tuning.model,
+        model=cast(PretrainedModel, tuning.model),
         tuning=tuning,
         total=tuning.inventory.total,
         counts={"biases": chosen.count, **scales, "head": tuning.head_count},
@@ -39,7 +40,7 @@ def prepared_delta(tuning: BiasTuning, what: str, notes: Sequence[str] = ()) -> 
     )
 
 
-def restore_delta(model: Any, artifact: Path) -> Any:
+def restore_delta(model: PretrainedModel, artifact: Path) -> Any:
     """The base with the delta applied in place."""
     BiasDelta.load(artifact).apply(model)
     return model

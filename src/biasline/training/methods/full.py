@@ -8,13 +8,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from biasline.bitfit import inspect_biases
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.params import Train
 from biasline.params.methods.full import SPEC
 from biasline.training.methods.method import Method, PeakRates, PreparedModel, Provenance
 from biasline.training.methods.whole import WholeTuning, count_entries
 
 
-def _prepare(model: Any, head: list[str], params: Train) -> PreparedModel:
+def _prepare(model: PretrainedModel, head: list[str], params: Train) -> PreparedModel:
     inventory = inspect_biases(model)
     model.requires_grad_(True)
     parts: dict[str, list[nn.Parameter]] = {"weights": [], "head": []}
@@ -38,7 +39,7 @@ def _prepare(model: Any, head: list[str], params: Train) -> PreparedModel:
     )
 
 
-def _restore(model: Any, artifact: Path) -> Any:
+def _restore(model: PretrainedModel, artifact: Path) -> Any:
     weights = load_file(artifact)
     with torch.no_grad():
         for name, part in model.named_parameters():

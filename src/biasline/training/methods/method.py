@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from biasline.bases.pin import Pin
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.params import Task, Train
 from biasline.params.method_spec import MethodSpec
 
@@ -78,7 +79,7 @@ class PreparedModel:
         injected: biases that were put in.
     """
 
-    model: nn.Module
+    model: PretrainedModel
     tuning: Tuning
     total: int
     counts: dict[str, int]

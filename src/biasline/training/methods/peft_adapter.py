@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from biasline.bitfit import inspect_biases
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.errors import BiaslineError, first_line
 from biasline.jsonfile import dump_json, load_json
 from biasline.params import Train
@@ -25,7 +26,7 @@ def head_modules(head: list[str]) -> list[str] | None:
     return sorted({name.rpartition(".")[0] for name in head}) or None
 
 
-def prepared_adapter(model: Any, config: "PeftConfig", params: Train, what: str) -> PreparedModel:
+def prepared_adapter(model: PretrainedModel, config: "PeftConfig", params: Train, what: str) -> PreparedModel:
     """What PEFT makes of a config, seeded; the rest of the base is frozen.
 
     Args:
@@ -74,7 +75,7 @@ def prepared_adapter(model: Any, config: "PeftConfig", params: Train, what: str)
     )
 
 
-def restore_adapter(model: Any, artifact: Path) -> Any:
+def restore_adapter(model: PretrainedModel, artifact: Path) -> Any:
     """The adapter around the base."""
     from peft import PeftModel
 

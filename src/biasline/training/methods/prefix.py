@@ -1,7 +1,6 @@
 """Prefix tuning (Li and Liang 2021): keys and values of virtual tokens before each layer's own."""
 
-from typing import Any
-
+from biasline.bitfit.pretrained import PretrainedModel
 from biasline.errors import BiaslineError
 from biasline.params import Task, Train
 from biasline.params.methods.prefix import SPEC
@@ -9,7 +8,7 @@ from biasline.training.methods.method import ExtraPositions, Method, PeakRates, 
 from biasline.training.methods.peft_adapter import head_modules, prepared_adapter, restore_adapter
 
 
-def _prepare(model: Any, head: list[str], params: Train) -> PreparedModel:
+def _prepare(model: PretrainedModel, head: list[str], params: Train) -> PreparedModel:
     from peft import PrefixTuningConfig
 
     count = SPEC.settings(params).tokens

@@ -97,6 +97,7 @@ class Checkpoints:
 
     @property
     def due(self) -> bool:
+        """Whether it is time for the next one; a slow disk makes them rarer."""
         return time.monotonic() - self._last >= max(self.every, _SHARE * self._took if self.every else 0)
 
     def newest(self, like: Mapping[str, torch.Tensor]) -> Snapshot | None:
@@ -207,5 +208,5 @@ def _sha256(tensors: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         values = tensors[name]
         digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())
-        digest.update(values.flatten().view(torch.uint8).numpy())
+        digest.update(values.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -39,7 +39,9 @@ def started_elsewhere(run: Run, module: str, *arguments: str) -> bool:
     """Start the processes of a training, and wait for them; False where this is one of them, or the only one.
 
     Args:
+        run: how many there are, and what starts them.
         module: what each of them runs, as `python -m`.
+        *arguments: the module's.
 
     Raises:
         SystemExit: with the exit code where one of them failed; it has told why.
