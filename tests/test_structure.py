@@ -1,6 +1,7 @@
 """The house rules that a machine can hold: imports run one way, and nothing that is made is tracked."""
 
 import ast
+import re
 import subprocess
 from pathlib import Path
 
@@ -9,12 +10,6 @@ from ruamel.yaml import YAML
 
 from biasline.source_code import import_closure
 
-# A room may import rooms before it and itself, never one behind it.
-ORDER = [
-    "errors", "process", "source_code", "custom", "glue", "layout", "jsonfile", "progress", "metrics", "params",
-    "paramsfile", "bitfit", "bases", "data", "tokens", "training", "evaluation", "figures", "tracking", "serving",
-    "registry", "cli", "demo",
-]  # fmt: skip
 # The demo's corpus writes are alone: they need no other room.
 ALONE = {"demo"}
 # Where the entry point of versions packaged before the room `serving` looks for their class; nothing else does.
@@ -36,6 +31,14 @@ NO_DEP_OF = {
     "evaluate": {"tracking": "as for train", "training.runtime": "deletes checkpoints"},
     "register": {"registry": "writes to the store; the stage's out is a name and hashes of its deps", "tracking": "so"},
 }
+
+
+def order(root: Path) -> list[str]:
+    """The rooms as docs/house.md lists them: each may import rooms before it and itself, never one behind it."""
+    page = (root / "docs" / "house.md").read_text(encoding="utf-8")
+    listed = page.partition("src/biasline/\n")[2].partition("```")[0]
+    lines = re.findall(r"^  (\S.*)$", listed, re.MULTILINE)
+    return [name.rstrip("/") for line in lines for name in re.split(r" {2,}", line)[0].split()]
 
 
 def imported_rooms(path: Path) -> set[str]:
@@ -65,17 +68,19 @@ def room_of(path: Path, package: Path) -> str:
 
 
 def test_rooms_import_only_rooms_before_them(root):
-    package = root / "src" / "biasline"
+    package, rooms = root / "src" / "biasline", order(root)
     checked = 0
     for path in package.rglob("*.py"):
         room = room_of(path, package)
         if room == "__init__":
             continue
-        allowed = {room} if room in ALONE else set(ORDER[: ORDER.index(room) + 1])
+        allowed = {room} if room in ALONE else set(rooms[: rooms.index(room) + 1])
         allowed |= DOORS.get(path.relative_to(package).as_posix(), set())
         assert imported_rooms(path) <= allowed, f"{path} imports {imported_rooms(path) - allowed}"
         checked += 1
     assert checked > 20
+    found = {room_of(path, package) for path in package.glob("*") if path.name[0] not in "_."}
+    assert found == set(rooms), "docs/house.md lists every room, and no other"
 
 
 def test_doors_for_older_packages_are_used_by_nothing_here(root):
