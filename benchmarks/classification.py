@@ -182,7 +182,7 @@ def prepare(cell: Cell, data: Path) -> None:
         return
     from biasline.data.augment import augment
     from biasline.data.validate import validate
-    from biasline.tokens.saved import tokenize
+    from biasline.tokens.sets import tokenize
 
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "raw").mkdir(parents=True)

@@ -76,6 +76,12 @@ def test_a_column_named_in_params_decides(tmp_path):
     assert said(tmp_path, [named], prefer="chosen", columns={"instruction": "frage"}) == [("q", "good", "")]
 
 
+def test_a_prompt_column_that_is_not_there_is_told(tmp_path):
+    for name in ("nope", "prompt.text"):
+        with pytest.raises(BiaslineError, match=rf"no column '{name}' \(source.columns.instruction\); it has: chosen"):
+            examples(tmp_path, [{"chosen": [], "rejected": None}], prefer="chosen", columns={"instruction": name})
+
+
 def dialogues(values, name="label"):
     return [{"messages": [user(f"q{n}"), assistant(f"a{n}")], name: value} for n, value in enumerate(values)]
 

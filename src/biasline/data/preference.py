@@ -65,7 +65,13 @@ def of_pairs(data: str, raw: Raw, kind: Kind, source: Source) -> tuple[Raw, Sour
             f"{data}: preference data: {chosen!r} and {rejected!r} are better and worse answers to the same prompt",
             f"{_WAY_OUT}; training on one against the other (DPO) is not what this does",
         )
-    raw, what = _chosen_of(raw, *pairs, source.columns.get(kind.prompt[0]))
+    prompt = source.columns.get(kind.prompt[0])
+    if prompt and prompt not in raw.names:  # nor is it a path that some record has
+        raise BiaslineError(
+            f"{data}: no column {prompt!r} (source.columns.{kind.prompt[0]}); it has: {', '.join(raw.names)}",
+            "mend source.columns in params.yaml",
+        )
+    raw, what = _chosen_of(raw, *pairs, prompt)
     if what == "answer":
         columns = source.columns | {kind.answer: pairs[0]}
     else:
