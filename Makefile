@@ -1,6 +1,6 @@
 # Every target needs nothing run before it: the environment is built on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup check repro test test-slow bench ui sweep minilm demo-base demo-data
+.PHONY: help setup check repro test test-unit test-slow bench ui sweep minilm demo-base demo-data
 
 PYTHON ?= python3
 PIP_FLAGS ?=
@@ -10,6 +10,8 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 PORT ?= 5000
+# Tests of one file run in one process, since they share what is slow to make; each process takes a gigabyte.
+WORKERS := -n logical --maxprocesses 4 --dist loadfile
 # Columns of `dvc exp show` that say nothing about a sweep: files, hashes, defaults, intervals.
 UNSWEPT := Created|Executor|.*(sha256|fingerprint|_low|_high)|(data|src|stages|sentiment)/?.*|.*(base|gain|rows|splits|reasons|quarantine).*
 UNSWEPT := $(UNSWEPT)|(kind|source|quality|split|tokens|load|train|evaluate)(\..*)?
@@ -40,11 +42,14 @@ repro: $(READY)  ## run all tasks: raw data → registered candidates
 	@biasline sync
 	@echo "look: make ui    decide: biasline promote TASK --by NAME --reason TEXT"
 
-test: $(READY)  ## run all tests but the slow ones
-	pytest
+test: $(READY)  ## run all tests but the slow ones, or those of one room (T=tests/data)
+	pytest $(WORKERS) $(T)
+
+test-unit: $(READY)  ## run what makes no store and starts no process: a few minutes
+	pytest $(WORKERS) -m 'not slow and not e2e' $(T)
 
 test-slow: $(READY)  ## run the slow ones: many whole runs
-	pytest -m slow
+	pytest -m slow $(T)
 
 bench: $(READY)  ## measure what the docs claim (three quarters of an hour, 7 GB; needs the data in ../shared)
 	python -m benchmarks.promotion

@@ -22,6 +22,18 @@ SHARED = ROOT.parent / "shared"
 DEMO_BASE = ROOT / "data" / "bases" / "tiny-bloom"
 
 
+# Rooms whose tests run whole stages, make stores and start processes.
+_E2E_ROOMS = ("benchmarks", "pipeline", "real", "registry", "serving", "tracking")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell the tier of each test by where it stands; `slow` is marked one by one, and so is `e2e` in other rooms."""
+    for item in items:
+        room = item.path.relative_to(ROOT / "tests").parts[0]
+        if room in _E2E_ROOMS or "project" in getattr(item, "fixturenames", ()):
+            item.add_marker("e2e")
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT
@@ -150,14 +162,28 @@ def trained_once(tmp_path_factory) -> Path:
     return folder / place.folder
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """A tracking store without runs, as a file: MLflow takes seconds to make one, all its migrations one by one."""
+    from biasline.tracking.store import connect
+
+    folder = tmp_path_factory.mktemp("store")
+    lay_workspace(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, patch)
+        connect()
+    return folder / "mlflow.db"
+
+
 @pytest.fixture
-def trained(workspace, trained_once):
-    """The workspace with the task `small` trained and evaluated: its task and place."""
+def trained(workspace, trained_once, empty_store):
+    """The workspace with the task `small` trained and evaluated, and an empty store: its task and place."""
     from biasline.layout import TaskPlace
     from biasline.params import read_params
 
     task, place = read_params(workspace / "params.yaml").tasks["small"], TaskPlace("small")
     shutil.copytree(trained_once, place.folder)
+    shutil.copy(empty_store, workspace)
     return task, place
 
 

@@ -8,6 +8,8 @@ import pytest
 
 BIASLINE = str(Path(sys.executable).with_name("biasline"))
 
+pytestmark = pytest.mark.e2e  # processes, or whole runs of stages
+
 
 def run(*arguments, stdin=""):
     return subprocess.run([BIASLINE, *arguments], input=stdin, capture_output=True, text=True, check=False)

@@ -5,6 +5,8 @@ import pytest
 
 from biasline.process import exit_on_error
 
+pytestmark = pytest.mark.e2e  # processes, or whole runs of stages
+
 # What is registered first is run last.
 CHILD = """
 import atexit, gc, sys

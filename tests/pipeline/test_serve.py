@@ -74,6 +74,7 @@ def served(task, workspace):
         yield Client(port, server)
 
 
+@pytest.mark.slow
 def hold(client, first, second, further, asked):
     """Whether malformed requests are refused, odd ones answered, and the server answers afterwards as it did before.
 

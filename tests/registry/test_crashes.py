@@ -46,6 +46,7 @@ def fingerprints(trained):
 DECISIONS = str(Path(__file__).with_name("decisions.py"))
 
 
+@pytest.mark.slow
 def test_a_decision_killed_at_any_step_leaves_a_champion_and_the_next_command_mends_the_rest(fingerprints):
     outcomes = run([DECISIONS], "kills", *fingerprints)
     for outcome in outcomes:

@@ -26,6 +26,7 @@ def says_otherwise(record, place, rows):
     frame.with_columns(other.alias("tuned")).drop("at").write_parquet(path)
 
 
+@pytest.mark.slow
 def test_a_package_that_answers_as_evaluated_is_registered_and_not_asked_twice(record, monkeypatch):
     client = connect()
     version = register(client, record)

@@ -99,6 +99,7 @@ DIALOGUES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", ["alpaca", "human-assistant"])
 def test_dialogues_are_worded_by_the_tasks_template(workspace, template):
     (workspace / "talk.json").write_text(json.dumps(DIALOGUES))
@@ -119,6 +120,7 @@ def test_dialogues_are_worded_by_the_tasks_template(workspace, template):
     assert fresh(shown_code(workspace / "out"), workspace / "out").strip() == answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["classification", "regression"])
 def test_labels_and_scores_come_out_of_the_shown_code(workspace, kind):
     _, place = run_other(workspace, kind)
@@ -182,6 +184,7 @@ def test_a_bias_that_no_stock_model_has_a_place_for_is_refused(registered, works
     assert not (workspace / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "told"),
     [

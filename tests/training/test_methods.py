@@ -17,6 +17,8 @@ from biasline.training.methods import Provenance, WholeTuning, apply_tuned, get_
 from biasline.training.rates import resolve_learning_rates, unusual_learning_rates
 from biasline.training.train import train
 
+pytestmark = pytest.mark.e2e  # processes, or whole runs of stages
+
 LABELS = ["no", "yes"]
 
 

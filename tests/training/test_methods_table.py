@@ -22,6 +22,8 @@ from biasline.training.methods import METHODS, Method, PeakRates, PreparedModel,
 from biasline.training.methods.delta import prepared_delta, restore_delta
 from biasline.training.train import train
 
+pytestmark = pytest.mark.e2e  # processes, or whole runs of stages
+
 # A method that trains the first norm alone, in an artifact of its own kind.
 NORM_SPEC = MethodSpec(
     name="first_norm",

@@ -13,6 +13,8 @@ from biasline.errors import BiaslineError
 from biasline.params import Run
 from biasline.training.runtime.launch import joined, started_elsewhere
 
+pytestmark = pytest.mark.e2e  # processes, or whole runs of stages
+
 BIASES, WEIGHTS, STEPS = 704, 28_736, 8
 START = "import sys; from biasline.params import Run; "
 START += "from biasline.training.runtime.launch import started_elsewhere as start; "
