@@ -104,11 +104,16 @@ def packaged_modules() -> Mapping[str, Path]:
     return import_closure(_ENTRY)
 
 
+@cache
+def _packaged_code() -> str:
+    return code_sha256(packaged_modules())
+
+
 def package_sha256(record: Record) -> str:
     """Hash of what a version holds: delta, pin, task, what the code beside them does, and its evaluation's metrics."""
     files = {"delta": record.file(TaskPlace(record.task).delta), "pin": record.pin}
     metrics = metrics_sha256(record.file(TaskPlace(record.task).metrics))
-    return _sha256_of(record.resolved(), files, metrics, code_sha256(packaged_modules()))
+    return _sha256_of(record.resolved(), files, metrics, _packaged_code())
 
 
 def hashes_of(folder: Path, metrics: str) -> set[str]:
