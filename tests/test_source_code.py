@@ -95,6 +95,7 @@ OTHER = {
     "name": ("def size", "def area"),
     "condition": ("< 0", "<= 0"),
     "kind of error": ("ValueError", "TypeError"),
+    "what the text of an error calls": ("{width} is", "{area(width)} is"),
     "statement": ("        return", "        width += 1\n        return"),
 }
 
@@ -113,6 +114,17 @@ def test_what_a_text_says_is_no_part_of_the_code(tmp_path, old, new):
 @pytest.mark.parametrize(("old", "new"), OTHER.values(), ids=OTHER)
 def test_what_may_change_a_value_is(tmp_path, old, new):
     assert old in CODE and hash_of(tmp_path, CODE.replace(old, new)) != hash_of(tmp_path, CODE)
+
+
+def test_what_a_module_imports_beside_what_a_type_checker_does_is_found(house):
+    (house / "ground.py").write_text("if TYPE_CHECKING:\n    import os\nelse:\n    from house import alone\n")
+    assert "alone" in import_closure(house / "program.py", house)
+
+
+def test_what_cannot_be_followed_is_no_silent_hole(house):
+    (house / "ground.py").write_text("import importlib\nimportlib.import_module('house.alone')\n")
+    with pytest.raises(AssertionError, match="ground.py: what a module imports by name is not followed"):
+        import_closure(house / "program.py", house)
 
 
 def test_names_of_modules_count(tmp_path):

@@ -132,6 +132,13 @@ def test_whatever_code_a_stage_runs_is_among_its_deps(root, stage):
     assert [name for name in NO_DEP_OF.get(stage, {}) if not any(f"{one}.".startswith(f"{name}.") for one in run)] == []
 
 
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_what_a_method_declares_is_a_dep_where_it_is_code(root, stage):
+    """Its artifact's name and its rates are no parameters, unlike the rest of `params`."""
+    does = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["do"]
+    assert {"src/biasline/params/methods", "src/biasline/params/method_spec.py"} <= set(does["deps"])
+
+
 def is_empty(path: Path) -> bool:
     """Whether a module holds nothing but what it says of itself."""
     return all(isinstance(node, ast.Expr) for node in ast.parse(path.read_text(encoding="utf-8")).body)

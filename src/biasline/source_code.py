@@ -34,7 +34,8 @@ def import_closure(entry: Path, package: Path = PACKAGE, without: Iterable[str] 
             if name in found or any(name == one or name.startswith(f"{one}.") for one in left_out):
                 continue
             found[name] = path
-        if path.name == "__init__.py" and _imports_by_name(path):
+        if _imports_by_name(path):
+            assert path.name == "__init__.py", f"{path}: what a module imports by name is not followed"
             waiting += sorted(path.parent.glob("*.py"))
         waiting += [file for wanted in _imported(path, package.name) for file in _files_of(wanted, package)]
     return dict(sorted(found.items()))
@@ -74,14 +75,18 @@ def _imported(path: Path, package: str) -> Iterator[str]:
 
 
 def _imports_by_name(path: Path) -> bool:
-    calls = (node.func for node in _run_nodes(_parsed(path)) if isinstance(node, ast.Call))
-    return any(isinstance(function, ast.Name) and function.id == "import_module" for function in calls)
+    calls = [node.func for node in _run_nodes(_parsed(path)) if isinstance(node, ast.Call)]
+    names = [function.id for function in calls if isinstance(function, ast.Name)]
+    return "import_module" in [*names, *(function.attr for function in calls if isinstance(function, ast.Attribute))]
 
 
 def _run_nodes(tree: ast.AST) -> Iterator[ast.AST]:
     """All nodes but those below `if TYPE_CHECKING:`."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            for other in node.orelse:
+                yield other
+                yield from _run_nodes(other)
             continue
         yield node
         yield from _run_nodes(node)
@@ -110,9 +115,12 @@ def _dumped(node: object) -> object:
         return [_dumped(item) for item in node]
     if not isinstance(node, ast.AST):
         return repr(node)
-    if isinstance(node, ast.Raise):  # no value is computed from the text of an error
-        raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
-        return ["Raise", _dumped(raised)]
+    if isinstance(node, ast.Raise):  # no value is computed from the texts of an error; what it calls stays
+        for part in ast.walk(node):
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                part.value = ""
+            elif isinstance(part, ast.JoinedStr):
+                part.values = [value for value in part.values if not isinstance(value, ast.Constant)]
     fields = dict(ast.iter_fields(node))
     if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
         fields["body"] = fields["body"][1:]

@@ -55,6 +55,9 @@ def test_numbers_are_read_as_numbers(tmp_path, text):
         ("tasks: {a: {base: b, data: d, split: {test: 0}}}", ["tasks.a.split.test", "greater than 0"]),
         ("tasks: {a: {base: b, data: d, kind: classification, gates: {metric: exact_match}}}", ["accuracy"]),
         ("tasks: {a: {base: b, data: d, gates: {metric: response_log_likelihood, floor: 5}}}", ["5 is above 0"]),
+        ("tasks: {a: {base: b, data: d, gates: {floor: 80}}}", ["80 is beyond 0 … 1, which exact_match lies in"]),
+        ("tasks: {a: {base: b, data: d, kind: classification, gates: {floor: -1}}}", ["-1 is beyond 0 … 1"]),
+        ("tasks: {a: {base: b, data: d, kind: regression, gates: {floor: 2}}}", ["2 is beyond 0 … 1, which pearson"]),
         (
             "tasks: {a: {base: b, data: d, train: {class_weights: balanced}}}",
             ["params.yaml: tasks.a: train.class_weights balanced: there are no labels to weigh (instruction)"],

@@ -70,6 +70,74 @@ def test_a_record_that_was_damaged_gives_nothing(done):
     assert work.reuse() == "" and contents(place, outs) == before
 
 
+def test_a_training_mends_the_record_that_was_damaged(trained):
+    task, place = trained
+    work, good = training_work(task, place), place.delta.read_bytes()
+    record_of_workspace(place.task)
+    work.note()
+    kept = work.record.file(place.delta)
+    kept.write_bytes(good[:-1])
+    assert work.reuse() == ""
+    record_of_workspace(place.task)  # any command
+    work.note()
+    assert work.reuse() == "", "what is damaged is not noted as done"
+    work.record.take(place, trained=True)
+    work.note()
+    place.delta.write_bytes(b"other")
+    assert work.reuse() and place.delta.read_bytes() == good
+
+
+def test_what_another_evaluation_left_in_the_record_is_not_noted(trained):
+    """Two evaluations of one model at once: one takes its files after the other has, and before that notes them."""
+    task, place = trained
+    work = evaluation_work(task, place)
+    record_of_workspace(place.task)
+    ours = place.metrics.read_text()
+    place.metrics.write_text(ours.replace("{", "{ ", 1))
+    record_of_workspace(place.task)
+    place.metrics.write_text(ours)
+    work.note()
+    assert evaluation_work(task, place).reuse() == ""
+
+
+def test_a_projects_own_metrics_are_part_of_an_evaluation_with_all_beside_them(trained, workspace):
+    task, place = trained
+    own = task.model_copy(update={"evaluate": task.evaluate.model_copy(update={"metrics": "custom/scores.py"})})
+    (workspace / "custom").mkdir()
+    (workspace / "custom" / "scores.py").write_text("from custom.words import WORDS\n")
+    (workspace / "custom" / "words.py").write_text("WORDS = 1\n")
+    before = evaluation_work(own, place).fingerprint
+    (workspace / "custom" / "words.py").write_text("WORDS = 2\n")
+    assert evaluation_work(own, place).fingerprint != before
+
+
+def test_several_machines_and_code_of_a_base_take_nothing(trained):
+    """The other machines would wait for the first; and no fingerprint knows what comes with a base."""
+    task, place = trained
+    work = training_work(task, place)
+    record_of_workspace(place.task)
+    work.note()
+    for group, values in (("run", {"launch": "torchrun"}), ("load", {"trust_remote_code": True})):
+        other = task.model_copy(update={group: getattr(task, group).model_copy(update=values)})
+        assert training_work(other, place).wanted is False
+    assert training_work(task, place).wanted
+
+
+def test_a_lineage_of_uncommitted_code_is_told_anew_once_it_is_committed(trained, monkeypatch):
+    task, place = trained
+    state = {"git.commit": "1" * 40, "git.dirty": "true"}
+    monkeypatch.setattr("biasline.tracking.record.lineage", lambda *_: dict(state))
+    work = training_work(task, place)
+    work.record.begin(place)
+    state |= {"git.commit": "2" * 40, "git.dirty": "false"}
+    record_of_workspace(place.task)  # says nothing of what made the model
+    assert work.record.lineage["git.dirty"] == "true"
+    work.note()
+    assert work.reuse() and work.record.lineage["git.commit"] == "2" * 40
+    state |= {"git.commit": "3" * 40}
+    assert work.reuse() and work.record.lineage["git.commit"] == "2" * 40, "that is where it was made"
+
+
 def test_a_broken_note_gives_nothing(done):
     task, place, work_of, _ = done
     work = work_of(task, place)

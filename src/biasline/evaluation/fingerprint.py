@@ -7,13 +7,16 @@ from pathlib import Path
 
 from biasline.bases.pin import file_sha256, read_pin
 from biasline.layout import TaskPlace
-from biasline.params import Task
+from biasline.params import CUSTOM, Task
 from biasline.source_code import code_sha256, import_closure
 from biasline.training.fingerprint import folder_sha256
 
 # Modules that an evaluation imports and that change nothing in its outs: texts of errors, paths, a bar on the screen.
 _NO_NUMBERS = ("errors", "layout", "progress", "source_code")
-_LIBRARIES = ("torch", "transformers", "peft", "numpy", "scipy", "polars", "scikit-learn", "sacrebleu")
+_LIBRARIES = (
+    *("torch", "transformers", "tokenizers", "peft", "datasets"),
+    *("numpy", "scipy", "polars", "scikit-learn", "sacrebleu", "rapidfuzz"),
+)
 
 
 def evaluation_modules() -> dict[str, Path]:
@@ -27,15 +30,22 @@ def evaluation_fingerprint(task: Task, place: TaskPlace) -> str:
     Raises:
         BiaslineError: without the base's pin.
     """
-    own = Path(task.evaluate.metrics)
     parts = {
         "task": place.task,
         "params": task.model_dump(mode="json", exclude={"run"}),
         "base": read_pin(Path(task.base)).digest,
         "folders": {path.name: folder_sha256(path) for path in (place.clean, place.tokens, place.model)},
         "quality": file_sha256(place.quality) if place.quality.is_file() else "",
-        "own_metrics": file_sha256(own) if task.evaluate.metrics and own.is_file() else "",
+        # All of the folder, since a file of metrics may import others and read lists of words.
+        "custom": _folder_of_code_sha256(CUSTOM) if task.evaluate.metrics else "",
         "code": code_sha256(evaluation_modules()),
         "versions": {name: version(name).partition("+")[0] for name in _LIBRARIES},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _folder_of_code_sha256(folder: Path) -> str:
+    """Hash over the names and contents of a folder's files; not of what Python writes beside them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    listed = [(path.relative_to(folder).as_posix(), file_sha256(path)) for path in files]
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()

@@ -455,8 +455,8 @@ class Task(Group):
         return self
 
     def _check_floor(self) -> None:
-        """Whether the metric that is named can reach the floor; one that is left to evaluation is not known yet."""
-        name, floor = self.gates.metric, self.gates.floor
+        """Whether the metric that decides can reach the floor; a project's own may have any value."""
+        name, floor = self.metric, self.gates.floor
         if name not in deciding(self.kind):
             return
         metric = find_metric(self.kind, name)

@@ -48,7 +48,7 @@ def check_package(record: Record, uri: str) -> None:
         raise BiaslineError(
             f"biasline-{record.task}: the packaged model gives {len(odd)} of {len(evaluated)} test rows another answer "
             f"than its evaluation; row {predictions['row'][first]}: {answers[first]!r}, evaluated {evaluated[first]!r}",
-            f"not registered; `dvc repro --force evaluate@{record.task}` evaluates it anew",
+            f"not registered; to evaluate it anew, set run.reuse: false and `dvc repro --force evaluate@{record.task}`",
         )
 
 

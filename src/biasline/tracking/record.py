@@ -119,17 +119,25 @@ class Record:
         """The training is finished: its points are the run's."""
         (self.folder / _LIVE_NOW).replace(self.folder / _LIVE)
 
-    def begin(self, place: TaskPlace) -> None:
-        """Note the lineage, the task and the base's pin, unless an earlier stage of the same run did."""
+    def begin(self, place: TaskPlace, *, trains: bool = False) -> None:
+        """Note the lineage, the task and the base's pin, unless an earlier stage of the same run did.
+
+        Args:
+            place: of the task in the workspace.
+            trains: the workspace's code and parameters are about to make this run, or would make it again. A lineage of
+                what was in no commit is noted anew then, if all is committed by now.
+        """
         task = read_task(place.resolved)
         for source, target in ((place.resolved, self.file(place.resolved)), (Path(task.base), self.pin)):
             if not target.is_file():
                 with replacing(target) as draft:
                     shutil.copyfile(source, draft)
-        if not (self.folder / _LINEAGE).is_file():
+        earlier = self.lineage
+        if not earlier or (trains and earlier.get("git.dirty") == "true"):
             base = Path(task.base)
             tags = lineage(task.data, task.base, str(base.with_suffix("")), str(CUSTOM)) | made_again(self.task, task)
-            write_text(self.folder / _LINEAGE, dump_json(tags))
+            if not earlier or tags.get("git.dirty") == "false":
+                write_text(self.folder / _LINEAGE, dump_json(tags))
 
     def is_proved(self, package: str) -> bool:
         """Whether a package of this run, named by its hash, was loaded and gave the evaluation's answers."""
@@ -145,16 +153,21 @@ class Record:
         """Add measurements."""
         write_text(self.folder / _OBSERVED, dump_json(self.observed | values))
 
-    def take(self, place: TaskPlace) -> None:
+    def take(self, place: TaskPlace, *, trained: bool = False) -> None:
         """Copy the small outs that the workspace has of this run.
 
         The model and what it was made from are taken once: an equal fingerprint means equal files. The evaluation is
         taken whenever it is this model's, since it can be done again with other settings.
+
+        Args:
+            place: of the task in the workspace.
+            trained: a training has just made them: they take the place of what the record has, which may be damaged.
         """
         self.begin(place)
         made = [place.resolved, place.quality, place.quality_page, place.preview, place.lengths, place.history]
         made += [place.delta, place.train_report]
         wanted = [path for path in made if not self.file(path).is_file()]
+        wanted += training_outs(place) if trained else []
         evaluation = evaluation_outs(place)
         # metrics.json is in git, so a fresh clone has it before anything was evaluated: only the whole set counts.
         if all(path.exists() for path in evaluation):

@@ -90,7 +90,7 @@ class TrainingReporter:
             BiaslineError: where another process trains this very model.
         """
         record = Record(self._place.task, start.fingerprint)
-        record.begin(self._place)
+        record.begin(self._place, trains=True)
         run = LiveRun(record)
         self._stack.enter_context(ended_honestly(run))
         self._report = StepReporter(run, self._stack.enter_context(progress("step", start.steps)))
@@ -107,7 +107,7 @@ class TrainingReporter:
         """End the run by how the block ended, and take the outs of a training that is finished into the record."""
         self._stack.__exit__(kind, error, trace)
         if error is None and self.record is not None and self._report is not None:
-            self.record.take(self._place)
+            self.record.take(self._place, trained=True)
             self._work.note()
             self.record.observe(**self._report.meter.observed())
 

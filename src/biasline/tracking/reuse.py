@@ -61,40 +61,51 @@ class Work:
         for name, source in kept.items():
             with replacing(folder / name) as draft:
                 shutil.copyfile(source, draft)
+            if file_sha256(folder / name) != noted["files"][name]:  # taken anew meanwhile, by another process
+                return ""
+        self.record.begin(TaskPlace(self.record.task), trains=self.stage == "train")
         return (
             f"done before, from the same inputs by the same code: outs copied from {shown(self.record.folder)} "
             "(run.reuse: false computes them anew)"
         )
 
     def note(self) -> None:
-        """Note that the record, which has taken the outs, holds all of them; nothing where it lacks one."""
-        kept = [self.record.file(path) for path in self.outs]
-        if not all(path.exists() for path in kept):
+        """Note that the record has taken the outs; nothing where it lacks one, or has others of the same name.
+
+        Two evaluations of one model share a record, and the later one's files take the place of the earlier one's.
+        """
+        if not all(path.exists() for path in self.outs):
             return
-        names = {path: path.relative_to(self.record.files).as_posix() for path in kept}
-        done = {
-            "fingerprint": self.fingerprint,
-            "folders": [names[path] for path in kept if path.is_dir()],
-            "files": {
-                file.relative_to(self.record.files).as_posix(): file_sha256(file)
-                for path in kept
-                for file in _files(path)
-            },
-        }
+        folder = TaskPlace(self.record.task).folder
+        made = {file.relative_to(folder).as_posix(): file_sha256(file) for out in self.outs for file in _files(out)}
+        kept = {name: self.record.files / name for name in made}
+        if any(not kept[name].is_file() or file_sha256(kept[name]) != hash_ for name, hash_ in made.items()):
+            return
+        folders = [out.relative_to(folder).as_posix() for out in self.outs if out.is_dir()]
+        done = {"fingerprint": self.fingerprint, "folders": folders, "files": made}
         write_text(self.record.folder / _DONE, dump_json(_noted(self.record) | {self.stage: done}))
 
 
 def training_work(task: Task, place: TaskPlace) -> Work:
-    """The training that the train stage is about to do; one of several processes takes nothing from a record."""
+    """The training that the train stage is about to do.
+
+    One of several processes takes nothing from a record, nor does one machine of several: the others would wait for it.
+    """
     name = fingerprint(task, read_pin(Path(task.base)), place)
-    return Work(Record(place.task, name), "train", name, training_outs(place), task.run.reuse and not launched())
+    wanted = _may_reuse(task) and not task.run.launch and not launched()
+    return Work(Record(place.task, name), "train", name, training_outs(place), wanted)
 
 
 def evaluation_work(task: Task, place: TaskPlace) -> Work:
     """The evaluation that the evaluate stage is about to do, of the model that lies in the workspace."""
     model = load_json(place.train_report, f"dvc repro train@{place.task}")["fingerprint"]
     name = evaluation_fingerprint(task, place)
-    return Work(Record(place.task, model), "evaluate", name, evaluation_outs(place), task.run.reuse)
+    return Work(Record(place.task, model), "evaluate", name, evaluation_outs(place), _may_reuse(task))
+
+
+def _may_reuse(task: Task) -> bool:
+    """Whether outs may be copied: not where code that comes with the base takes part, which no fingerprint knows."""
+    return task.run.reuse and not task.load.trust_remote_code
 
 
 def _noted(record: Record) -> dict[str, Any]:
