@@ -130,6 +130,7 @@ def answers_elsewhere(uri: str, folder: Path) -> list[str]:
 def test_a_server_on_postgres_gets_all_that_a_local_store_gets(server, new_database, trained, tmp_path, monkeypatch):
     """Publish, register, promote, load; then the server starts anew with an empty database."""
     address, kept = server
+    (tmp_path / "mlflow.db").unlink()  # none is to be made here
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     client, record = connect(), record_of_workspace("small")
     version = register(client, record)
