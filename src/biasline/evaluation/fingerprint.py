@@ -37,15 +37,8 @@ def evaluation_fingerprint(task: Task, place: TaskPlace) -> str:
         "folders": {path.name: folder_sha256(path) for path in (place.clean, place.tokens, place.model)},
         "quality": file_sha256(place.quality) if place.quality.is_file() else "",
         # All of the folder, since a file of metrics may import others and read lists of words.
-        "custom": _folder_of_code_sha256(CUSTOM) if task.evaluate.metrics else "",
+        "custom": folder_sha256(CUSTOM) if task.evaluate.metrics else "",
         "code": code_sha256(evaluation_modules()),
         "versions": {name: version(name).partition("+")[0] for name in _LIBRARIES},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _folder_of_code_sha256(folder: Path) -> str:
-    """Hash over the names and contents of a folder's files; not of what Python writes beside them."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    listed = [(path.relative_to(folder).as_posix(), file_sha256(path)) for path in files]
-    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()

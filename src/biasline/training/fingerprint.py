@@ -18,8 +18,8 @@ _NO_NUMBERS = ("errors", "jsonfile", "layout", "params", "source_code", "trainin
 
 
 def folder_sha256(folder: Path) -> str:
-    """Hash over the names and contents of a folder's files, in name order."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """Hash over the names and contents of a folder's files, in name order; not of what Python writes beside them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     listed = [(path.relative_to(folder).as_posix(), file_sha256(path)) for path in files]
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
