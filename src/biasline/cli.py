@@ -164,17 +164,17 @@ def predict(
     if file is not None and (asked is not None or second):
         raise typer.BadParameter("either a text or --file")
 
-    from biasline.data.kinds import KINDS
+    from biasline.kinds.learning import columns_of
     from biasline.registry.ask import ask
 
     if file is not None:
         from biasline.data.sources import read_asked
 
-        rows = {name: read_asked(file, KINDS[one.kind], one.source) for name, one in chosen.items()}
+        rows = {name: read_asked(file, columns_of(one.kind), one.source) for name, one in chosen.items()}
     else:
         texts = _asked(asked)
         rows = {
-            name: [dict(zip(KINDS[one.kind].prompt, (line, second), strict=True)) for line in texts]
+            name: [dict(zip(columns_of(one.kind).prompt, (line, second), strict=True)) for line in texts]
             for name, one in chosen.items()
         }
     told = []

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from biasline.data.kinds import KINDS
 from biasline.data.sources import read_examples
 from biasline.data.split import split_examples
+from biasline.kinds.learning import columns_of
 from biasline.params import Source, Split
 
 ROWS = [
@@ -18,7 +18,7 @@ ROWS = [
 def examples(tmp_path, which, rows=ROWS):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(rows))
-    return read_examples(path, KINDS["instruction"], Source(answers=which, columns={"output": "answers"}))
+    return read_examples(path, columns_of("instruction"), Source(answers=which, columns={"output": "answers"}))
 
 
 @pytest.mark.parametrize(("which", "first"), [("first", "a"), ("longest", "the longest")])
@@ -46,7 +46,7 @@ def test_a_row_for_each_answer(tmp_path):
 def test_answers_to_one_question_stay_in_one_split(tmp_path):
     rows = [{"question": f"q{n}", "answers": ["a", "b"]} for n in range(60)]
     frame = examples(tmp_path, "each", rows).frame
-    parts = split_examples(frame, KINDS["instruction"], Split(valid=0.3, test=0.3))
+    parts = split_examples(frame, columns_of("instruction"), Split(valid=0.3, test=0.3))
     assert all(part.height for part in parts.values())
     assert sum(part["instruction"].n_unique() for part in parts.values()) == 60
 

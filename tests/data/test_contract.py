@@ -5,10 +5,10 @@ import polars as pl
 import pytest
 
 from biasline.data.contract import check_examples, emptied_inputs, refuse_too_many
-from biasline.data.kinds import KINDS
 from biasline.data.rules import RULES, own_rules
 from biasline.data.sources import read_examples
 from biasline.errors import BiaslineError
+from biasline.kinds.learning import columns_of
 from biasline.params import Quality, Source
 
 GOOD = {"instruction": "Say it", "input": "", "output": "it"}
@@ -18,7 +18,7 @@ LENIENT = Quality(max_quarantine=1.0, hard={})
 def check(tmp_path, rows, quality=LENIENT, kind="instruction", **more):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(rows), encoding="utf-8")
-    checked = check_examples(read_examples(path, KINDS[kind], Source()).frame, kind, quality, **more)
+    checked = check_examples(read_examples(path, columns_of(kind), Source()).frame, kind, quality, **more)
     refuse_too_many(checked, quality)
     return checked
 
@@ -366,7 +366,7 @@ def test_a_row_without_a_valid_label_says_nothing_about_the_others(tmp_path):
         {"text": f"text {n % 4}", "label": label} for n, label in enumerate(["a", "b", "a", "b", "", None, "zzz", "b"])
     ]
     path.write_text(json.dumps(rows))
-    frame = read_examples(path, KINDS["classification"], Source()).frame
+    frame = read_examples(path, columns_of("classification"), Source()).frame
     checked = check_examples(frame, "classification", Quality(), ["a", "b"])
     assert checked.quarantine["reasons"].to_list() == [
         ["empty_label"],
@@ -390,7 +390,7 @@ def test_what_goes_wrong_in_a_rule_of_ones_own_is_told_in_a_line(tmp_path, body,
     own.write_text(f"import polars as pl\n\n\ndef rule(frame):\n    {body}\n")
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([GOOD]))
-    frame = read_examples(path, KINDS["instruction"], Source()).frame
+    frame = read_examples(path, columns_of("instruction"), Source()).frame
     with pytest.raises(BiaslineError, match=re.escape(told)) as raised:
         check_examples(frame, "instruction", Quality(), own=own_rules(own))
     assert "\n" not in str(raised.value)

@@ -7,9 +7,9 @@ import pytest
 
 from biasline.data import decoding
 from biasline.data.decoding import likely_encoding
-from biasline.data.kinds import KINDS
 from biasline.data.sources import read_examples
 from biasline.errors import BiaslineError
+from biasline.kinds.learning import columns_of
 from biasline.params import Source
 
 ROWS = [{"instruction": "说一种水果 🍎", "output": "苹果"}, {"instruction": "Wähle\tdas", "output": "Né\u2028e"}]
@@ -28,7 +28,7 @@ def packed_tar():
 
 
 def read(path):
-    return read_examples(path, KINDS["instruction"], Source()).frame.select("instruction", "output").rows()
+    return read_examples(path, columns_of("instruction"), Source()).frame.select("instruction", "output").rows()
 
 
 @pytest.mark.parametrize("block", [1, 3, 1 << 22])

@@ -4,9 +4,9 @@ import io
 import pytest
 
 from biasline.data import decoding
-from biasline.data.kinds import KINDS
 from biasline.data.sources import read_examples
 from biasline.errors import BiaslineError
+from biasline.kinds.learning import columns_of
 from biasline.params import Source
 
 ROWS = [("so good, really", "1"), ("so bad", "0"), ("a | b; c", "1"), ('say "hi"', "0")]
@@ -20,7 +20,11 @@ def text_of(delimiter, rows=ROWS):
 
 def read(tmp_path, text):
     (tmp_path / "rows.csv").write_text(text, encoding="utf-8")
-    return read_examples(tmp_path / "rows.csv", KINDS["classification"], Source()).frame.select("text", "label").rows()
+    return (
+        read_examples(tmp_path / "rows.csv", columns_of("classification"), Source())
+        .frame.select("text", "label")
+        .rows()
+    )
 
 
 @pytest.mark.parametrize("block", [5, 1 << 22])

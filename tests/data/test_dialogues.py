@@ -4,8 +4,9 @@ import polars as pl
 import pytest
 
 from biasline.data.contract import check_examples
-from biasline.data.kinds import KINDS, is_supervised, turn_of
 from biasline.data.sources import read_asked, read_examples
+from biasline.data.turns import is_supervised, turn_of
+from biasline.kinds.learning import columns_of
 from biasline.params import Quality, Source
 
 LENIENT = Quality(max_quarantine=1.0, hard={})
@@ -22,7 +23,7 @@ def assistant(said, **more):
 def examples(tmp_path, rows, **source):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(rows), encoding="utf-8")
-    return read_examples(path, KINDS["instruction"], Source(**source))
+    return read_examples(path, columns_of("instruction"), Source(**source))
 
 
 def histories(found):
@@ -71,7 +72,7 @@ def test_a_system_that_is_no_text_breaks_the_contract(tmp_path):
 def test_the_system_is_part_of_what_a_model_is_asked(tmp_path):
     path = tmp_path / "asked.json"
     path.write_text(json.dumps([{"instruction": "a", "system": "Be kind."}]))
-    (row,) = read_asked(path, KINDS["instruction"], Source())
+    (row,) = read_asked(path, columns_of("instruction"), Source())
     assert json.loads(row["history"]) == [["system", "Be kind."]]
 
 
@@ -111,7 +112,7 @@ def test_weights_of_users_and_of_asked_rows_do_not_matter(tmp_path):
         [["user", "1"], ["assistant", "fine"]]
     ]
     (tmp_path / "asked.json").write_text(json.dumps([{"messages": [user("1"), assistant("b", weight=0)]}]))
-    assert read_asked(tmp_path / "asked.json", KINDS["instruction"], Source())[0]["instruction"] == "1"
+    assert read_asked(tmp_path / "asked.json", columns_of("instruction"), Source())[0]["instruction"] == "1"
 
 
 def test_rules_on_outputs_leave_an_answer_alone_that_is_not_learned(tmp_path):
@@ -167,7 +168,7 @@ def test_prompts_that_are_turns_are_joined_with_their_answers(tmp_path):
     assert found.frame["output"].to_list() == ["b", "c"]
     assert histories(found)[0] == [["system", "S"], ["user", "1"], ["assistant", "a"]]
     (tmp_path / "asked.json").write_text(json.dumps([{"prompt": [user("1"), assistant("a"), user("2")]}]))
-    (asked,) = read_asked(tmp_path / "asked.json", KINDS["instruction"], Source())
+    (asked,) = read_asked(tmp_path / "asked.json", columns_of("instruction"), Source())
     assert asked["instruction"] == "2" and json.loads(asked["history"]) == [["user", "1"], ["assistant", "a"]]
 
 

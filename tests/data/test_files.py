@@ -6,11 +6,11 @@ import pytest
 
 from biasline.data.contract import check_examples
 from biasline.data.files import raw_files
-from biasline.data.kinds import KINDS
 from biasline.data.sources import read_examples
 from biasline.data.split import split_examples
 from biasline.data.validate import validate
 from biasline.errors import BiaslineError
+from biasline.kinds.learning import columns_of
 from biasline.layout import TaskPlace
 from biasline.params import Quality, Source, Split, Task
 
@@ -52,7 +52,7 @@ def splits_of(folder):
     ],
 )
 def test_no_row_of_a_given_test_file_is_trained_on(tmp_path, train, test):
-    kind = KINDS["classification"]
+    kind = columns_of("classification")
     found = read_examples(put(tmp_path, train, test), kind, Source())
     good = check_examples(found.frame, "classification", Quality(off=("near_duplicate", "leak"))).good
     parts = split_examples(good, kind, Split())
@@ -80,7 +80,7 @@ def test_held_out_files_alone_are_refused(tmp_path, names):
 
 def test_nested_files_are_called_by_their_path_and_read_in_its_order(tmp_path):
     put(tmp_path, "b.csv", "a/x.csv", "a/b/y.csv")
-    frame = read_examples(tmp_path, KINDS["classification"], Source()).frame
+    frame = read_examples(tmp_path, columns_of("classification"), Source()).frame
     assert frame["file"].unique(maintain_order=True).to_list() == ["a/b/y.csv", "a/x.csv", "b.csv"]
 
 

@@ -3,10 +3,10 @@ import json
 import pytest
 
 from biasline.data.files import raw_files
-from biasline.data.kinds import KINDS
 from biasline.data.sources import read_examples
 from biasline.errors import BiaslineError
 from biasline.glue import GLUE
+from biasline.kinds.learning import columns_of
 from biasline.params import Source, Task, read_params
 
 # The first lines of each task's files as the benchmark ships them, with words of our own.
@@ -70,7 +70,7 @@ LABELS |= {"qqp": ["duplicate", "not_duplicate"], "mnli": ["entailment", "contra
 def test_the_benchmarks_own_files_are_read_by_their_name(tmp_path, name):
     (tmp_path / "raw.tsv").write_text(TSV[name] + "\n")
     source = Source(preset=name)
-    frame = read_examples(tmp_path / "raw.tsv", KINDS[GLUE[name].kind], source).frame
+    frame = read_examples(tmp_path / "raw.tsv", columns_of(GLUE[name].kind), source).frame
     assert frame.select("text", "text_pair").row(0) == FIRST[name]
     if name == "stsb":
         assert frame["score"].to_list() == ["4.800", "0.250"] and source.labels == ()
@@ -82,7 +82,7 @@ def test_the_benchmarks_own_files_are_read_by_their_name(tmp_path, name):
 def test_the_hubs_numbers_become_names_too(tmp_path):
     rows = [{"premise": "a", "hypothesis": "b", "label": number, "idx": number} for number in (0, 1, 2)]
     (tmp_path / "raw.json").write_text(json.dumps(rows))
-    frame = read_examples(tmp_path / "raw.json", KINDS["classification"], Source(preset="mnli")).frame
+    frame = read_examples(tmp_path / "raw.json", columns_of("classification"), Source(preset="mnli")).frame
     assert frame["label"].to_list() == ["entailment", "neutral", "contradiction"]
 
 

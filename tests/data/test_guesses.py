@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from biasline.data.kinds import KINDS
 from biasline.data.sources import read_examples
 from biasline.errors import BiaslineError
+from biasline.kinds.learning import columns_of
 from biasline.params import Source
 
 FIRST = [f"The rain of day {n} was long and cold." for n in range(20)]
@@ -15,7 +15,7 @@ TOXIC = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate"
 def read(tmp_path, content, kind="classification", **source):
     path = tmp_path / "rows"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return read_examples(path, KINDS[kind], Source(**source))
+    return read_examples(path, columns_of(kind), Source(**source))
 
 
 def test_two_columns_of_texts_without_header_are_not_guessed(tmp_path):

@@ -1,9 +1,9 @@
 import pytest
 
 from biasline.data.headers import Evidence, judged
-from biasline.data.kinds import KINDS
 from biasline.data.sources import read_examples
 from biasline.errors import BiaslineError
+from biasline.kinds.learning import columns_of
 from biasline.params import Source
 
 # Sentences of many lengths, none of them shorter than a name.
@@ -16,7 +16,7 @@ LABELS = ["good", "bad", "so so"]
 def read(tmp_path, lines, kind="classification", name="rows.tsv", **source):
     path = tmp_path / name
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return read_examples(path, KINDS[kind], Source(**source))
+    return read_examples(path, columns_of(kind), Source(**source))
 
 
 def test_a_header_that_no_alias_knows_is_no_row(tmp_path):
@@ -119,11 +119,14 @@ def test_files_of_one_task_agree_on_the_same_first_line(tmp_path):
         folder.mkdir()
         for name, lines in zip(names, (rows, rows[:1]), strict=True):
             (folder / f"{name}.tsv").write_text("\n".join([header, *lines]))
-    assert read_examples(tmp_path / "a", KINDS["classification"], Source(columns=columns)).frame.height == len(rows) + 1
+    assert (
+        read_examples(tmp_path / "a", columns_of("classification"), Source(columns=columns)).frame.height
+        == len(rows) + 1
+    )
     with pytest.raises(BiaslineError, match="no column for 'text'; it has: satz, urteil"):
-        read_examples(tmp_path / "a", KINDS["classification"], Source())
+        read_examples(tmp_path / "a", columns_of("classification"), Source())
     with pytest.raises(BiaslineError, match=r"was taken as one in .*a\.tsv, which begins with the same line"):
-        read_examples(tmp_path / "b", KINDS["classification"], Source())
+        read_examples(tmp_path / "b", columns_of("classification"), Source())
 
 
 def test_few_rows_and_missing_values_say_nothing():

@@ -4,11 +4,11 @@ import polars as pl
 import pytest
 
 from biasline.data.contract import check_examples
-from biasline.data.kinds import KINDS
 from biasline.data.labels import form_notes, refuse_unlearned
 from biasline.data.sources import read_examples
 from biasline.data.validate import validate
 from biasline.errors import BiaslineError
+from biasline.kinds.learning import columns_of
 from biasline.layout import TaskPlace
 from biasline.params import Quality, Source, Task
 
@@ -18,8 +18,10 @@ LENIENT = Quality(max_quarantine=1.0, hard={}, off=["conflicting_duplicate"])
 
 def frame_of(tmp_path, labels, kind="classification"):
     path = tmp_path / "rows.json"
-    path.write_text(json.dumps([{"text": f"text {n}", KINDS[kind].answer: label} for n, label in enumerate(labels)]))
-    return read_examples(path, KINDS[kind], Source()).frame
+    path.write_text(
+        json.dumps([{"text": f"text {n}", columns_of(kind).answer: label} for n, label in enumerate(labels)])
+    )
+    return read_examples(path, columns_of(kind), Source()).frame
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_missing_labels_are_no_class(tmp_path):
 
 def test_floats_of_a_parquet_file_are_labels_by_value(tmp_path):
     pl.DataFrame({"text": ["a", "b", "c"], "label": [0.0, 1.0, NAN]}).write_parquet(tmp_path / "rows")
-    found = read_examples(tmp_path / "rows", KINDS["classification"], Source()).frame
+    found = read_examples(tmp_path / "rows", columns_of("classification"), Source()).frame
     assert found["label"].to_list() == ["0", "1", None]
 
 
@@ -81,7 +83,7 @@ def test_missing_scores_have_no_score(tmp_path):
 
 def test_numbers_of_a_presets_classes_are_taken_by_value(tmp_path):
     pl.DataFrame({"sentence": ["a", "b"], "label": [0.0, 1.0]}).write_parquet(tmp_path / "rows")
-    found = read_examples(tmp_path / "rows", KINDS["classification"], Source(preset="sst2")).frame
+    found = read_examples(tmp_path / "rows", columns_of("classification"), Source(preset="sst2")).frame
     assert found["label"].to_list() == ["negative", "positive"]
 
 

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from biasline.data.kinds import KINDS
 from biasline.data.paths import add_paths, text_paths
 from biasline.data.sources import read_asked, read_examples
 from biasline.errors import BiaslineError
+from biasline.kinds.learning import columns_of
 from biasline.params import Source
 
 NESTED = {"prompt": {"text": "hi", "lang": None}, "output": ["a", "b"], "replies": [{"text": "x"}, {"text": "y"}, {}]}
@@ -56,16 +56,16 @@ def test_columns_are_taken_by_paths(tmp_path):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([NESTED, {"prompt": {"text": "two"}, "output": ["c"]}]))
     source = Source(columns={"instruction": "prompt.text", "output": "output.0"})
-    found = read_examples(path, KINDS["instruction"], source)
+    found = read_examples(path, columns_of("instruction"), source)
     assert found.frame.select("row", "instruction", "output").rows() == [(1, "hi", "a"), (2, "two", "c")]
     assert found.frame["meta_output"].to_list() == ['["a", "b"]', '["c"]']
-    assert read_asked(path, KINDS["instruction"], source)[1]["instruction"] == "two"
+    assert read_asked(path, columns_of("instruction"), source)[1]["instruction"] == "two"
 
 
 def test_columns_of_a_csv_file_are_taken_by_paths(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text('text,cats\na,"{""toxic"": 1}"\nb,"{""toxic"": 0}"\n')
-    found = read_examples(path, KINDS["classification"], Source(columns={"label": "cats.toxic"})).frame
+    found = read_examples(path, columns_of("classification"), Source(columns={"label": "cats.toxic"})).frame
     assert found.select("text", "label").rows() == [("a", "1"), ("b", "0")]
 
 
@@ -73,10 +73,10 @@ def test_where_a_path_begins_is_a_name_that_a_header_may_have(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text('satz;x,cats\na,"{""toxic"": 1}"\n,"{""toxic"": 0}"\n')
     columns = {"text": "satz;x", "label": "cats.toxic", "text_pair": ""}
-    found = read_examples(path, KINDS["classification"], Source(columns=columns)).frame
+    found = read_examples(path, columns_of("classification"), Source(columns=columns)).frame
     assert found.select("text", "label").rows() == [("a", "1"), ("", "0")]
     path.write_text('a,"{""toxic"": 1}"\nb,"{""toxic"": 0}"\n')
-    named = read_examples(path, KINDS["classification"], Source(columns={"text": "1", "label": "2.toxic"})).frame
+    named = read_examples(path, columns_of("classification"), Source(columns={"text": "1", "label": "2.toxic"})).frame
     assert named.select("text", "label").rows() == [("a", "1"), ("b", "0")]
 
 
@@ -86,4 +86,4 @@ def test_a_path_that_no_record_has_is_told_with_those_there_are(tmp_path):
     with pytest.raises(
         BiaslineError, match=r"no column 'prompt\.words' \(source\.columns\.instruction\);.* prompt\.text"
     ):
-        read_examples(path, KINDS["instruction"], Source(columns={"instruction": "prompt.words"}))
+        read_examples(path, columns_of("instruction"), Source(columns={"instruction": "prompt.words"}))

@@ -2,16 +2,16 @@ import json
 
 import pytest
 
-from biasline.data.kinds import KINDS
 from biasline.data.sources import read_asked, read_examples
 from biasline.errors import BiaslineError
+from biasline.kinds.learning import columns_of
 from biasline.params import Source
 
 
 def examples(tmp_path, rows, **source):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(rows))
-    return read_examples(path, KINDS["instruction"], Source(**source))
+    return read_examples(path, columns_of("instruction"), Source(**source))
 
 
 def said(tmp_path, rows, **source):
@@ -155,13 +155,16 @@ def test_preferring_where_nothing_is_preferred_is_told(tmp_path):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([{"text": "i", "label": True}]))
     with pytest.raises(BiaslineError, match=r"source\.prefer: chosen: only an instruction has answers"):
-        read_examples(path, KINDS["classification"], Source(prefer="chosen"))
+        read_examples(path, columns_of("classification"), Source(prefer="chosen"))
 
 
 def test_rows_to_predict_may_hold_preferences(tmp_path):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([PAIRS["texts"], {"prompt": "p", "label": False}]))
-    assert [row["instruction"] for row in read_asked(path, KINDS["instruction"], Source())] == ["q", "p"]
+    assert [row["instruction"] for row in read_asked(path, columns_of("instruction"), Source())] == [
+        "q",
+        "p",
+    ]
 
 
 def kto(tmp_path, name, values):
@@ -182,8 +185,8 @@ def kto(tmp_path, name, values):
 def test_verdicts_in_other_words_are_verdicts(tmp_path, name, values):
     path = kto(tmp_path, name, values)
     with pytest.raises(BiaslineError, match=f"preference data: column '{name}' says of"):
-        read_examples(path, KINDS["instruction"], Source())
-    found = read_examples(path, KINDS["instruction"], Source(prefer="chosen"))
+        read_examples(path, columns_of("instruction"), Source())
+    found = read_examples(path, columns_of("instruction"), Source(prefer="chosen"))
     assert found.frame.height == 30
 
 
@@ -191,5 +194,5 @@ def test_scores_of_ranked_answers_may_be_called_score(tmp_path):
     rows = [{"prompt": f"ask {n}", "output": ["a", "b", "c"], "score": [1, 3, 2]} for n in range(20)]
     path = tmp_path / "ranked.json"
     path.write_text(json.dumps(rows))
-    found = read_examples(path, KINDS["instruction"], Source(prefer="chosen"))
+    found = read_examples(path, columns_of("instruction"), Source(prefer="chosen"))
     assert set(found.frame["output"]) == {"b"}

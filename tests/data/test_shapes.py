@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from biasline.data.contract import check_examples
-from biasline.data.kinds import KINDS
 from biasline.data.sources import read_asked, read_examples
 from biasline.errors import BiaslineError
+from biasline.kinds.learning import columns_of
 from biasline.params import Quality, Source
 
 TREE = {"text": "q", "role": "prompter", "replies": [{"text": "a", "rank": 0, "replies": []}, {"text": "b"}]}
@@ -22,7 +22,7 @@ def told(tmp_path, rows, kind="instruction", **source):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(rows))
     with pytest.raises(BiaslineError) as error:
-        read_examples(path, KINDS[kind], Source(**source))
+        read_examples(path, columns_of(kind), Source(**source))
     assert "rows.json" in str(error.value) and "\n" not in str(error.value)
     return str(error.value)
 
@@ -57,7 +57,7 @@ def advised(error):
 def test_what_is_said_to_write_reads_the_file(tmp_path, row, shape, expected):
     error = told(tmp_path, [row] * 3)
     assert re.search(shape, error)
-    found = read_examples(tmp_path / "rows.json", KINDS["instruction"], Source(**advised(error))).frame
+    found = read_examples(tmp_path / "rows.json", columns_of("instruction"), Source(**advised(error))).frame
     assert found.select("instruction", "input", "output").rows() == [expected] * 3
 
 
@@ -65,7 +65,7 @@ def test_compared_answers_are_taken_where_they_won(tmp_path):
     rows = [{"prompt": f"p{n}", "response_0": "a", "response_1": "b", "better_response_id": n % 2} for n in range(4)]
     error = told(tmp_path, rows)
     assert "it looks like compared answers (response_0, response_1, better_response_id)" in error
-    found = read_examples(tmp_path / "rows.json", KINDS["instruction"], Source(**advised(error))).frame
+    found = read_examples(tmp_path / "rows.json", columns_of("instruction"), Source(**advised(error))).frame
     assert found["row"].to_list() == [1, 3]
 
 
@@ -90,7 +90,7 @@ def test_a_shape_that_params_cannot_map_is_named(tmp_path, rows, shape):
 def test_turns_in_a_column_of_another_name_are_told(tmp_path):
     turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     error = told(tmp_path, [{"query": turns, "answer": "x"}] * 2)
-    found = read_examples(tmp_path / "rows.json", KINDS["instruction"], Source(**advised(error))).frame
+    found = read_examples(tmp_path / "rows.json", columns_of("instruction"), Source(**advised(error))).frame
     assert found.select("instruction", "output").row(0) == ("q", "a")
 
 
@@ -98,19 +98,19 @@ def test_several_labels_a_row_are_told_with_ways_to_one(tmp_path):
     rows = [{"text": f"t{n}", "label": [[0], [1, 2]][n % 2]} for n in range(6)]
     error = told(tmp_path, rows, "classification")
     assert "'label' (label) holds lists or objects in 6 of 6 rows, as [0]: several labels a row" in error
-    found = read_examples(tmp_path / "rows.json", KINDS["classification"], Source(**advised(error))).frame
+    found = read_examples(tmp_path / "rows.json", columns_of("classification"), Source(**advised(error))).frame
     assert found.select("row", "label").rows() == [(1, "0"), (3, "0"), (5, "0")]
     rows = [{"text": f"t{n}", "cats": {"toxic": n % 2, "rude": 1}} for n in range(2)]
     assert "a path leads into nested values: cats.toxic, cats.rude" in told(tmp_path, rows, "classification")
     error = told(tmp_path, [{"text": row["text"], "label": row["cats"]} for row in rows], "classification")
-    found = read_examples(tmp_path / "rows.json", KINDS["classification"], Source(**advised(error))).frame
+    found = read_examples(tmp_path / "rows.json", columns_of("classification"), Source(**advised(error))).frame
     assert found["label"].to_list() == ["0", "1"]
 
 
 def test_a_few_lists_are_left_to_the_contract(tmp_path):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([{"instruction": f"i{n}", "output": "o" if n else ["o"]} for n in range(5)]))
-    assert read_examples(path, KINDS["instruction"], Source()).frame["output__not_text"].sum() == 1
+    assert read_examples(path, columns_of("instruction"), Source()).frame["output__not_text"].sum() == 1
 
 
 LEAVES = (
@@ -126,7 +126,7 @@ NAMES |= st.sampled_from(["response_0", "response_1", "winner"])
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(st.dictionaries(NAMES, VALUES, min_size=1, max_size=5), min_size=1, max_size=4),
-    kind=st.sampled_from(list(KINDS)),
+    kind=st.sampled_from(["instruction", "classification", "regression"]),
     prefer=st.sampled_from(["", "chosen", "all"]),
     answers=st.sampled_from(["", "first", "longest", "each"]),
     columns=st.sampled_from([{}, {"output": "output.0"}, {"instruction": "prompt.text"}, {"label": "answers.*"}]),
@@ -137,9 +137,9 @@ def test_whatever_a_file_holds_is_read_or_told(tmp_path_factory, rows, kind, pre
     path.write_text(json.dumps(rows))
     source = Source(prefer=prefer, answers=answers, columns=columns, where=where)
     with contextlib.suppress(BiaslineError):
-        found = read_examples(path, KINDS[kind], source).frame
+        found = read_examples(path, columns_of(kind), source).frame
         assert found["row"].n_unique() == found.height
         checked = check_examples(found, kind, Quality(max_quarantine=1.0, hard={}))
         assert checked.rows == found.height
     with contextlib.suppress(BiaslineError):
-        assert all(row[KINDS[kind].prompt[0]] for row in read_asked(path, KINDS[kind], source))
+        assert all(row[columns_of(kind).prompt[0]] for row in read_asked(path, columns_of(kind), source))

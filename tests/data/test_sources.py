@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from biasline.data import decoding
-from biasline.data.kinds import KINDS
 from biasline.data.sources import read_asked, read_examples
 from biasline.errors import BiaslineError
+from biasline.kinds.learning import columns_of
 from biasline.params import Source
 
 ROWS = [
@@ -19,12 +19,12 @@ ROWS = [
 
 
 def read(path, **columns):
-    found = read_examples(path, KINDS["instruction"], Source(columns=columns))
+    found = read_examples(path, columns_of("instruction"), Source(columns=columns))
     return found.frame.select("row", "instruction", "input", "output").rows(), found.taken
 
 
 def frame_of(path, kind="instruction", **source):
-    return read_examples(path, KINDS[kind], Source(**source)).frame
+    return read_examples(path, columns_of(kind), Source(**source)).frame
 
 
 def put(tmp_path, raw, name="rows.json"):
@@ -157,7 +157,7 @@ def test_odd_files_are_told_too(tmp_path, raw, told):
 
 
 def classified(path):
-    found = read_examples(path, KINDS["classification"], Source())
+    found = read_examples(path, columns_of("classification"), Source())
     return found.frame.select("row", "text", "text_pair", "label").rows(), found.taken
 
 
@@ -233,7 +233,7 @@ def test_a_cell_of_ten_megabytes_and_nul_bytes_are_read(tmp_path):
 
 def test_a_file_without_header_is_guessed_and_said(tmp_path):
     lines = [f"src\t{n % 2}\t{'*' if n % 2 else ''}\tsentence number {n}" for n in range(20)]
-    found = read_examples(put(tmp_path, "\n".join(lines)), KINDS["classification"], Source())
+    found = read_examples(put(tmp_path, "\n".join(lines)), columns_of("classification"), Source())
     assert found.taken == {"text": "4", "label": "2"}
     assert found.frame["text"][0] == "sentence number 0"
     assert "no header" in found.notes[0] and "text is column 4" in found.notes[1]
@@ -329,7 +329,7 @@ CHAT = [
 def test_dialogues_are_unrolled_to_their_last_question(tmp_path):
     sharegpt = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}, {"from": "human", "value": "?"}]
     for name, turns in (("messages", CHAT), ("conversations", CHAT), ("conversations", sharegpt)):
-        found = read_examples(put(tmp_path, json.dumps([{name: turns, "id": 7}])), KINDS["instruction"], Source())
+        found = read_examples(put(tmp_path, json.dumps([{name: turns, "id": 7}])), columns_of("instruction"), Source())
         [row] = found.frame.select("instruction", "input", "output", "history", "id").rows()
         if turns is CHAT:
             assert row[:3] == ("说一种水果", "", "苹果")
@@ -379,7 +379,7 @@ def test_whether_there_is_a_header_can_be_said(tmp_path, header, rows):
     if header == "auto":  # a name in the mapping counts as recognised
         source = source.model_copy(update={"columns": {"instruction": "frage", "output": "antwort"}})
         rows = 2
-    found = read_examples(path, KINDS["instruction"], source).frame
+    found = read_examples(path, columns_of("instruction"), source).frame
     assert found.height == rows
     assert found["instruction"].to_list()[-2:] == ["who", "what"]
 
@@ -410,13 +410,13 @@ def test_rounds_said_before_an_instruction_are_its_history(tmp_path):
 
 def test_a_column_of_dialogues_can_be_named(tmp_path):
     path = put(tmp_path, json.dumps([{"verlauf": CHAT, "note": "n"}]))
-    found = read_examples(path, KINDS["instruction"], Source(columns={"messages": "verlauf"})).frame
+    found = read_examples(path, columns_of("instruction"), Source(columns={"messages": "verlauf"})).frame
     assert found["history"][0] and found["note"][0] == "n"
 
 
 def test_the_next_name_is_tried_where_one_is_taken(tmp_path):
     path = put(tmp_path, json.dumps([{"text": "pair", "sentence": "first", "label": "x"}]))
-    found = read_examples(path, KINDS["classification"], Source(columns={"text_pair": "text"}))
+    found = read_examples(path, columns_of("classification"), Source(columns={"text_pair": "text"}))
     assert found.taken == {"text_pair": "text", "text": "sentence", "label": "label"}
 
 
@@ -426,7 +426,7 @@ def test_names_of_classes_in_a_saved_data_set_are_labels(tmp_path):
     )
     rows = {"text": ["a", "b", "c"], "label": [1, 0, -1]}
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
-    found = read_examples(tmp_path / "saved", KINDS["classification"], Source()).frame
+    found = read_examples(tmp_path / "saved", columns_of("classification"), Source()).frame
     assert found["label"].to_list() == ["good", "bad", None]
 
 
@@ -441,11 +441,11 @@ def test_a_flipped_byte_and_a_deep_file_and_a_broken_saved_set_are_told(tmp_path
     for name, raw in cases.items():
         (tmp_path / name).write_bytes(raw)
         with pytest.raises(BiaslineError):
-            read_examples(tmp_path / name, KINDS["instruction"], Source())
+            read_examples(tmp_path / name, columns_of("instruction"), Source())
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "state.json").write_text("{}")
     with pytest.raises(BiaslineError, match="damaged data set"):
-        read_examples(tmp_path / "saved", KINDS["instruction"], Source())
+        read_examples(tmp_path / "saved", columns_of("instruction"), Source())
 
 
 def test_a_split_whose_labels_are_secret_is_left_out(tmp_path):
@@ -459,7 +459,7 @@ def test_a_split_whose_labels_are_secret_is_left_out(tmp_path):
         for name, labels in {"train": [0, 1, 0, 1], "validation": [1, 0, 1, 0], "test": [-1] * 4}.items()
     }
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
-    found = read_examples(tmp_path / "saved", KINDS["classification"], Source(preset="sst2")).frame
+    found = read_examples(tmp_path / "saved", columns_of("classification"), Source(preset="sst2")).frame
     assert found.select("text", "label", "fixed_split").row(0) == ("validation 0", "yes", "test")
     assert found.height == 8
 
@@ -486,21 +486,23 @@ def test_a_history_that_is_no_dialogue_stays_metadata(tmp_path):
 )
 def test_rows_that_a_model_is_asked_need_no_answer(tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    rows = read_asked(tmp_path / name, KINDS["classification"], Source())
+    rows = read_asked(tmp_path / name, columns_of("classification"), Source())
     assert [(row["text"], row.get("text_pair", "")) for row in rows] == [("a joy", ""), ("a bore", "")]
 
 
 def test_a_folder_or_nothing_is_not_asked(tmp_path):
     for path in (tmp_path, tmp_path / "none.csv"):
         with pytest.raises(BiaslineError, match="no such file → name a file of rows"):
-            read_asked(path, KINDS["classification"], Source())
+            read_asked(path, columns_of("classification"), Source())
 
 
 def test_presets_and_instructions_are_read_for_asking_too(tmp_path):
     (tmp_path / "a.tsv").write_text("sentence\nIt rained.\n")
-    assert read_asked(tmp_path / "a.tsv", KINDS["classification"], Source(preset="sst2"))[0]["text"] == "It rained."
+    assert (
+        read_asked(tmp_path / "a.tsv", columns_of("classification"), Source(preset="sst2"))[0]["text"] == "It rained."
+    )
     (tmp_path / "b.jsonl").write_text(json.dumps({"prompt": "Add", "input": "1 and 2"}) + "\n")
-    (row,) = read_asked(tmp_path / "b.jsonl", KINDS["instruction"], Source())
+    (row,) = read_asked(tmp_path / "b.jsonl", columns_of("instruction"), Source())
     assert (row["instruction"], row["input"], row["history"]) == ("Add", "1 and 2", "")
 
 
@@ -508,7 +510,7 @@ def test_a_dialogue_that_waits_for_an_answer_is_asked_as_it_stands(tmp_path):
     turns = [("user", "a"), ("assistant", "b"), ("user", "c")]
     messages = [{"role": role, "content": said} for role, said in turns]
     (tmp_path / "a.json").write_text(json.dumps([{"messages": messages}, {"messages": messages[:2]}]))
-    open_one, closed = read_asked(tmp_path / "a.json", KINDS["instruction"], Source())
+    open_one, closed = read_asked(tmp_path / "a.json", columns_of("instruction"), Source())
     assert open_one["instruction"] == "c" and json.loads(open_one["history"]) == [["user", "a"], ["assistant", "b"]]
     assert closed["instruction"] == "a" and closed["history"] == ""  # asked again
 
@@ -516,12 +518,12 @@ def test_a_dialogue_that_waits_for_an_answer_is_asked_as_it_stands(tmp_path):
 def test_columns_that_are_named_for_training_need_not_all_be_there(tmp_path):
     (tmp_path / "a.csv").write_text("satz\nIt rained.\n")
     source = Source(columns={"text": "satz", "label": "urteil"})
-    assert read_asked(tmp_path / "a.csv", KINDS["classification"], source)[0]["text"] == "It rained."
+    assert read_asked(tmp_path / "a.csv", columns_of("classification"), source)[0]["text"] == "It rained."
 
 
 def test_lines_of_text_are_what_a_line_feed_ends(tmp_path):
     (tmp_path / "a.txt").write_bytes("\ufeffone\u2028still one\ntwo\x85\n".encode())
-    rows = read_asked(tmp_path / "a.txt", KINDS["classification"], Source())
+    rows = read_asked(tmp_path / "a.txt", columns_of("classification"), Source())
     assert [row["text"] for row in rows] == ["one\u2028still one", "two\x85"]
 
 
@@ -537,24 +539,24 @@ def test_lines_of_text_are_what_a_line_feed_ends(tmp_path):
 def test_rows_without_a_text_are_not_asked(tmp_path, name, text, told):
     (tmp_path / name).write_text(text)
     with pytest.raises(BiaslineError, match=told):
-        read_asked(tmp_path / name, KINDS["classification"], Source())
+        read_asked(tmp_path / name, columns_of("classification"), Source())
 
 
 def test_a_second_column_of_the_same_meaning_is_noted(tmp_path):
     rows = [{"instruction": "If you are a doctor, answer.", "question": f"q {n}", "output": f"a {n}"} for n in range(9)]
     path = put(tmp_path, json.dumps(rows))
-    [note] = read_examples(path, KINDS["instruction"], Source()).notes
+    [note] = read_examples(path, columns_of("instruction"), Source()).notes
     assert note == (
         "instruction is 'instruction', by its name; 'question' is left aside, and may be meant as well: "
         "source.columns.instruction chooses, and another of our columns may take it"
     )
     chosen = Source(columns={"instruction": "instruction", "input": "question"})
-    found = read_examples(path, KINDS["instruction"], chosen)
+    found = read_examples(path, columns_of("instruction"), chosen)
     assert not found.notes and found.frame["input"][0] == "q 0"
 
 
 def test_a_column_of_weights_is_noted(tmp_path):
     rows = [{"instruction": f"q {n}", "output": f"a {n}", "weight": n % 2, "options": "a, b"} for n in range(9)]
-    notes = read_examples(put(tmp_path, json.dumps(rows)), KINDS["instruction"], Source()).notes
+    notes = read_examples(put(tmp_path, json.dumps(rows)), columns_of("instruction"), Source()).notes
     assert any("column 'weight' is metadata: each row counts the same" in note for note in notes)
     assert any("rows with 'options', which the model is not shown: 9" in note for note in notes)

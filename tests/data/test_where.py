@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from biasline.data.kinds import KINDS
 from biasline.data.sources import read_asked, read_examples
 from biasline.errors import BiaslineError
+from biasline.kinds.learning import columns_of
 from biasline.params import Source
 
 ROWS = [
@@ -16,7 +16,7 @@ ROWS = [
 def kept(tmp_path, where, rows=None):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(ROWS if rows is None else rows))
-    found = read_examples(path, KINDS["instruction"], Source(where=where))
+    found = read_examples(path, columns_of("instruction"), Source(where=where))
     assert found.left_out == ({"source.where": 4 - found.frame.height} if found.frame.height < 4 else {})
     return found.frame["row"].to_list()
 
@@ -71,7 +71,7 @@ def test_cells_of_a_csv_file_compare_by_value_too(tmp_path):
     path.write_text("instruction,output,score,ok\na,b,4.0,True\nc,d,,FALSE\ne,f,5,true\n")
 
     def rows(where):
-        return read_examples(path, KINDS["instruction"], Source(where=where)).frame["row"].to_list()
+        return read_examples(path, columns_of("instruction"), Source(where=where)).frame["row"].to_list()
 
     assert rows("score >= 4") == rows({"ok": True}) == rows("ok") == [1, 3]
     assert rows({"score": 4}) == [1]
@@ -81,7 +81,7 @@ def test_cells_of_a_csv_file_compare_by_value_too(tmp_path):
 def test_paths_lead_into_nested_values(tmp_path):
     rows = [{"instruction": f"i{n}", "output": "o", "meta": {"lang": ["en", "de"][n % 2]}} for n in range(4)]
     assert kept(tmp_path, {"meta.lang": "de"}, rows) == [2, 4]
-    found = read_examples(tmp_path / "rows.json", KINDS["instruction"], Source(where={"meta.lang": "de"}))
+    found = read_examples(tmp_path / "rows.json", columns_of("instruction"), Source(where={"meta.lang": "de"}))
     assert "meta.lang" not in found.frame.columns  # looked at, and not kept
     with pytest.raises(BiaslineError, match=r"no column 'meta\.tongue' \(source\.where\)"):
         kept(tmp_path, {"meta.tongue": "de"}, rows)
@@ -90,4 +90,4 @@ def test_paths_lead_into_nested_values(tmp_path):
 def test_rows_to_predict_are_not_filtered(tmp_path):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([{"instruction": "a"}]))
-    assert len(read_asked(path, KINDS["instruction"], Source(where="score > 3", prefer="chosen"))) == 1
+    assert len(read_asked(path, columns_of("instruction"), Source(where="score > 3", prefer="chosen"))) == 1

@@ -8,10 +8,11 @@ import polars as pl
 
 from biasline.data.clean import read_split
 from biasline.data.eda import OPERATIONS, SYNONYMOUS, changed, read_synonyms
-from biasline.data.kinds import KINDS, Kind
 from biasline.data.nearness import near_duplicates
 from biasline.data.split import content_key, prompts
 from biasline.errors import BiaslineError
+from biasline.kinds.columns import Columns
+from biasline.kinds.learning import columns_of
 from biasline.layout import SPLITS, TaskPlace, replacing, write_parquet
 from biasline.params import Augment, Task
 
@@ -29,7 +30,7 @@ def augment(task: Task, place: TaskPlace) -> str:
         one line that tells what happened.
     """
     train = read_split(place, "train")
-    kind, settings = KINDS[task.kind], task.augment
+    kind, settings = columns_of(task.kind), task.augment
     made = [train.clear().with_columns(pl.lit(None, dtype).alias(name) for name, dtype in _OWN.items())]
     if settings.eda:
         made.append(_by_eda(train, settings, _columns(settings, kind)))
@@ -50,7 +51,7 @@ def augment(task: Task, place: TaskPlace) -> str:
     )
 
 
-def _columns(settings: Augment, kind: Kind) -> Sequence[str]:
+def _columns(settings: Augment, kind: Columns) -> Sequence[str]:
     if unknown := [name for name in settings.columns if name not in kind.prompt]:
         raise BiaslineError(
             f"augment.columns: {unknown[0]!r} is none of {', '.join(kind.prompt)}",
@@ -110,7 +111,7 @@ def _worthy(rows: pl.DataFrame, train: pl.DataFrame, task: Task, place: TaskPlac
     from biasline.data.raw import FIXED_SPLIT, NOT_TEXT_SUFFIX
     from biasline.data.rules import own_rules
 
-    kind = KINDS[task.kind]
+    kind = columns_of(task.kind)
     companions = [pl.lit(False).alias(name + NOT_TEXT_SUFFIX) for name in kind.columns]
     empty = [pl.lit(None, pl.String).alias(name) for name in (FIXED_SPLIT, PROBLEM)]
     frame = rows.with_columns(*companions, *empty)

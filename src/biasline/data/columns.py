@@ -5,10 +5,10 @@ from pathlib import Path
 import polars as pl
 
 from biasline.data.dialogues import PROBLEM
-from biasline.data.kinds import KINDS
 from biasline.data.raw import FIXED_SPLIT, NOT_TEXT_SUFFIX
 from biasline.data.sources import read_examples
 from biasline.errors import BiaslineError
+from biasline.kinds.learning import columns_of
 from biasline.params import Task
 
 # What evaluation adds for slices: how long the prompt is.
@@ -28,7 +28,7 @@ def check_columns(task: Task) -> None:
     source = task.source
     if not (task.evaluate.slices or task.split.group or source.where or source.columns):
         return
-    data, kind = Path(task.data), KINDS[task.kind]
+    data, kind = Path(task.data), columns_of(task.kind)
     try:
         refuse_absent(task, read_examples(data, kind, source, limit=_FIRST).frame)
     except BiaslineError:  # what the first records lack, a later one may have

@@ -12,10 +12,10 @@ import pandera.polars as pa
 import polars as pl
 
 from biasline.data.dialogues import PROBLEM
-from biasline.data.kinds import KINDS
 from biasline.data.raw import FIXED_SPLIT, NOT_TEXT_SUFFIX
 from biasline.data.rules import COMPARED, SECRETS, Rule, Terms, active_rules
 from biasline.errors import BiaslineError
+from biasline.kinds.learning import columns_of
 from biasline.params import Quality
 
 # An input that says there is none: "<noinput>", "No input required.", "“&lt;无输入&gt;”".
@@ -60,7 +60,7 @@ def check_examples(
     Raises:
         BiaslineError: where `quality` names no rule.
     """
-    terms = Terms(KINDS[kind], quality, tuple(labels))
+    terms = Terms(columns_of(kind), quality, tuple(labels))
     rules = active_rules(kind, quality, own)
     failures = _failures(frame, rules, terms)
     rounds = _earlier_rounds(frame) if terms.kind.context else frame.clear()

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from biasline.data.kinds import DIALOGUE, DIALOGUES, HISTORY, ROLES, SYSTEM, is_supervised, turn_of
 from biasline.data.raw import NOT_TEXT_SUFFIX, Raw
+from biasline.data.turns import DIALOGUE, DIALOGUES, HISTORY, ROLES, SYSTEM, is_supervised, turn_of
 
 # What a dialogue's row is refused for, beside turns that are not in turn; also the names of rules.
 TOOL_TURNS, NOT_LEARNED = "tool_turns", "not_learned"

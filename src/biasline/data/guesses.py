@@ -5,10 +5,10 @@ from pathlib import Path
 
 import polars as pl
 
-from biasline.data.kinds import Kind
 from biasline.data.raw import mean_of
 from biasline.errors import BiaslineError, shown
 from biasline.glue import GLUE
+from biasline.kinds.columns import Columns
 
 # Texts that may be a pair: the shorter column's mean length is this share of the longer's, so many of its cells are
 # distinct, and so many are more than one word.
@@ -21,10 +21,10 @@ _NEVER = ({"0"}, {"false"}, {"no"})
 _LISTED, _LINE = 6, 80
 # So many cells say what a column looks like.
 _FIRST = 10_000
-Columns = Mapping[str, pl.Series]
+_Texts = Mapping[str, pl.Series]
 
 
-def guessed_columns(data: Path, columns: Columns) -> tuple[dict[str, str], list[str]]:
+def guessed_columns(data: Path, columns: _Texts) -> tuple[dict[str, str], list[str]]:
     """Text and label of a file without header: the longest column, and that of few values, none of them empty.
 
     Args:
@@ -58,7 +58,7 @@ def guessed_columns(data: Path, columns: Columns) -> tuple[dict[str, str], list[
     ]
 
 
-def way_out(columns: Columns, kind: Kind, taken: Mapping[str, str], missing: str) -> str:
+def way_out(columns: _Texts, kind: Columns, taken: Mapping[str, str], missing: str) -> str:
     """What to write in params where no column is known by its name.
 
     Args:
@@ -76,7 +76,7 @@ def way_out(columns: Columns, kind: Kind, taken: Mapping[str, str], missing: str
     return f"if the first line ({line}) names the columns, say so: source: {{header: present}}; else {hint}"
 
 
-def _proposed(columns: Columns, kind: Kind, taken: Mapping[str, str], missing: str) -> str:
+def _proposed(columns: _Texts, kind: Columns, taken: Mapping[str, str], missing: str) -> str:
     hint = f"name it in params.yaml: source: {{columns: {{{missing}: …}}}}"
     if kind.answer not in ("label", "score") or not kind.answered:
         return hint
@@ -92,7 +92,7 @@ def _proposed(columns: Columns, kind: Kind, taken: Mapping[str, str], missing: s
     return f"these are the columns of source: {{preset: {preset}}}; or {hint}" if preset else hint
 
 
-def doubts(columns: Columns, kind: Kind, taken: Mapping[str, str], chosen: Mapping[str, str]) -> list[str]:
+def doubts(columns: _Texts, kind: Columns, taken: Mapping[str, str], chosen: Mapping[str, str]) -> list[str]:
     """Notes on columns that may have been meant, where others were taken.
 
     Args:
@@ -130,7 +130,7 @@ def doubts(columns: Columns, kind: Kind, taken: Mapping[str, str], chosen: Mappi
     return notes
 
 
-def _further_names(columns: Columns, kind: Kind, taken: Mapping[str, str]) -> list[str]:
+def _further_names(columns: _Texts, kind: Columns, taken: Mapping[str, str]) -> list[str]:
     """Columns called as an answer may be too, where the one that is taken is not called by our own name."""
     if taken.get(kind.answer, kind.answer).strip().lower() == kind.answer:
         return []
@@ -138,7 +138,7 @@ def _further_names(columns: Columns, kind: Kind, taken: Mapping[str, str]) -> li
     return [name for name in columns if name.strip().lower() in known and name not in taken.values()]
 
 
-def left_aside(columns: Columns, kind: Kind, taken: Mapping[str, str], chosen: Mapping[str, str]) -> list[str]:
+def left_aside(columns: _Texts, kind: Columns, taken: Mapping[str, str], chosen: Mapping[str, str]) -> list[str]:
     """Notes on columns of an instruction that are called as one of ours is, which another column was taken for.
 
     Args:
@@ -159,7 +159,7 @@ def left_aside(columns: Columns, kind: Kind, taken: Mapping[str, str], chosen: M
     return notes
 
 
-def others_like(columns: Columns, label: str) -> list[str]:
+def others_like(columns: _Texts, label: str) -> list[str]:
     """The columns that hold the same labels as one, or truth values as that does (some are never true)."""
     if label not in columns:
         return []
@@ -196,14 +196,14 @@ def _is_text(column: pl.Series) -> bool:
     return _length(column) > _TEXT and several_words >= _WORDS and column.n_unique() >= max(2, len(column) * _DISTINCT)
 
 
-def _like_texts(columns: Columns, text: str) -> list[str]:
+def _like_texts(columns: _Texts, text: str) -> list[str]:
     """The other columns that hold texts about as long, the longest first."""
     least = _length(columns[text]) * _LIKE
     alike = [name for name in columns if name != text and least <= _length(columns[name]) <= least / _LIKE**2]
     return sorted((name for name in alike if _is_text(columns[name])), key=lambda name: -_length(columns[name]))
 
 
-def _preset(columns: Columns, answer: str) -> str:
+def _preset(columns: _Texts, answer: str) -> str:
     """The tasks of GLUE that have these columns, but for names that say nothing."""
     lowered = {name.strip().lower() for name in columns}
     return ", ".join(
@@ -214,7 +214,7 @@ def _preset(columns: Columns, answer: str) -> str:
     )
 
 
-def _proposal(columns: Columns, answer: str) -> dict[str, str]:
+def _proposal(columns: _Texts, answer: str) -> dict[str, str]:
     """Text, its pair and the answer by the contents of columns, as far as any fits."""
     texts = [name for name in columns if _is_text(columns[name])]
     mapping = {}

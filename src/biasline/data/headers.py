@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
-from biasline.data.kinds import DIALOGUES, Kind
+from biasline.data.turns import DIALOGUES
 from biasline.errors import BiaslineError, shown
+from biasline.kinds.columns import Columns
 from biasline.params import Source
 
 _NUMBER = re.compile(r"[-+]?(?:\d[\d.,]*|[.,]\d+)(?:e[-+]?\d+)?%?", re.IGNORECASE)
@@ -65,7 +66,7 @@ class Headers:
         source: what params say.
     """
 
-    def __init__(self, kind: Kind, source: Source) -> None:
+    def __init__(self, kind: Columns, source: Source) -> None:
         self._source = source
         names = {name.lower() for names in kind.aliases.values() for name in names}
         names |= {name.lower() for name in source.columns.values()}

@@ -12,9 +12,10 @@ import polars as pl
 
 from biasline.data.answers import chosen_answers
 from biasline.data.dialogues import joined_turns
-from biasline.data.kinds import DIALOGUES, MESSAGES, SYSTEM, Kind
 from biasline.data.raw import Raw, mean_of
+from biasline.data.turns import DIALOGUES, MESSAGES, SYSTEM
 from biasline.errors import BiaslineError
+from biasline.kinds.columns import Columns
 from biasline.params import Source
 
 # Names of what was preferred and what was not.
@@ -36,7 +37,7 @@ _BEST_HIGH, _BEST_LOW = ("scores", "ratings", "rewards", *_SCORES), ("ranks", "r
 _WAY_OUT = "source.prefer: chosen trains on what was preferred and leaves the rest out"
 
 
-def of_pairs(data: str, raw: Raw, kind: Kind, source: Source) -> tuple[Raw, Source, int]:
+def of_pairs(data: str, raw: Raw, kind: Columns, source: Source) -> tuple[Raw, Source, int]:
     """Pairs of better and worse answers as what was chosen, where `source.prefer` asks for it.
 
     Args:

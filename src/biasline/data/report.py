@@ -8,7 +8,7 @@ import polars as pl
 
 from biasline.data.charts import bar, histogram, spread
 from biasline.data.contract import Checked
-from biasline.data.kinds import Kind
+from biasline.kinds.columns import Columns
 from biasline.layout import SPLITS
 
 _SHOWN_ROWS = 30
@@ -33,7 +33,7 @@ def quality_numbers(
 
 
 def quality_page(
-    data: Path, kind: Kind, taken: dict[str, str], notes: Sequence[str], numbers: dict[str, Any], checked: Checked
+    data: Path, kind: Columns, taken: dict[str, str], notes: Sequence[str], numbers: dict[str, Any], checked: Checked
 ) -> str:
     """quality.md: what was read, what was refused and why, with the rows themselves."""
     columns = ", ".join(f"`{theirs}` as {ours}" for ours, theirs in taken.items())
@@ -72,7 +72,7 @@ def quality_page(
     return "\n".join([*lines, ""])
 
 
-def _shape(kind: Kind, good: pl.DataFrame) -> list[str]:
+def _shape(kind: Columns, good: pl.DataFrame) -> list[str]:
     """Lengths of what the model is given and of what it is to say, or how often there is each label or score."""
     given = good.select(pl.sum_horizontal(pl.col(name).str.len_chars() for name in kind.given)).to_series()
     lines = ["## Good rows", "", *histogram(given.to_list(), "characters of the prompt"), ""]

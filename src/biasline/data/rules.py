@@ -12,9 +12,9 @@ import polars as pl
 
 from biasline.custom import own_functions
 from biasline.data.dialogues import NOT_LEARNED, PROBLEM, TOOL_TURNS
-from biasline.data.kinds import KINDS, Kind
 from biasline.data.raw import FIXED_SPLIT, NOT_TEXT_SUFFIX
 from biasline.errors import BiaslineError, first_line, shown
+from biasline.kinds.columns import Columns
 from biasline.params import Quality
 
 _PLACEHOLDERS: tuple[str, ...] = ("n/a", "na", "none", "null", "nil", "nan", "tbd", "todo", "-", "--", "---", "…")
@@ -69,7 +69,7 @@ class Terms:
         errors: what a project's own rules raised: Polars and Pandera would tell it in their own ways.
     """
 
-    kind: Kind
+    kind: Columns
     quality: Quality
     labels: tuple[str, ...] = ()
     errors: list[BiaslineError] = field(default_factory=list, compare=False)
@@ -94,7 +94,7 @@ class Rule:
     name: str
     told: str
     good: Good
-    kinds: tuple[str, ...] = tuple(KINDS)
+    kinds: tuple[str, ...] = ("instruction", "classification", "regression")
     on: bool = True
     rounds: bool = True
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from biasline.data.kinds import Kind
 from biasline.data.paths import text_paths
 from biasline.data.raw import Raw
+from biasline.kinds.columns import Columns
 
 # Records that are looked at for what their columns hold.
 _SAMPLED = 5
@@ -39,7 +39,7 @@ class Shape:
         return f"; {self.told}" if self.told else ""
 
 
-def shape_of(raw: Raw, kind: Kind, taken: Mapping[str, str]) -> Shape:
+def shape_of(raw: Raw, kind: Columns, taken: Mapping[str, str]) -> Shape:
     """What the records of a file look like in which a required column is missing or holds no text.
 
     Args:
@@ -75,7 +75,7 @@ def shape_of(raw: Raw, kind: Kind, taken: Mapping[str, str]) -> Shape:
     return Shape(told, "", f"; a path leads into nested values: {listed}" if nested else "")
 
 
-def not_text(raw: Raw, name: str, ours: str, kind: Kind, taken: Mapping[str, str]) -> Shape | None:
+def not_text(raw: Raw, name: str, ours: str, kind: Columns, taken: Mapping[str, str]) -> Shape | None:
     """What a column that should hold texts holds instead, where half of its rows are lists or objects; else None."""
     if kind.context and ours == kind.answer and raw.looked_up(*_CHOICES) and raw.not_text(name).all():
         return Shape(f"{name!r} ({ours}) holds places of choices: multiple choice", _WRITE_CHOICE)
@@ -175,7 +175,7 @@ def _compared(names: Sequence[str]) -> tuple[tuple[str, str], str] | None:
 
 
 def _suggested(
-    samples: Mapping[str, list[Any]], kind: Kind, missing: Sequence[str], taken: Mapping[str, str]
+    samples: Mapping[str, list[Any]], kind: Columns, missing: Sequence[str], taken: Mapping[str, str]
 ) -> dict[str, tuple[str, bool]]:
     """Our missing columns, and the optional one beside them → a path, and whether a list of texts lies there."""
     paths: dict[str, bool] = {}
@@ -204,7 +204,7 @@ def _suggested(
     return found
 
 
-def _rank(path: str, ours: str, kind: Kind) -> int | None:
+def _rank(path: str, ours: str, kind: Columns) -> int | None:
     """How well a path's words fit one of our columns, lower is better; None: not at all."""
     steps = [step.lower() for step in path.split(".") if not step.isdecimal()]
     aliases = (*kind.aliases[ours], *(("human_answer",) if ours == "output" else ()))

@@ -14,14 +14,15 @@ from biasline.data import shapes
 from biasline.data.dialogues import PROBLEM, with_history, with_joined_prompts
 from biasline.data.guesses import doubts, guessed_columns, left_aside, way_out
 from biasline.data.headers import Headers
-from biasline.data.kinds import DIALOGUE, DIALOGUES, HISTORY, MESSAGES, SYSTEM, SYSTEMS, Kind
 from biasline.data.labels import by_value
 from biasline.data.preference import judged, of_pairs, verdict_columns
 from biasline.data.raw import FIXED_SPLIT, NOT_TEXT_SUFFIX, Raw, read_raw
 from biasline.data.raw import RAW as _RAW
+from biasline.data.turns import DIALOGUE, DIALOGUES, HISTORY, MESSAGES, SYSTEM, SYSTEMS
 from biasline.data.where import filtered
 from biasline.errors import BiaslineError, shown
 from biasline.glue import GLUE
+from biasline.kinds.columns import Columns
 from biasline.params import Source
 
 # Columns that validation and evaluation add.
@@ -65,7 +66,7 @@ class Examples:
     left_out: dict[str, int] = field(default_factory=dict)
 
 
-def read_examples(data: Path, kind: Kind, source: Source, limit: int | None = None) -> Examples:
+def read_examples(data: Path, kind: Columns, source: Source, limit: int | None = None) -> Examples:
     """Read a file or a folder of files (see `files.raw_files`) into one frame.
 
     Args:
@@ -143,7 +144,7 @@ def _paths(source: Source) -> list[str]:
     return [name for name in dict.fromkeys((*source.columns.values(), *filtering)) if "." in name]
 
 
-def _refuse_nested(data: Path, raw: Raw, kind: Kind, taken: dict[str, str]) -> Raw:
+def _refuse_nested(data: Path, raw: Raw, kind: Columns, taken: dict[str, str]) -> Raw:
     """`BiaslineError` where a column is lists or objects through and through; labels as they are by value."""
     for ours in kind.required if DIALOGUE not in taken else ():
         shape = shapes.not_text(raw, taken[ours], ours, kind, taken)
@@ -158,7 +159,7 @@ def _refuse_nested(data: Path, raw: Raw, kind: Kind, taken: dict[str, str]) -> R
     return raw
 
 
-def read_asked(path: Path, kind: Kind, source: Source) -> list[dict[str, str]]:
+def read_asked(path: Path, kind: Columns, source: Source) -> list[dict[str, str]]:
     """Rows that a model is to be asked: of a `.txt` each line, else the columns of the kind but for the answer.
 
     A dialogue that ends with the user is asked for what comes next; empty lines of a CSV are none of its rows.
@@ -186,13 +187,13 @@ def read_asked(path: Path, kind: Kind, source: Source) -> list[dict[str, str]]:
     return rows
 
 
-def metadata_name(name: str, kind: Kind) -> str:
+def metadata_name(name: str, kind: Columns) -> str:
     """What a further column of a file is called in ours: its own name, unless later stages use that themselves."""
     taken = name in RESERVED or name in kind.columns or name.endswith(NOT_TEXT_SUFFIX)
     return f"meta_{name}" if taken else name
 
 
-def _take_columns(data: Path, raw: Raw, kind: Kind, source: Source) -> tuple[dict[str, str], list[str]]:
+def _take_columns(data: Path, raw: Raw, kind: Columns, source: Source) -> tuple[dict[str, str], list[str]]:
     """Which file column is which of ours, and what was guessed."""
     names = raw.names
     known = (*kind.aliases, *((MESSAGES, HISTORY, SYSTEM) if kind.context else ()))

@@ -8,10 +8,11 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from biasline.data.kinds import HISTORY, Kind
 from biasline.data.nearness import near_duplicates
 from biasline.data.raw import FIXED_SPLIT
+from biasline.data.turns import HISTORY
 from biasline.errors import BiaslineError
+from biasline.kinds.columns import Columns
 from biasline.layout import SPLITS
 from biasline.params import Split
 
@@ -42,7 +43,7 @@ def split_of(key: str, seed: int, valid: float, test: float) -> str:
     return "valid" if position < test + valid else "train"
 
 
-def split_examples(good: pl.DataFrame, kind: Kind, split: Split) -> dict[str, pl.DataFrame]:
+def split_examples(good: pl.DataFrame, kind: Columns, split: Split) -> dict[str, pl.DataFrame]:
     """Deal good rows to the three splits, keeping their order.
 
     Where names of files fix splits (`FIXED_SPLIT`), they are respected; what they leave open, such as a validation set
@@ -105,7 +106,7 @@ def refuse_empty(parts: dict[str, pl.DataFrame], split: Split) -> None:
 
 
 def without_near_duplicates(
-    parts: dict[str, pl.DataFrame], kind: Kind, threshold: float, within: bool, across: bool
+    parts: dict[str, pl.DataFrame], kind: Columns, threshold: float, within: bool, across: bool
 ) -> tuple[dict[str, pl.DataFrame], dict[str, pl.DataFrame]]:
     """Splits without rows that nearly repeat others.
 
@@ -145,7 +146,7 @@ def without_near_duplicates(
     return parts, {reason: pl.concat(frames) for reason, frames in taken.items()}
 
 
-def prompts(frame: pl.DataFrame, kind: Kind) -> pl.Series:
+def prompts(frame: pl.DataFrame, kind: Columns) -> pl.Series:
     """All that the model is given of each row, as one text."""
     return _joined(frame, kind.given)
 

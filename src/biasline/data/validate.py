@@ -8,7 +8,6 @@ import polars as pl
 
 from biasline.data.columns import refuse_absent
 from biasline.data.contract import check_examples, emptied_inputs, refuse_too_many, with_quarantined
-from biasline.data.kinds import KINDS
 from biasline.data.labels import form_notes, imbalance_notes, refuse_unlearned, unjudged_notes
 from biasline.data.raw import FIXED_SPLIT
 from biasline.data.report import quality_numbers, quality_page
@@ -17,6 +16,7 @@ from biasline.data.sources import read_examples
 from biasline.data.split import refuse_empty, split_examples, without_near_duplicates
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json
+from biasline.kinds.learning import columns_of
 from biasline.layout import SPLITS, TaskPlace, replacing, write_parquet, write_text
 from biasline.params import Task
 
@@ -40,7 +40,7 @@ def validate(task: Task, place: TaskPlace) -> str:
     Returns:
         one line that tells what happened.
     """
-    data, kind = Path(task.data), KINDS[task.kind]
+    data, kind = Path(task.data), columns_of(task.kind)
     examples = read_examples(data, kind, task.source)
     refuse_absent(task, examples.frame)
     notes = list(examples.notes)

@@ -5,10 +5,10 @@ from typing import Any
 
 import polars as pl
 
-from biasline.data.kinds import Kind
 from biasline.evaluation.classify import calibration, class_table, mistakes
 from biasline.evaluation.intervals import format_interval
 from biasline.evaluation.regress import furthest
+from biasline.kinds.columns import Columns
 from biasline.metrics.table import label_of
 from biasline.params import Task, method_spec
 
@@ -134,7 +134,7 @@ def _limits(name: str, task: Task, example: str) -> list[str]:
     ]
 
 
-def class_sections(predictions: pl.DataFrame, labels: Sequence[str], kind: Kind) -> list[str]:
+def class_sections(predictions: pl.DataFrame, labels: Sequence[str], kind: Columns) -> list[str]:
     """Per label, per range of probability, and the wrong answers that the model was surest of."""
     lines = [
         "",
@@ -168,7 +168,7 @@ def class_sections(predictions: pl.DataFrame, labels: Sequence[str], kind: Kind)
     return lines
 
 
-def score_sections(predictions: pl.DataFrame, kind: Kind) -> list[str]:
+def score_sections(predictions: pl.DataFrame, kind: Columns) -> list[str]:
     """The rows that the model is furthest off."""
     lines = ["", "## Furthest off", "", "| row | text | score | given |", "|---:|---|---:|---:|"]
     for row in furthest(predictions, _MISTAKES).iter_rows(named=True):
@@ -201,7 +201,7 @@ def _given(answer: str | float) -> str:
     return answer if isinstance(answer, str) else f"{answer:.3f}"
 
 
-def samples_page(predictions: pl.DataFrame, kind: Kind, count: int) -> str:
+def samples_page(predictions: pl.DataFrame, kind: Columns, count: int) -> str:
     """samples.md: the first test rows with the answers of both models."""
     lines = ["# Samples", "", "| row | prompt | reference | base | tuned |", "|---:|---|---|---|---|"]
     for row in predictions.head(count).iter_rows(named=True):

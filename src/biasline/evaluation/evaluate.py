@@ -18,7 +18,6 @@ from biasline.bases.pin import Pin, load_tokenizer, verified_folder
 from biasline.bitfit import BiasDelta
 from biasline.bitfit.pretrained import PretrainedModel
 from biasline.data.clean import read_split
-from biasline.data.kinds import KINDS
 from biasline.errors import BiaslineError
 from biasline.evaluation import classify, regress
 from biasline.evaluation.card import class_sections, model_card, samples_page, score_sections
@@ -41,6 +40,7 @@ from biasline.evaluation.scoring import (
 )
 from biasline.evaluation.statistics import paired_interval
 from biasline.jsonfile import dump_json, load_json
+from biasline.kinds.learning import columns_of
 from biasline.layout import TaskPlace, replacing, write_parquet, write_text
 from biasline.metrics.metric import Metric
 from biasline.metrics.table import deciding
@@ -119,7 +119,7 @@ def evaluate(task: Task, place: TaskPlace) -> Evaluated:
     metric = _declared(task, decisive.name, found)
 
     quality = load_json(place.quality, f"dvc repro validate@{place.task}")
-    kind = KINDS[task.kind]
+    kind = columns_of(task.kind)
     sliced, slices = with_lengths(found.predictions, kind.prompt), tuple(dict.fromkeys((*task.evaluate.slices, LENGTH)))
     if task.kind == "regression":
         table, sections = regress.score_slices(sliced, slices), score_sections(found.predictions, kind)
@@ -177,7 +177,7 @@ def _declared(task: Task, name: str, found: _Compared) -> Metric:
 
 def rows_sha256(test: pl.DataFrame, task: Task) -> str:
     """Hash of the test rows' texts in their order: numbers compare only where it is equal."""
-    rows = test.select(KINDS[task.kind].columns).rows()
+    rows = test.select(columns_of(task.kind).columns).rows()
     return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from biasline.data.kinds import KINDS
 from biasline.errors import BiaslineError
 from biasline.evaluation.statistics import bootstrap_interval, bootstrap_mean, fisher_interval, wilson_interval
+from biasline.kinds.learning import columns_of
 from biasline.metrics.metric import TOKENS, Metric, Predictions
 from biasline.metrics.table import metrics_of
 
@@ -75,7 +75,7 @@ def predictions_of(frame: pl.DataFrame, who: str, kind: str, positive: str = "")
         positive: the second of two labels.
     """
     predicted = frame[who] if who in frame.columns else pl.Series([None] * frame.height)
-    answer = KINDS[kind].answer
+    answer = columns_of(kind).answer
     reference = frame[answer] if answer in frame.columns else pl.Series([None] * frame.height)
     if predicted.dtype.is_numeric():  # scores are kept as they were written
         reference = reference.cast(pl.Float64)

@@ -9,12 +9,12 @@ import numpy as np
 import polars as pl
 
 from biasline.custom import own_functions
-from biasline.data.kinds import KINDS
 from biasline.errors import BiaslineError, first_line, shown
 from biasline.evaluation.measure import in_own_units, measured_rows, paired_statistic, paired_values, row_metric
 from biasline.evaluation.regress import closeness
 from biasline.evaluation.scoring import LENGTH, with_lengths
 from biasline.evaluation.statistics import CONFIDENCE, paired_interval
+from biasline.kinds.learning import columns_of
 from biasline.metrics.metric import Metric
 from biasline.params import FLOOR, Task
 
@@ -218,7 +218,7 @@ def _not_worse(task: Task, metric: Metric, candidate: Shown, other: Shown, who: 
 
 def _slices(task: Task, metric: Metric, candidate: Shown, champion: Shown) -> Gate:
     """Whether a slice fell: beyond chance, however many slices are looked at (Bonferroni), and by more than allowed."""
-    kind, allowed = KINDS[task.kind], task.gates.slice_drop
+    kind, allowed = columns_of(task.kind), task.gates.slice_drop
     frame = with_lengths(_beside(task, metric, candidate, champion), kind.prompt)
     names = tuple(dict.fromkeys((*task.evaluate.slices, LENGTH)))
     if absent := [name for name in names if name not in frame.columns]:

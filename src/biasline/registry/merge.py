@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from biasline.data.kinds import asked_of
+from biasline.kinds.answering import find_answering
 from biasline.layout import TaskPlace
 from biasline.registry.aliases import aliased
 from biasline.registry.files import read_package
@@ -54,4 +54,4 @@ def _test_rows_and_card(client: "MlflowClient", version: "ModelVersion", kind: s
     with tempfile.TemporaryDirectory() as scratch:
         predictions = pl.read_parquet(run_file(client, version, place.predictions, Path(scratch)))
         card = run_file(client, version, place.card, Path(scratch)).read_text(encoding="utf-8")
-    return asked_of(predictions.head(_COMPARED), kind), card
+    return find_answering(kind).asked(predictions.head(_COMPARED)), card

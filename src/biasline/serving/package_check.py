@@ -11,8 +11,8 @@ from typing import Any
 
 import polars as pl
 
-from biasline.data.kinds import asked_of
 from biasline.errors import BiaslineError
+from biasline.kinds.answering import find_answering
 from biasline.layout import TaskPlace
 from biasline.params import Task
 from biasline.tracking.record import Record
@@ -40,7 +40,7 @@ def check_package(record: Record, uri: str) -> None:
     # Drawn answers are equal only where all rows are drawn together.
     if task.kind != "instruction" or task.evaluate.temperature == 0:
         predictions = predictions.head(_ASKED)
-    rows = asked_of(predictions, task.kind)
+    rows = find_answering(task.kind).asked(predictions)
     answers, evaluated = _asked_apart(uri, rows), _evaluated(task, predictions)
     odd = [place for place, pair in enumerate(zip(answers, evaluated, strict=True)) if not _alike(*pair)]
     if len(odd) > _MAY_DIFFER * len(evaluated):

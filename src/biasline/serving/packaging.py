@@ -17,7 +17,8 @@ from ruamel.yaml import YAML
 from biasline.bases.match import check_base
 from biasline.bases.pin import file_sha256, read_pin
 from biasline.bitfit import BiasDelta
-from biasline.data.kinds import KINDS, asked_of
+from biasline.kinds.answering import find_answering
+from biasline.kinds.learning import columns_of
 from biasline.layout import TaskPlace, home
 from biasline.params import Task, read_task
 from biasline.source_code import code_sha256, import_closure, module_name
@@ -51,7 +52,7 @@ def log_package(record: Record, run_id: str) -> "ModelInfo":
             model_config=noted,
             code_paths=[str(_code(Path(scratch)))],
             signature=_signature(task),
-            input_example=asked_of(pl.read_parquet(record.file(place.predictions)).head(1), task.kind),
+            input_example=find_answering(task.kind).asked(pl.read_parquet(record.file(place.predictions)).head(1)),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS],
             metadata={"biasline.fingerprint": record.fingerprint, "biasline.task": record.task},
         )
@@ -164,8 +165,8 @@ def _signature(task: Task) -> "ModelSignature":
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType
 
-    first, second = KINDS[task.kind].prompt
-    further = (second, *KINDS[task.kind].context)
+    first, second = columns_of(task.kind).prompt
+    further = (second, *columns_of(task.kind).context)
     inputs = Schema([ColSpec(AnyType(), first), *(ColSpec(AnyType(), name, required=False) for name in further)])
     if task.kind == "regression":
         return ModelSignature(inputs, Schema([ColSpec("double", "score")]))

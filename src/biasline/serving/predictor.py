@@ -13,11 +13,12 @@ from biasline.bases.pin import Pin, load_tokenizer, wants_token_types
 from biasline.bases.tokenizer import Tokenizer
 from biasline.bitfit import Manifest
 from biasline.bitfit.pretrained import PretrainedModel
-from biasline.data.kinds import KINDS, turn_of
+from biasline.data.turns import turn_of
 from biasline.errors import BiaslineError
 from biasline.evaluation.classify import probabilities
 from biasline.evaluation.generate import Drawing, generate
 from biasline.evaluation.regress import scores
+from biasline.kinds.learning import columns_of
 from biasline.params import Evaluate, Task, changed
 from biasline.tokens.checks import prompt_room
 from biasline.tokens.mask import Encoder
@@ -88,7 +89,7 @@ class Predictor:
         """
         if not len(records):
             raise BiaslineError("no rows", "ask one at least")
-        rows = _columns(records, *KINDS[self.task.kind].prompt)
+        rows = _columns(records, *columns_of(self.task.kind).prompt)
         if self.task.kind != "instruction":
             return self._texts.texts([text for text, _ in rows], [pair for _, pair in rows])
         said = [_history(number, record.get("history")) for number, record in enumerate(records, 1)]

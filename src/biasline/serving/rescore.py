@@ -5,11 +5,11 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from biasline.data.kinds import asked_of
 from biasline.evaluation.generate import Answer
 from biasline.evaluation.own_metrics import OwnScores
 from biasline.evaluation.references import own_spelling
 from biasline.evaluation.scoring import Scored, answered, score_likelihood
+from biasline.kinds.answering import find_answering
 from biasline.serving.package import Package
 from biasline.tokens.mask import Encoder
 from biasline.tokens.sets import answer_columns
@@ -26,7 +26,7 @@ def scored_on(package: Package, predictions: pl.DataFrame, own_metrics: str = ""
     torch.set_num_threads(package.task.train.threads)
     rows = predictions.drop(name for name in predictions.columns if _is_an_answer(name))
     predictor, kind = package.predictor(), package.task.kind
-    given = predictor(asked_of(rows, kind))
+    given = predictor(find_answering(kind).asked(rows))
     if kind == "instruction":
         encoder = Encoder.from_params(predictor.tokenizer, package.task.tokens)
         columns = answer_columns(encoder, rows)
