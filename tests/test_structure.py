@@ -3,15 +3,20 @@
 import ast
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
+from biasline.kinds.protocols import InData, InEvaluation, InExport, InServing, InTokens, InTraining, asked_by
 from biasline.source_code import import_closure
 
 # The demo's corpus writes are alone: they need no other room.
 ALONE = {"demo"}
+# A kind of task is handed to the rooms that ask it, and its functions may use them. When its modules are loaded they
+# import only rooms before them, as everyone does.
+HANDED = "kinds"
 # Where the entry point of versions packaged before the room `serving` looks for their class; nothing else does.
 DOORS = {"evaluation/serving.py": {"serving"}}
 
@@ -32,6 +37,16 @@ NO_DEP_OF = {
     "register": {"registry": "writes to the store; the stage's out is a name and hashes of its deps", "tracking": "so"},
 }
 
+# What each stage asks of a kind of task, whose modules serve all of them.
+PARTS = (InData, InTokens, InTraining, InEvaluation, InServing, InExport)
+ASKED = {
+    "validate": (InData,),
+    "augment": (InData,),
+    "tokenize": (InTokens,),
+    "train": (InTraining,),
+    "evaluate": (InTraining, InEvaluation),
+}
+
 
 def order(root: Path) -> list[str]:
     """The rooms as docs/house.md lists them: each may import rooms before it and itself, never one behind it."""
@@ -41,9 +56,20 @@ def order(root: Path) -> list[str]:
     return [name.rstrip("/") for line in lines for name in re.split(r" {2,}", line)[0].split()]
 
 
-def imported_rooms(path: Path) -> set[str]:
+def nodes_of(path: Path, *, at_once: bool = False) -> Iterator[ast.AST]:
+    """All nodes of a module, or those that run when it is imported."""
+    waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        later |= isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        waiting += [] if at_once and later else ast.iter_child_nodes(node)
+
+
+def imported_rooms(path: Path, *, at_once: bool = False) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path, at_once=at_once):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("biasline."):
             found.add(node.module.split(".")[1])
         elif isinstance(node, ast.ImportFrom) and node.module == "biasline":
@@ -76,6 +102,9 @@ def test_rooms_import_only_rooms_before_them(root):
             continue
         allowed = {room} if room in ALONE else set(rooms[: rooms.index(room) + 1])
         allowed |= DOORS.get(path.relative_to(package).as_posix(), set())
+        if room == HANDED:
+            assert imported_rooms(path, at_once=True) <= allowed, f"{path} imports {imported_rooms(path, at_once=True)}"
+            allowed = set(rooms[: rooms.index("serving") + 1])
         assert imported_rooms(path) <= allowed, f"{path} imports {imported_rooms(path) - allowed}"
         checked += 1
     assert checked > 20
@@ -121,14 +150,15 @@ def test_whatever_code_a_stage_runs_is_among_its_deps(root, stage):
     does = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["do"]
     deps = [root / path for path in does["deps"] if not path.startswith("data/") and "{" not in path]
     program, exempt = root / "stages" / f"{stage}.py", NO_DEP | NO_DEP_OF.get(stage, {})
+    uncalled = asked_by(*(part for part in PARTS if part not in ASKED.get(stage, ())))
     assert program in deps or stage == "resolve", "its parameters decide its out"
     missing = {
         name: path.relative_to(root).as_posix()
-        for name, path in import_closure(program, without=exempt).items()
+        for name, path in import_closure(program, without=exempt, uncalled=uncalled).items()
         if not any(path.is_relative_to(dep) for dep in deps) and not is_empty(path)
     }
     assert not missing, f"dvc.yaml: {stage} runs these, and they are not among its deps"
-    run = import_closure(program)
+    run = import_closure(program, uncalled=uncalled)
     assert [name for name in NO_DEP_OF.get(stage, {}) if not any(f"{one}.".startswith(f"{name}.") for one in run)] == []
 
 

@@ -3,13 +3,17 @@
 import ast
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
+# The room whose modules serve many programs, a part of each.
+_KINDS = "kinds"
 
 
-def import_closure(entry: Path, package: Path = PACKAGE, without: Iterable[str] = ()) -> dict[str, Path]:
+def import_closure(
+    entry: Path, package: Path = PACKAGE, without: Iterable[str] = (), uncalled: Collection[str] = ()
+) -> dict[str, Path]:
     """The modules of a package that a program may import, by reading it and them: also those imported in a function.
 
     What only a type checker imports is left out. A room that imports its modules by name (`import_module` in its
@@ -20,6 +24,7 @@ def import_closure(entry: Path, package: Path = PACKAGE, without: Iterable[str] 
         package: the package's folder, whose name is the one that is imported.
         without: dotted names below the package, such as `params` or `training.runtime`: neither these modules and what
             lies below them nor what only they import is looked at.
+        uncalled: names of functions in `kinds` that the program does not call: what only they import is left out.
 
     Returns:
         dotted names below the package (`training.loop`; of a room's `__init__`, `training`) → files, sorted.
@@ -37,17 +42,18 @@ def import_closure(entry: Path, package: Path = PACKAGE, without: Iterable[str] 
         if _imports_by_name(path):
             assert path.name == "__init__.py", f"{path}: what a module imports by name is not followed"
             waiting += sorted(path.parent.glob("*.py"))
-        waiting += [file for wanted in _imported(path, package.name) for file in _files_of(wanted, package)]
+        waiting += [file for wanted in _imported(path, package, uncalled) for file in _files_of(wanted, package)]
     return dict(sorted(found.items()))
 
 
-def code_sha256(modules: Mapping[str, Path]) -> str:
+def code_sha256(modules: Mapping[str, Path], uncalled: Collection[str] = ()) -> str:
     """Hash of what modules do: their syntax trees, without docstrings, comments, layout and the texts of errors.
 
     Args:
         modules: names → files, as `import_closure` gives them.
+        uncalled: as it was asked for them.
     """
-    trees = [(name, _dumped(_parsed(path))) for name, path in sorted(modules.items())]
+    trees = [(name, _dumped(_called(name, _parsed(path), uncalled))) for name, path in sorted(modules.items())]
     return hashlib.sha256(json.dumps(trees, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -61,9 +67,24 @@ def module_name(path: Path, package: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _imported(path: Path, package: str) -> Iterator[str]:
+def _called(name: str, tree: ast.Module, uncalled: Collection[str]) -> ast.Module:
+    """A module's tree; of one in `kinds` without the functions that are not called, whoever's methods they are.
+
+    Rooms ask a kind for what they need, and the whole of it is handed to each of them.
+    """
+    if name.startswith(f"{_KINDS}.") and uncalled:
+        holders: list[ast.Module | ast.ClassDef] = [tree]
+        for node in (*holders, *(node for node in tree.body if isinstance(node, ast.ClassDef))):
+            node.body = [part for part in node.body if getattr(part, "name", "") not in uncalled]
+    return tree
+
+
+def _imported(path: Path, package: Path, uncalled: Collection[str]) -> Iterator[str]:
     """Dotted names below the package that a file imports from; of `from a.b import c` both `a.b` and `a.b.c`."""
-    for node in _run_nodes(_parsed(path)):
+    tree = _parsed(path)
+    if path.is_relative_to(package):
+        tree = _called(module_name(path, package), tree, uncalled)
+    for node in _run_nodes(tree):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports are not followed"
             names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
@@ -71,7 +92,7 @@ def _imported(path: Path, package: str) -> Iterator[str]:
             names = [alias.name for alias in node.names]
         else:
             continue
-        yield from (name.removeprefix(package).lstrip(".") for name in names if name.split(".")[0] == package)
+        yield from (name.removeprefix(package.name).lstrip(".") for name in names if name.split(".")[0] == package.name)
 
 
 def _imports_by_name(path: Path) -> bool:

@@ -59,9 +59,11 @@ def test_a_folder_hash_sees_names_and_contents(tmp_path):
 
 
 def test_the_code_that_decides_numbers_is_part_of_it_and_no_other():
-    found = set(training_modules("bitfit"))
+    found = set(training_modules("bitfit", "instruction"))
     assert {"bases.load", "bitfit.tuning", "training.loop", "training.loss", "training.batches"} <= found
     assert not found & {"errors", "params", "progress", "bases.create", "tokens.sets", "training.runtime.checkpoint"}
     assert "training.methods.bitfit" in found and "training.methods.lora" not in found
-    assert "training.methods.lora" in training_modules("lora")
-    assert all(name.split(".")[0] in ("", "bases", "bitfit", "tokens", "training") for name in found)
+    assert "training.methods.lora" in training_modules("lora", "instruction")
+    assert "kinds.learning.instruction" in found and "kinds.learning.regression" not in found
+    assert not any(name.startswith(("kinds.answering", "data", "metrics", "evaluation")) for name in found)
+    assert all(name.split(".")[0] in ("", "bases", "bitfit", "kinds", "tokens", "training") for name in found)

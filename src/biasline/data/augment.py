@@ -57,7 +57,12 @@ def _columns(settings: Augment, kind: Columns) -> Sequence[str]:
             f"augment.columns: {unknown[0]!r} is none of {', '.join(kind.prompt)}",
             "answers and labels stay as they are",
         )
-    return settings.columns or (kind.prompt[:1] if kind.answer == "output" else kind.prompt)
+    if not kind.augmented:
+        raise BiaslineError(
+            f"augment: {', '.join(kind.prompt)} must stay as they are: an answer is of single words of them",
+            "leave augment.eda and augment.translate out",
+        )
+    return settings.columns or kind.augmented
 
 
 def _by_eda(train: pl.DataFrame, settings: Augment, columns: Sequence[str]) -> pl.DataFrame:

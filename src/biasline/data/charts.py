@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 _WIDTH, _RANGES = 30, 10
+_CHARS, _LABELS = 80, 20
 
 
 def bar(count: int, most: int) -> str:
@@ -36,3 +37,25 @@ def histogram(sizes: Iterable[int], unit: str) -> list[str]:
         span = f"{low:,}" if low >= high else f"{low:,}–{high:,}"
         lines.append(f"| {span} | {count:,} | {bar(count, max(counts.values()))} |")
     return lines
+
+
+def shares(counts: Sequence[tuple[str, int]], unit: str) -> list[str]:
+    """Lines of a table: how many rows have which of some values, the most first; the first of them alone.
+
+    Args:
+        counts: values with their number of rows, in that order.
+        unit: what a value is.
+    """
+    lines = [f"| {unit} | rows | |", "|---|---:|---|"]
+    lines += [f"| {cell(value)} | {count:,} | {bar(count, counts[0][1])} |" for value, count in counts[:_LABELS]]
+    more = len(counts) - _LABELS
+    return [*lines, *([f"| and {more:,} more | | |"] if more > 0 else [])]
+
+
+def cell(value: str | None) -> str:
+    """A value as a table cell: unprintable characters spelled out, cut to a glance."""
+    if value is None:
+        return "*null*"
+    text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in value)
+    text = text.replace("|", "\\|").replace("<", "&lt;")
+    return text if len(text) <= _CHARS else text[: _CHARS - 1] + "…"

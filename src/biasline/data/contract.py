@@ -80,7 +80,7 @@ def check_examples(
         reasons = [[name for name, failed in zip(marks.columns, row, strict=True) if failed] for row in marks.rows()]
     quarantine = quarantine.drop(FIXED_SPLIT).insert_column(1, pl.Series("reasons", reasons, dtype=pl.List(pl.String)))
     good = good.with_columns(pl.col(terms.kind.columns).fill_null(""))
-    if terms.kind.answer != "output":
+    if terms.kind.looks != "text":
         good = good.with_columns(pl.col(terms.kind.answer).str.strip_chars())
     return Checked(good, _blotted(quarantine), broken, {rule.name: rule.told for rule in rules} | COMPARED)
 

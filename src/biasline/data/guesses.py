@@ -78,11 +78,11 @@ def way_out(columns: _Texts, kind: Columns, taken: Mapping[str, str], missing: s
 
 def _proposed(columns: _Texts, kind: Columns, taken: Mapping[str, str], missing: str) -> str:
     hint = f"name it in params.yaml: source: {{columns: {{{missing}: …}}}}"
-    if kind.answer not in ("label", "score") or not kind.answered:
+    if kind.looks not in ("label", "score") or not kind.answered:
         return hint
-    preset = _preset(columns, kind.answer)
+    preset = _preset(columns, kind)
     columns = {name: column.fill_null("") for name, column in columns.items()}
-    mapping = {**_proposal(columns, kind.answer), **taken}
+    mapping = {**_proposal(columns, kind), **taken}
     if missing in mapping:
         proposed = [f"{ours}: {theirs!r}" for ours, theirs in mapping.items()]
         proposed += [f"{ours}: …" for ours in kind.required if ours not in mapping]
@@ -203,18 +203,18 @@ def _like_texts(columns: _Texts, text: str) -> list[str]:
     return sorted((name for name in alike if _is_text(columns[name])), key=lambda name: -_length(columns[name]))
 
 
-def _preset(columns: _Texts, answer: str) -> str:
+def _preset(columns: _Texts, kind: Columns) -> str:
     """The tasks of GLUE that have these columns, but for names that say nothing."""
     lowered = {name.strip().lower() for name in columns}
     return ", ".join(
         name
         for name, preset in GLUE.items()
-        if ("label" if preset.labels else "score") == answer
+        if kind.answer in preset.columns
         and all(lowered & {name for name in names if not name.isdecimal()} for names in preset.columns.values())
     )
 
 
-def _proposal(columns: _Texts, answer: str) -> dict[str, str]:
+def _proposal(columns: _Texts, kind: Columns) -> dict[str, str]:
     """Text, its pair and the answer by the contents of columns, as far as any fits."""
     texts = [name for name in columns if _is_text(columns[name])]
     mapping = {}
@@ -222,11 +222,11 @@ def _proposal(columns: _Texts, answer: str) -> dict[str, str]:
         text = max(texts, key=lambda name: _length(columns[name]))
         pair = sorted((text, *_like_texts(columns, text)[:1]), key=list(columns).index)
         mapping = dict(zip(("text", "text_pair"), pair, strict=False))
-    if answer == "label":
+    if kind.looks == "label":
         few = {name: len(look) for name in columns if name not in texts and (look := _look(columns[name]))}
         few = {name: count for name, count in few.items() if count < len(columns[name])}
         if few:
-            mapping["label"] = min(few, key=lambda name: few[name])
+            mapping[kind.answer] = min(few, key=lambda name: few[name])
     return mapping
 
 

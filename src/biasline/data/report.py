@@ -6,14 +6,12 @@ from typing import Any
 
 import polars as pl
 
-from biasline.data.charts import bar, histogram, spread
+from biasline.data.charts import bar, cell, histogram
 from biasline.data.contract import Checked
-from biasline.kinds.columns import Columns
+from biasline.kinds.protocols import Learning
 from biasline.layout import SPLITS
 
 _SHOWN_ROWS = 30
-_SHOWN_CHARS = 80
-_SHOWN_LABELS = 20
 
 
 def quality_numbers(
@@ -33,9 +31,15 @@ def quality_numbers(
 
 
 def quality_page(
-    data: Path, kind: Columns, taken: dict[str, str], notes: Sequence[str], numbers: dict[str, Any], checked: Checked
+    data: Path,
+    learning: Learning,
+    taken: dict[str, str],
+    notes: Sequence[str],
+    numbers: dict[str, Any],
+    checked: Checked,
 ) -> str:
     """quality.md: what was read, what was refused and why, with the rows themselves."""
+    kind = learning.columns
     columns = ", ".join(f"`{theirs}` as {ours}" for ours, theirs in taken.items())
     lines = [
         f"# Data quality: {data.as_posix()}",
@@ -52,7 +56,7 @@ def quality_page(
             for name, count in numbers["splits"].items()
         ),
         "",
-        *_shape(kind, checked.good),
+        *_shape(learning, checked.good),
         "## Quarantine",
         "",
     ]
@@ -67,30 +71,14 @@ def quality_page(
     filled = [name for name in kind.columns if name not in kind.context or (shown[name].fill_null("") != "").any()]
     lines += ["| row | reasons | " + " | ".join(filled) + " |", "|---:|---|" + "---|" * len(filled)]
     for row in shown.iter_rows(named=True):
-        cells = " | ".join(_cell(row[name]) for name in filled)
+        cells = " | ".join(cell(row[name]) for name in filled)
         lines.append(f"| {row['row']} | {', '.join(row['reasons'])} | {cells} |")
     return "\n".join([*lines, ""])
 
 
-def _shape(kind: Columns, good: pl.DataFrame) -> list[str]:
-    """Lengths of what the model is given and of what it is to say, or how often there is each label or score."""
-    given = good.select(pl.sum_horizontal(pl.col(name).str.len_chars() for name in kind.given)).to_series()
+def _shape(learning: Learning, good: pl.DataFrame) -> list[str]:
+    """Lengths of what the model is given, and what the answers are like."""
+    columns = learning.columns.given
+    given = good.select(pl.sum_horizontal(pl.col(name).str.len_chars() for name in columns)).to_series()
     lines = ["## Good rows", "", *histogram(given.to_list(), "characters of the prompt"), ""]
-    if kind.answer == "output":
-        return [*lines, *histogram(good["output"].str.len_chars().to_list(), "characters of the output"), ""]
-    if kind.answer == "score":
-        return [*lines, *spread(good["score"].cast(pl.Float64).to_list(), "score"), ""]
-    counts = good["label"].value_counts(sort=True).sort(["count", "label"], descending=[True, False]).rows()
-    lines += ["| label | rows | |", "|---|---:|---|"]
-    lines += [f"| {_cell(label)} | {count:,} | {bar(count, counts[0][1])} |" for label, count in counts[:_SHOWN_LABELS]]
-    more = len(counts) - _SHOWN_LABELS
-    return [*lines, *([f"| and {more:,} more | | |"] if more > 0 else []), ""]
-
-
-def _cell(value: str | None) -> str:
-    """A value as a table cell: unprintable characters spelled out, cut to a glance."""
-    if value is None:
-        return "*null*"
-    text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in value)
-    text = text.replace("|", "\\|").replace("<", "&lt;")
-    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
+    return [*lines, *learning.page_lines(good)]

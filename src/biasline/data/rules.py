@@ -15,6 +15,7 @@ from biasline.data.dialogues import NOT_LEARNED, PROBLEM, TOOL_TURNS
 from biasline.data.raw import FIXED_SPLIT, NOT_TEXT_SUFFIX
 from biasline.errors import BiaslineError, first_line, shown
 from biasline.kinds.columns import Columns
+from biasline.kinds.learning import find_learning
 from biasline.params import Quality
 
 _PLACEHOLDERS: tuple[str, ...] = ("n/a", "na", "none", "null", "nil", "nan", "tbd", "todo", "-", "--", "---", "…")
@@ -86,7 +87,7 @@ class Rule:
         name: stands in the quarantine and in `quality.off`.
         told: what is wrong with a row that breaks it, for people.
         good: an expression that is true for good rows (null counts as broken).
-        kinds: names of the kinds that it holds for.
+        columns: those of ours that it is about; it holds for each kind that has them.
         on: whether it holds unless switched off; one that does not is switched on by `quality.on`.
         rounds: whether it holds for each round of a dialogue by itself, as if that were a row.
     """
@@ -94,7 +95,7 @@ class Rule:
     name: str
     told: str
     good: Good
-    kinds: tuple[str, ...] = ("instruction", "classification", "regression")
+    columns: tuple[str, ...] = ()
     on: bool = True
     rounds: bool = True
 
@@ -172,7 +173,7 @@ def _translated(terms: Terms) -> pl.Expr:
         return pl.lit(True)
     prompt = pl.concat_str([_text(name) for name in terms.kind.prompt], separator="\n")
     prompted = prompt.str.contains(r"\p{Han}") | (prompt.str.count_matches(_WORD) < 4)
-    if terms.kind.answer != "output":
+    if "output" not in terms.kind.columns:
         return prompted
     output = _text("output")
     foreign = ~output.str.contains(r"\p{Han}") & (output.str.count_matches(_WORD) >= 8)
@@ -210,52 +211,50 @@ def _a_number(terms: Terms) -> pl.Expr:
     return number.is_finite().fill_null(False) | (score == "")
 
 
-_INSTRUCTION, _CLASSIFICATION, _REGRESSION = ("instruction",), ("classification",), ("regression",)
-
 RULES: tuple[Rule, ...] = (
     Rule("not_text", "a field is not text", _all_text, rounds=False),
     Rule(
         "broken_dialogue",
         "its turns are not user and assistant in turn",
         lambda _: pl.col("history").is_not_null() | pl.col(PROBLEM).is_not_null(),
-        _INSTRUCTION,
+        ("history",),
         rounds=False,
     ),
     Rule(
         TOOL_TURNS,
         "its turns call tools or come from tools, which no template here writes",
         _without(TOOL_TURNS),
-        _INSTRUCTION,
+        ("history",),
         rounds=False,
     ),
     Rule(
         NOT_LEARNED,
         "no answer of it is to be learned (weight 0)",
         _without(NOT_LEARNED),
-        _INSTRUCTION,
+        ("history",),
         rounds=False,
     ),
-    Rule("empty_instruction", "no instruction", _filled("instruction"), _INSTRUCTION),
-    Rule("empty_output", "no output", _filled("output"), _INSTRUCTION),
-    Rule("empty_text", "no text", _filled("text"), _CLASSIFICATION + _REGRESSION),
-    Rule("empty_label", "no label", _filled("label"), _CLASSIFICATION),
-    Rule("unknown_label", "the label is none of source.labels", _known_label, _CLASSIFICATION),
-    Rule("empty_score", "no score", _filled("score"), _REGRESSION),
-    Rule("no_number", "the score is no finite number", _a_number, _REGRESSION),
-    Rule("placeholder_output", "the output is a placeholder", _no_placeholder, _INSTRUCTION),
-    Rule("short_output", "the output is shorter than min_output_chars", _long_enough, _INSTRUCTION),
+    Rule("empty_instruction", "no instruction", _filled("instruction"), ("instruction",)),
+    Rule("empty_output", "no output", _filled("output"), ("output",)),
+    Rule("empty_text", "no text", _filled("text"), ("text",)),
+    Rule("empty_label", "no label", _filled("label"), ("label",)),
+    Rule("unknown_label", "the label is none of source.labels", _known_label, ("label",)),
+    Rule("empty_score", "no score", _filled("score"), ("score",)),
+    Rule("no_number", "the score is no finite number", _a_number, ("score",)),
+    Rule("placeholder_output", "the output is a placeholder", _no_placeholder, ("output",)),
+    Rule("short_output", "the output is shorter than min_output_chars", _long_enough, ("output",)),
     Rule(
         "long_output",
         "the output is longer than max_output_chars",
         lambda terms: _text("output").str.len_chars() <= terms.quality.max_output_chars,
-        _INSTRUCTION,
+        ("output",),
     ),
     Rule("long_prompt", "what the model is given is longer than max_prompt_chars", _short_enough, rounds=False),
     Rule(
         "merged_record",
         "another record begins inside the output",
         lambda _: ~_text("output").str.contains(_MERGED),
-        _INSTRUCTION,
+        ("output",),
     ),
     Rule("control_characters", "control characters", _free_of(_CONTROL)),
     Rule("mojibake", "wrongly decoded characters", _free_of(_MOJIBAKE)),
@@ -263,22 +262,22 @@ RULES: tuple[Rule, ...] = (
         "url_only_input",
         "the input is a bare link",
         lambda _: ~_text("input").str.contains(_URL_ONLY) | _text("instruction").str.contains(_ABOUT_LINKS),
-        _INSTRUCTION,
+        ("instruction", "input"),
     ),
     Rule(
         "missing_attachment",
         "the input stands for a picture or file that is not there",
         lambda _: ~_text("input").str.contains(_ATTACHMENT),
-        _INSTRUCTION,
+        ("input",),
     ),
     Rule("untranslated", "not in the task's language (quality.language)", _translated),
-    Rule("copied_output", "the output repeats the prompt", _no_copy, _INSTRUCTION),
-    Rule("repeated_loop", "the output goes round in a loop", _no_loop, _INSTRUCTION),
+    Rule("copied_output", "the output repeats the prompt", _no_copy, ("instruction", "output")),
+    Rule("repeated_loop", "the output goes round in a loop", _no_loop, ("output",)),
     Rule("card", "a payment card's number", _free_of(_CARD)),
     Rule("key", "a secret key or token", _free_of(_KEY)),
     Rule("email", "an e-mail address", _free_of(_EMAIL), on=False),
     Rule("phone", "a phone number", _free_of(_PHONE), on=False),
-    Rule("conflicting_duplicate", "the same text has another label elsewhere", _agreed, _CLASSIFICATION),
+    Rule("conflicting_duplicate", "the same text has another label elsewhere", _agreed, ("label",)),
     Rule(
         "duplicate",
         "an exact copy of an earlier row",
@@ -300,7 +299,9 @@ def active_rules(kind: str, quality: Quality, own: Sequence[Rule] = ()) -> list[
     Raises:
         BiaslineError: where `quality.off`, `quality.on` or `quality.hard` names none of them.
     """
-    rules = [rule for rule in (*RULES, *own) if kind in rule.kinds]
+    learning = find_learning(kind)
+    columns = {*learning.columns.columns}
+    rules = [rule for rule in (*RULES, *learning.rules(), *own) if columns.issuperset(rule.columns)]
     names = [*(rule.name for rule in rules), *COMPARED]
     for key, asked in (("off", quality.off), ("on", quality.on), ("hard", quality.hard)):
         if unknown := [name for name in asked if name not in names]:

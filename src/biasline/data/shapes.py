@@ -69,7 +69,7 @@ def shape_of(raw: Raw, kind: Columns, taken: Mapping[str, str]) -> Shape:
         columns = ", ".join(f"{ours}: {_quoted(path)}" for ours, path in lines.items())
         more = " (or longest, or each: a row for each answer)" if answers else ""
         return Shape(told or "", f"write in params.yaml: source: {{columns: {{{columns}}}{answers}}}{more}")
-    numbers = kind.answer != "output"
+    numbers = kind.looks != "text"
     nested = [path for name in raw.names for path in _inside(name, samples[name], numbers)]
     listed = ", ".join(nested[:_LISTED]) + (", …" if len(nested) > _LISTED else "")
     return Shape(told, "", f"; a path leads into nested values: {listed}" if nested else "")
@@ -86,7 +86,7 @@ def not_text(raw: Raw, name: str, ours: str, kind: Columns, taken: Mapping[str, 
     example = raw.text(name).filter(nested)[0]
     values = _samples(raw, name)
     told = f"{name!r} ({ours}) holds lists or objects in {nested.sum():,} of {len(raw):,} rows, as {_cut(example)}"
-    if ours == "label":
+    if ours == kind.answer and kind.looks == "label":
         return Shape(f"{told}: several labels a row", _one_label(name, values))
     if any(_is_turns(value) for value in values) and kind.context:
         hint = f"whole dialogues, the answer in them, are source: {{columns: {{messages: {name}}}}}"
@@ -182,7 +182,7 @@ def _suggested(
     for name, values in samples.items():
         for value in values:
             if isinstance(value, list | Mapping):
-                for path, listed in text_paths(value, kind.answer != "output"):
+                for path, listed in text_paths(value, kind.looks != "text"):
                     paths.setdefault(f"{name}.{path}" if path else name, listed)
     found: dict[str, tuple[str, bool]] = {}
     wanted = [*missing, *(ours for ours in kind.prompt[1:] if ours not in taken)]

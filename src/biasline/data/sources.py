@@ -14,7 +14,6 @@ from biasline.data import shapes
 from biasline.data.dialogues import PROBLEM, with_history, with_joined_prompts
 from biasline.data.guesses import doubts, guessed_columns, left_aside, way_out
 from biasline.data.headers import Headers
-from biasline.data.labels import by_value
 from biasline.data.preference import judged, of_pairs, verdict_columns
 from biasline.data.raw import FIXED_SPLIT, NOT_TEXT_SUFFIX, Raw, read_raw
 from biasline.data.raw import RAW as _RAW
@@ -98,7 +97,7 @@ def read_examples(data: Path, kind: Columns, source: Source, limit: int | None =
     if kind.answered and kind.context:
         raw, left_out["source.prefer"], further = judged(shown(data), raw, verdicts, taken, source, bool(rejected))
         notes += further
-    raw = _refuse_nested(data, raw, kind, taken)
+    raw = _in_texts(data, raw, kind, taken, source)
     names, frame = raw.names, raw.frame
     if kind.context:
         frame, further = with_history(raw, taken, kind.answered)
@@ -144,19 +143,13 @@ def _paths(source: Source) -> list[str]:
     return [name for name in dict.fromkeys((*source.columns.values(), *filtering)) if "." in name]
 
 
-def _refuse_nested(data: Path, raw: Raw, kind: Columns, taken: dict[str, str]) -> Raw:
-    """`BiaslineError` where a column is lists or objects through and through; labels as they are by value."""
-    for ours in kind.required if DIALOGUE not in taken else ():
+def _in_texts(data: Path, raw: Raw, kind: Columns, taken: dict[str, str], source: Source) -> Raw:
+    """The columns as texts; `BiaslineError` where one is lists or objects through and through and should not be."""
+    for ours in kind.required if DIALOGUE not in taken and kind.looks != "structure" else ():
         shape = shapes.not_text(raw, taken[ours], ours, kind, taken)
         if shape is not None:
             raise BiaslineError(f"{shown(data)}: {shape.told}", shape.hint)
-    if kind.answered and kind.answer == "label":
-        name = taken["label"]
-        labels, flags = by_value(raw.text(name), raw.not_text(name))
-        return raw.replaced(name, labels, flags)
-    if kind.answered and kind.answer == "score":  # a number is no text, and a score all the same
-        return raw.replaced(taken["score"], raw.text(taken["score"]), raw.nested(taken["score"]))
-    return raw
+    return kind.reading(raw, taken, source) if kind.reading is not None else raw
 
 
 def read_asked(path: Path, kind: Columns, source: Source) -> list[dict[str, str]]:
@@ -234,7 +227,7 @@ def _take_columns(data: Path, raw: Raw, kind: Columns, source: Source) -> tuple[
             taken[HISTORY] = lowered[HISTORY]
     notes: list[str] = []
     contents = {name: raw.text(name) for name in names}
-    if not taken and kind.answered and kind.answer == "label" and all(name.isdecimal() for name in names):
+    if not taken and kind.answered and kind.looks == "label" and all(name.isdecimal() for name in names):
         taken, notes = guessed_columns(data, contents)
     for ours in kind.required:
         if ours not in taken:

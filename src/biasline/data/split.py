@@ -140,7 +140,7 @@ def without_near_duplicates(
             take(name, "leak", [place - start for place in leaks if start <= place < start + len(part)])
             start += len(part)
     if within:
-        compared = kind.columns if kind.answer == "output" else kind.given
+        compared = kind.columns if kind.looks == "text" else kind.given
         for name in SPLITS:
             take(name, "near_duplicate", near_duplicates(_joined(parts[name], compared), threshold))
     return parts, {reason: pl.concat(frames) for reason, frames in taken.items()}

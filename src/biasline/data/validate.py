@@ -7,8 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from biasline.data.columns import refuse_absent
-from biasline.data.contract import check_examples, emptied_inputs, refuse_too_many, with_quarantined
-from biasline.data.labels import form_notes, imbalance_notes, refuse_unlearned, unjudged_notes
+from biasline.data.contract import check_examples, refuse_too_many, with_quarantined
 from biasline.data.raw import FIXED_SPLIT
 from biasline.data.report import quality_numbers, quality_page
 from biasline.data.rules import LEAK, NEAR_DUPLICATE, own_rules
@@ -16,7 +15,7 @@ from biasline.data.sources import read_examples
 from biasline.data.split import refuse_empty, split_examples, without_near_duplicates
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json
-from biasline.kinds.learning import columns_of
+from biasline.kinds.learning import find_learning
 from biasline.layout import SPLITS, TaskPlace, replacing, write_parquet, write_text
 from biasline.params import Task
 
@@ -40,14 +39,12 @@ def validate(task: Task, place: TaskPlace) -> str:
     Returns:
         one line that tells what happened.
     """
-    data, kind = Path(task.data), columns_of(task.kind)
+    data, learning = Path(task.data), find_learning(task.kind)
+    kind = learning.columns
     examples = read_examples(data, kind, task.source)
     refuse_absent(task, examples.frame)
-    notes = list(examples.notes)
-    frame = examples.frame
-    if "input" in kind.columns:
-        frame, emptied = emptied_inputs(frame)
-        notes += [f"{emptied:,} inputs that only say that there is none are taken as empty"] if emptied else []
+    frame, notes = learning.prepared(examples.frame)
+    notes = [*examples.notes, *notes]
     own = own_rules(Path(task.quality.checks)) if task.quality.checks else []
     checked = check_examples(frame, task.kind, task.quality, task.source.labels, own)
     refuse_too_many(checked, task.quality)
@@ -64,13 +61,9 @@ def validate(task: Task, place: TaskPlace) -> str:
     checked = with_quarantined(checked, splits, near)
     refuse_too_many(checked, task.quality)
     refuse_empty(splits, task.split)
-    if task.kind == "classification":
-        if not task.source.labels:
-            refuse_unlearned(splits)
-        notes += form_notes(checked.good["label"], frame["label"])
-        notes += imbalance_notes(splits["train"]["label"]) + unjudged_notes(splits)
+    notes += learning.look(splits, checked.good, frame, task)
     numbers = quality_numbers(checked, splits, data_sha256(data), examples.left_out)
-    page = quality_page(data, kind, examples.taken, notes, numbers, checked)
+    page = quality_page(data, learning, examples.taken, notes, numbers, checked)
 
     with replacing(place.clean) as draft:
         draft.mkdir()

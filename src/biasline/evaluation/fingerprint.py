@@ -6,6 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from biasline.bases.pin import file_sha256, read_pin
+from biasline.kinds.learning import LEARNINGS
+from biasline.kinds.protocols import InData, InExport, InServing, InTokens, asked_by
 from biasline.layout import TaskPlace
 from biasline.params import CUSTOM, Task
 from biasline.source_code import code_sha256, import_closure
@@ -19,9 +21,15 @@ _LIBRARIES = (
 )
 
 
-def evaluation_modules() -> dict[str, Path]:
+# What a kind of task says of other stages.
+_NOT_IN_EVALUATION = asked_by(InData, InTokens, InServing, InExport)
+
+
+def evaluation_modules(kind: str) -> dict[str, Path]:
     """The modules whose code decides an evaluation's outs: dotted names below the package → files."""
-    return import_closure(Path(__file__).with_name("evaluate.py"), without=_NO_NUMBERS)
+    others = [f"kinds.{part}.{name}" for part in ("learning", "answering") for name in LEARNINGS if name != kind]
+    without = (*_NO_NUMBERS, *others)
+    return import_closure(Path(__file__).with_name("evaluate.py"), without=without, uncalled=_NOT_IN_EVALUATION)
 
 
 def evaluation_fingerprint(task: Task, place: TaskPlace) -> str:
@@ -38,7 +46,7 @@ def evaluation_fingerprint(task: Task, place: TaskPlace) -> str:
         "quality": file_sha256(place.quality) if place.quality.is_file() else "",
         # All of the folder, since a file of metrics may import others and read lists of words.
         "custom": folder_sha256(CUSTOM) if task.evaluate.metrics else "",
-        "code": code_sha256(evaluation_modules()),
+        "code": code_sha256(evaluation_modules(task.kind), _NOT_IN_EVALUATION),
         "versions": {name: version(name).partition("+")[0] for name in _LIBRARIES},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from biasline.kinds.columns import Columns
-from biasline.metrics.metric import Metric
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from biasline.data.rules import Rule
     from biasline.evaluation.compared import Compared
     from biasline.layout import TaskPlace
+    from biasline.metrics.metric import Metric
     from biasline.params import Load, Task, Train
     from biasline.serving.predictor import Predictor
     from biasline.tokens.encoding import Encoding
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 AutoClass = Literal["AutoModelForCausalLM", "AutoModelForSequenceClassification", "AutoModelForTokenClassification"]
 
 
-class Learning:
-    """What is learned: the rows, the tokens that they become, the model and its loss.
+class Kind:
+    """What every room may know of a kind.
 
     Attributes:
         name: the value of a task's `kind`, and the name of its modules.
@@ -39,7 +39,8 @@ class Learning:
         headed: whether its models have a head of their own, beside which a method may train nothing; a language model
             has none.
         class_weights: whether its rows have labels that the loss may weigh.
-        parameters: its own parameters: group of parameters → name → (type, default with description).
+        parameters: its own parameters, in the groups `source` or `quality`: group → name → (type, default with
+            description).
     """
 
     name: ClassVar[str]
@@ -51,7 +52,9 @@ class Learning:
     class_weights: ClassVar[bool] = False
     parameters: ClassVar[Mapping[str, Mapping[str, tuple[Any, "FieldInfo"]]]] = {}
 
-    # data
+
+class InData:
+    """What validation and augmentation ask of a kind; and `reading`, see `Columns`."""
 
     def rules(self) -> "Sequence[Rule]":
         """Rules of its own, beside those that hold for each kind that has the columns they are about."""
@@ -81,7 +84,9 @@ class Learning:
     def page_lines(self, good: "pl.DataFrame") -> list[str]:
         """What answers of the good rows are like, as lines of Markdown for quality.md, an empty one at the end."""
 
-    # tokens
+
+class InTokens:
+    """What tokenization asks of a kind."""
 
     @abstractmethod
     def encoding(self, task: "Task", tokenizer: "Tokenizer", folder: Path, train: "pl.DataFrame") -> "Encoding":
@@ -98,7 +103,9 @@ class Learning:
     def answers_told(self, summary: Mapping[str, Any]) -> str:
         """What rows are to give, in a few words, from the summary of their tokens."""
 
-    # training
+
+class InTraining:
+    """What training asks of a kind, and whoever loads its models."""
 
     @abstractmethod
     def objective(self, train: "Train", summary: Mapping[str, Any], rows: Any) -> "Objective":
@@ -125,8 +132,12 @@ class Learning:
         """
 
 
-class Answering:
-    """What is answered: how models are compared, what they are told to be worth, and what a caller gets.
+class Learning(Kind, InData, InTokens, InTraining):
+    """What is learned: the rows, the tokens that they become, the model and its loss."""
+
+
+class _Answers:
+    """What every room may know of what a kind answers.
 
     Attributes:
         learning: what is learned.
@@ -138,13 +149,15 @@ class Answering:
     """
 
     learning: ClassVar[Learning]
-    metrics: ClassVar[Sequence[Metric]] = ()
+    metrics: ClassVar[Sequence["Metric"]] = ()
     base_label: ClassVar[str]
     example: ClassVar[str] = '{"text": "…"}'
     outputs: ClassVar[Mapping[str, str]]
     own_metrics: ClassVar[bool] = False
 
-    # evaluation
+
+class InEvaluation(_Answers):
+    """What evaluation and gates ask of a kind."""
 
     def references(self, test: "pl.DataFrame") -> Sequence[str]:
         """The right answers of test rows, where they are texts that say by what metric they can be judged."""
@@ -162,7 +175,7 @@ class Answering:
             test: the test rows.
         """
 
-    def slices(self, frame: "pl.DataFrame", columns: tuple[str, ...], metric: Metric) -> "pl.DataFrame":
+    def slices(self, frame: "pl.DataFrame", columns: tuple[str, ...], metric: "Metric") -> "pl.DataFrame":
         """A metric of both models per value of each slice column, see `scoring.slice_table`."""
         from biasline.evaluation.measure import row_metric
         from biasline.evaluation.scoring import slice_table
@@ -170,7 +183,7 @@ class Answering:
         kind = self.learning.name
         return slice_table(frame, columns, row_metric(frame, metric, kind), kind)
 
-    def gain(self, frame: "pl.DataFrame", metric: Metric) -> "tuple[str, np.ndarray, np.ndarray]":
+    def gain(self, frame: "pl.DataFrame", metric: "Metric") -> "tuple[str, np.ndarray, np.ndarray]":
         """What tuning gained row by row: its name in metrics.json, and the values of the tuned model and the base."""
         from biasline.evaluation.measure import measured_rows, paired_values, row_metric
 
@@ -182,7 +195,7 @@ class Answering:
         """Where a metric says nothing about being near: R² of each model as values of rows, else None."""
         return None
 
-    def slice_values(self, frame: "pl.DataFrame", metric: Metric) -> "tuple[np.ndarray, np.ndarray]":
+    def slice_values(self, frame: "pl.DataFrame", metric: "Metric") -> "tuple[np.ndarray, np.ndarray]":
         """Values of rows by which slices are held against each other, of the tuned model and of the other."""
         from biasline.evaluation.measure import paired_values, row_metric
 
@@ -205,7 +218,9 @@ class Answering:
         """Whether the tuned model's answer to a row of predictions is right; None where there is no right or wrong."""
         return row["tuned_exact"]
 
-    # serving
+
+class InServing(_Answers):
+    """What serving asks of a kind."""
 
     def asked(self, rows: "pl.DataFrame") -> list[dict[str, Any]]:
         """Rows as a caller would ask them: what the model is given, and nothing else."""
@@ -246,7 +261,9 @@ class Answering:
             own_metrics: a file of the project's own metrics, see `OwnScores`.
         """
 
-    # stock Transformers
+
+class InExport(_Answers):
+    """What an export for stock Transformers asks of a kind."""
 
     @abstractmethod
     def stock_ids(self, tokenizer: "Tokenizer", row: dict[str, Any], predictor: "Predictor") -> list[int]:
@@ -255,3 +272,17 @@ class Answering:
     @abstractmethod
     def stock_usage(self, predictor: "Predictor", tokenizer: "Tokenizer", row: dict[str, Any]) -> list[str]:
         """How to ask a merged folder with plain Transformers, on a test row: lines of Markdown."""
+
+
+class Answering(InEvaluation, InServing, InExport):
+    """What is answered: how models are compared, what they are told to be worth, and what a caller gets."""
+
+
+def asked_by(*parts: type) -> frozenset[str]:
+    """Names of the functions of a kind that some rooms call, for who reads code: see `source_code.import_closure`.
+
+    Args:
+        parts: of the classes above that say what rooms ask.
+    """
+    names = {name for part in parts for name, what in vars(part).items() if callable(what) and name[0] != "_"}
+    return frozenset(names | ({"reading"} if InData in parts else set()))

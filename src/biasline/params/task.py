@@ -20,6 +20,9 @@ from pydantic import (
 )
 
 from biasline.glue import GLUE
+from biasline.kinds.answering import find_answering
+from biasline.kinds.learning import LEARNINGS, find_learning
+from biasline.kinds.protocols import Learning
 from biasline.metrics.metric import Metric, own_metric
 from biasline.metrics.table import deciding, described, find_metric, is_metric, main_metric
 from biasline.metrics.texts import LOG_LIKELIHOOD
@@ -37,7 +40,27 @@ TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 Where = str | dict[str, str | tuple[str, ...]]
 
 
-class Source(Group):
+def kinds_parameters(group: str, learnings: Iterable[Learning]) -> type[Group]:
+    """A model of the parameters that kinds of tasks add to a group: none of most of them."""
+    fields: dict[str, Any] = {}
+    for one in learnings:
+        fields |= one.parameters.get(group, {})
+    return create_model(f"{group.title()}OfKinds", __base__=Group, **fields)
+
+
+if TYPE_CHECKING:
+
+    class SourceOfKinds(Group):
+        """Parameters that one kind alone reads, which knows their types."""
+
+    class QualityOfKinds(Group):
+        """As `SourceOfKinds`."""
+else:
+    SourceOfKinds, QualityOfKinds = (kinds_parameters(group, LEARNINGS.values()) for group in ("source", "quality"))
+
+
+# The last of these comes first in a file that is written.
+class Source(SourceOfKinds):
     """How the file's records become rows: which of them, and which of their columns are what."""
 
     preset: Literal["", "sst2", "cola", "rte", "mrpc", "stsb", "qnli", "qqp", "mnli"] = Field(
@@ -94,7 +117,7 @@ class Source(Group):
         return values
 
 
-class Quality(Group):
+class Quality(QualityOfKinds):
     """Thresholds of the contract: rows that break a rule go to quarantine."""
 
     min_output_chars: int = Field(1, ge=1, description="shorter outputs are quarantined")
@@ -214,11 +237,14 @@ class Tokens(Group):
         return self.template if self.template in TEMPLATES else CUSTOM.name
 
 
-def _known_method(name: str) -> str:
-    if name not in METHOD_SPECS:
-        *names, last = (repr(known) for known in METHOD_SPECS)
-        raise ValueError(f"Input should be {', '.join(names)} or {last}")
-    return name
+def _one_of(names: Collection[str]) -> AfterValidator:
+    def known(name: str) -> str:
+        if name not in names:
+            *first, last = (repr(one) for one in names)
+            raise ValueError(f"Input should be {', '.join(first)} or {last}")
+        return name
+
+    return AfterValidator(known)
 
 
 def _trained_by(specs: Iterable[MethodSpec[Any]]) -> str:
@@ -227,7 +253,7 @@ def _trained_by(specs: Iterable[MethodSpec[Any]]) -> str:
 
 
 class _Method(Group):
-    method: Annotated[str, AfterValidator(_known_method)] = Field(
+    method: Annotated[str, _one_of(METHOD_SPECS)] = Field(
         DEFAULT_METHOD, description=_trained_by(METHOD_SPECS.values())
     )
 
@@ -416,10 +442,8 @@ class Gates(Group):
 class Task(Group):
     """One data set on one base."""
 
-    kind: Literal["instruction", "classification", "regression"] = Field(
-        "instruction",
-        description="instruction: a prompt and its answer; classification: a text (or two) and its label; regression: "
-        "a text (or two) and its score",
+    kind: Annotated[str, _one_of(LEARNINGS)] = Field(
+        next(iter(LEARNINGS)), description="; ".join(f"{one.name}: {one.told}" for one in LEARNINGS.values())
     )
     base: str = Field(min_length=1, description="the base's pin, written by `biasline pin`")
     data: str = Field(min_length=1, description="the raw data file")
@@ -436,16 +460,17 @@ class Task(Group):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "Task":
+        learning = find_learning(self.kind)
         preset = GLUE.get(self.source.preset)
         if preset is not None and preset.kind != self.kind:
             raise ValueError(f"source.preset {self.source.preset} is a {preset.kind}: say so (kind: {preset.kind})")
-        if self.train.class_weights != "none" and self.kind != "classification":
+        if self.train.class_weights != "none" and not learning.class_weights:
             raise ValueError(
                 f"train.class_weights {self.train.class_weights}: there are no labels to weigh ({self.kind})"
             )
-        if method_spec(self.train.method).needs_head and self.kind == "instruction":
-            raise ValueError(f"train.method {self.train.method}: an instruction task has no head of its own")
-        if self.evaluate.metrics and self.kind != "instruction":
+        if method_spec(self.train.method).needs_head and not learning.headed:
+            raise ValueError(f"train.method {self.train.method}: a task of kind {self.kind} has no head of its own")
+        if self.evaluate.metrics and not find_answering(self.kind).own_metrics:
             raise ValueError(f"evaluate.metrics {self.evaluate.metrics}: there are no answers to score ({self.kind})")
         self._check_floor()
         # A file's own names are known when it is read, by evaluation.

@@ -11,8 +11,8 @@ from biasline.evaluation.references import own_spelling
 from biasline.evaluation.scoring import Scored, answered, score_likelihood
 from biasline.kinds.answering import find_answering
 from biasline.serving.package import Package
+from biasline.tokens.answers import answer_columns
 from biasline.tokens.mask import Encoder
-from biasline.tokens.sets import answer_columns
 
 
 def scored_on(package: Package, predictions: pl.DataFrame, own_metrics: str = "") -> pl.DataFrame:

@@ -8,6 +8,7 @@ import numpy as np
 from biasline.bases.limits import Limits
 from biasline.bases.tokenizer import Tokenizer
 from biasline.errors import BiaslineError
+from biasline.kinds.learning import find_learning
 from biasline.params import Task
 from biasline.tokens.mask import Encoder
 
@@ -42,7 +43,7 @@ def check_base_limits(task: Task, limits: Limits, base: str) -> None:
             f"set it to {positions} at most",
         )
     answer = task.evaluate.max_new_tokens
-    if task.kind == "instruction" and answer >= positions:
+    if not find_learning(task.kind).headed and answer >= positions:
         raise BiaslineError(
             f"evaluate.max_new_tokens: {answer} leaves no room for a prompt in base {base}'s {positions} positions",
             "lower it",
@@ -106,7 +107,7 @@ def loss_warnings(task: Task, splits: Mapping[str, Mapping[str, Any]]) -> Iterat
             "are left out → raise tokens.max_length, or set tokens.long_response: truncate"
         )
     if total("cut_rows") > _MUCH_CUT * rows:
-        lost = "a part of their question" if task.kind == "instruction" else "their end"
+        lost = "their end" if find_learning(task.kind).headed else "a part of their question"
         share = total("cut_rows") / rows
         yield f"{share:.0%} of the rows are over {length} tokens and lose {lost} → raise tokens.max_length"
     if total("unknown_tokens") > _MUCH_UNKNOWN * total("tokens"):

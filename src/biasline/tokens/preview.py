@@ -5,16 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from biasline.bases.tokenizer import Tokenizer
 from biasline.data.charts import histogram
-from biasline.tokens.saved import IGNORED
+from biasline.tokens.encoding import Encoding
 
 PREVIEWED = 12
 _LISTED = 40
 
 
 def preview(
-    tokenizer: Tokenizer,
+    encoding: Encoding,
     summary: Mapping[str, Any],
     notes: Sequence[str],
     rows: Sequence[Mapping[str, Any]],
@@ -25,21 +24,18 @@ def preview(
     """The page.
 
     Args:
-        tokenizer: the base's.
+        encoding: how rows became tokens.
         summary: counts and lengths by split.
         notes: what should be known of the template or the rows.
         rows: some training rows in tokens: `row`, `input_ids`, `labels`.
         lengths: tokens of every training row.
-        supervised: supervised tokens of every training row; None where rows have a label or score.
+        supervised: supervised tokens of every training row; None where rows have one target.
         augmented: some augmented rows: `row`, `parent`, `method`, `old` and `new` text.
     """
-    labels, scored = summary.get("labels"), "score" in summary
-    made = "scores" if scored else f"labels {', '.join(labels)}" if labels else f"template `{summary['template']}`"
-    target_word = "score" if scored else "label" if labels else ""
     lines = [
         "# Tokens",
         "",
-        f"Base `{summary['base']}`, {made}, at most {summary['max_length']} tokens a row.",
+        f"Base `{summary['base']}`, {encoding.made}, at most {summary['max_length']} tokens a row.",
         "",
         *(f"- {note}" for note in notes),
         *([""] if notes else []),
@@ -47,7 +43,7 @@ def preview(
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, numbers in summary["splits"].items():
-        share = target_word or f"{numbers['supervised_tokens'] / max(numbers['tokens'], 1):.1%}"
+        share = encoding.target_word or f"{numbers['supervised_tokens'] / max(numbers['tokens'], 1):.1%}"
         lines.append(
             f"| {name} | {numbers['rows']:,} | {len(numbers['rejected_rows']):,} | {numbers['cut_rows']:,} "
             f"| {numbers['tokens']:,} | {numbers['unknown_tokens']:,} | {share} "
@@ -64,30 +60,13 @@ def preview(
     lines += ["## Lengths of training rows", "", *histogram(lengths, "tokens"), ""]
     if supervised is not None:
         lines += [*histogram(supervised, "supervised tokens"), ""]
-    what = f"their {target_word} behind an arrow" if target_word else "the loss is taken between ⟦ and ⟧ only"
-    lines += ["## Training rows as the model sees them", "", f"{what[0].upper()}{what[1:]}.", ""]
+    lines += ["## Training rows as the model sees them", "", f"{encoding.marked}.", ""]
     for row in rows:
-        ids, target = row["input_ids"], row["labels"]
-        if target_word:
-            shown = f"{tokenizer.decode(ids)} → {labels[target] if labels else f'{target:g}'}"
-        else:
-            shown = _marked(tokenizer, ids, target)
-        lines += [f"Row {row['row']}, {len(ids)} tokens:", "", "````text", shown, "````", ""]
+        told = f"Row {row['row']}, {len(row['input_ids'])} tokens:"
+        lines += [told, "", "````text", encoding.show(row), "````", ""]
     if augmented:
         lines += ["## Augmented rows beside their parents", ""]
     for row in augmented:
         told = f"Row {row['row']}, made of row {row['parent']} by {row['method']}:"
         lines += [told, "", "````text", f"- {row['old']}", f"+ {row['new']}", "````", ""]
     return "\n".join(lines)
-
-
-def _marked(tokenizer: Tokenizer, input_ids: list[int], labels: list[int]) -> str:
-    """The decoded example with every supervised run of tokens between ⟦ and ⟧."""
-    parts: list[tuple[bool, list[int]]] = []
-    for token, label in zip(input_ids, labels, strict=True):
-        supervised = label != IGNORED
-        if not parts or parts[-1][0] != supervised:
-            parts.append((supervised, []))
-        parts[-1][1].append(token)
-    decoded = [(supervised, tokenizer.decode(tokens)) for supervised, tokens in parts]
-    return "".join(f"⟦{text}⟧" if supervised else text for supervised, text in decoded)

@@ -2,96 +2,36 @@
 
 import gc
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from biasline.bases.limits import limits_of
-from biasline.bases.pin import Pin, load_tokenizer, verified_folder, wants_token_types
+from biasline.bases.pin import Pin, load_tokenizer, verified_folder
 from biasline.bases.tokenizer import Tokenizer
 from biasline.data.clean import read_augmented, read_split
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json
+from biasline.kinds.learning import find_learning
+from biasline.kinds.protocols import Learning
 from biasline.layout import SPLITS, TaskPlace, replacing, write_text
 from biasline.params import Task
 from biasline.progress import Progress, progress
-from biasline.tokens.checks import (
-    check_base_limits,
-    check_token_ids,
-    loss_warnings,
-    prompt_room,
-    template_notes,
-    unknown_tokens,
-)
-from biasline.tokens.mask import Encoded, Encoder
+from biasline.tokens.checks import check_base_limits, check_token_ids, loss_warnings, unknown_tokens
+from biasline.tokens.encoding import Encode, Encoding, TokenSet
 from biasline.tokens.preview import PREVIEWED, preview
-from biasline.tokens.saved import IGNORED, SUMMARY
-from biasline.tokens.template import Turn, dialogues_of
-from biasline.tokens.texts import TextEncoder, label_names, label_numbers, score_scale
+from biasline.tokens.saved import SUMMARY
 
-_LISTED = 10
 # Rows that are Python lists at one time: a million of them would not fit.
 _CHUNK, _MOST_THREADS = 1_000, 8
 # Ranges of lengths up to the longest that is allowed.
 _RANGES = 32
-
-
-@dataclass(frozen=True)
-class _TokenSet:
-    """One split in tokens.
-
-    Attributes:
-        table: `row`, `input_ids`, `labels` (per token, or one class number or score a row) and further inputs of the
-            model.
-        rejected: numbers of the rows that were left out.
-        cut: of each row in the table, whether a text or question lost a part since it was too long.
-        exchanges: of each row in the table, how many of its oldest exchanges it lost.
-    """
-
-    table: pa.Table
-    rejected: list[int]
-    cut: np.ndarray
-    exchanges: np.ndarray
-
-    @classmethod
-    def joined(cls, parts: "Sequence[_TokenSet]") -> "_TokenSet":
-        """Parts of one split, one behind the other."""
-        return cls(
-            pa.concat_tables([part.table for part in parts]),
-            [row for part in parts for row in part.rejected],
-            np.concatenate([part.cut for part in parts]),
-            np.concatenate([part.exchanges for part in parts]),
-        )
-
-    def ids(self) -> np.ndarray:
-        """The tokens of all rows, one behind the other."""
-        parts = [chunk.flatten().to_numpy() for chunk in self.table["input_ids"].chunks]
-        return np.concatenate([np.zeros(0, np.int32), *parts])
-
-    def lengths(self) -> np.ndarray:
-        """Tokens of each row."""
-        return pc.list_value_length(self.table["input_ids"]).to_numpy()
-
-    def supervised(self) -> np.ndarray:
-        """Supervised tokens of each row of answers."""
-        counts = [np.zeros(0, np.int64)]
-        for labels in self.table["labels"].chunks:
-            marked = np.concatenate([[0], np.cumsum(labels.values.to_numpy() != IGNORED)])
-            offsets = labels.offsets.to_numpy()
-            counts.append(marked[offsets[1:]] - marked[offsets[:-1]])
-        return np.concatenate(counts)
-
-
-# Some rows of a split → their token set.
-_Encode = Callable[[str, pl.DataFrame], _TokenSet]
 
 
 def tokenize(task: Task, place: TaskPlace) -> str:
@@ -108,27 +48,11 @@ def tokenize(task: Task, place: TaskPlace) -> str:
     augmented = read_augmented(place)
     frames["train"] = pl.concat([frames["train"], augmented.select(frames["train"].columns)])
     rows = sum(frame.height for frame in frames.values())
-    notes: list[str] = []
-    target: dict[str, Any]
-    if task.kind == "classification":
-        texts = TextEncoder(tokenizer, task.tokens.max_length, wants_token_types(folder))
-        labels = label_names(task.source.labels, frames["train"]["label"].to_list())
-        target, encode = {"labels": labels}, _of_labels(texts, labels)
-    elif task.kind == "regression":
-        texts = TextEncoder(tokenizer, task.tokens.max_length, wants_token_types(folder))
-        target = {"score": score_scale(frames["train"]["score"].cast(pl.Float64).to_list())}
-        encode = _of_scores(texts)
-    else:
-        target = {"template": task.tokens.template_name}
-        encoder = Encoder.from_params(tokenizer, task.tokens)
-        encode = _of_answers(encoder)
-        notes += template_notes(encoder)
+    learning = find_learning(task.kind)
+    encoding = learning.encoding(task, tokenizer, folder, frames["train"])
     with progress("tokenize", rows) as shown:
-        sets = dict(_encoded(frames, encode, shown))
-    if not _has_texts(task):
-        # All of them will be asked, those whose answer is too long to train on too.
-        room = prompt_room(task.tokens.max_length, task.evaluate.max_new_tokens, limits.positions)
-        encoder.prompts(dialogues_of(frames["test"], answered=False), room, frames["test"]["row"].to_list())
+        sets = dict(_encoded(frames, encoding.encode, shown))
+    encoding.check(frames)
     for name, found in sets.items():
         if found.rejected and not found.table.num_rows:
             raise BiaslineError(
@@ -137,13 +61,13 @@ def tokenize(task: Task, place: TaskPlace) -> str:
             )
         check_token_ids(name, found.ids(), limits, tokenizer, pin.name)
 
-    summary = _summary(pin, task, target, sets, tokenizer)
-    notes += [f"warning: {warning}" for warning in loss_warnings(task, summary["splits"])]
+    summary = _summary(pin, task, learning, encoding, sets, tokenizer)
+    notes = [*encoding.notes, *(f"warning: {warning}" for warning in loss_warnings(task, summary["splits"]))]
     train = sets["train"]
-    supervised = None if _has_texts(task) else train.supervised()
+    supervised = train.supervised() if encoding.per_token else None
     shown = train.table.slice(0, PREVIEWED).to_pylist()
     beside = _beside_parents(augmented, frames["train"])
-    page = preview(tokenizer, summary, notes, shown, train.lengths(), supervised, beside)
+    page = preview(encoding, summary, notes, shown, train.lengths(), supervised, beside)
     with replacing(place.tokens) as draft:
         draft.mkdir()
         for name, found in sets.items():
@@ -154,10 +78,10 @@ def tokenize(task: Task, place: TaskPlace) -> str:
     for note in notes:
         print(note if note.startswith("warning: ") else f"note: {note}")
     counts = ", ".join(f"{name} {numbers['rows']:,}" for name, numbers in summary["splits"].items())
-    return f"{counts}{_losses(sets.values())}; {_in_short(target, summary)}; see {place.preview}"
+    return f"{counts}{_losses(sets.values())}; {learning.answers_told(summary)}; see {place.preview}"
 
 
-def _losses(sets: Collection[_TokenSet]) -> str:
+def _losses(sets: Collection[TokenSet]) -> str:
     """What rows lost, as a part of a sentence."""
     lost = {
         "{:,} rows left out (response over max_length)": sum(len(found.rejected) for found in sets),
@@ -165,21 +89,6 @@ def _losses(sets: Collection[_TokenSet]) -> str:
         "{:,} dialogues without their oldest exchanges": sum(int((found.exchanges > 0).sum()) for found in sets),
     }
     return "".join(f", {what.format(count)}" for what, count in lost.items() if count)
-
-
-def _in_short(target: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
-    """What rows are to give."""
-    if "labels" in target:
-        return f"{len(target['labels'])} labels: {', '.join(target['labels'])}"
-    if "score" in target:
-        return f"scores of mean {target['score']['mean']:.4g} and standard deviation {target['score']['std']:.4g}"
-    train = summary["splits"]["train"]
-    return f"{train['supervised_tokens'] / train['tokens']:.0%} of the training tokens are supervised"
-
-
-def answer_columns(encoder: Encoder, frame: pl.DataFrame) -> dict[str, list[Any]]:
-    """`row`, `input_ids` and `labels` of the rows of a clean split that a template and a length leave."""
-    return _of_answers(encoder)("", frame).table.to_pydict()
 
 
 def _beside_parents(augmented: pl.DataFrame, train: pl.DataFrame) -> list[dict[str, Any]]:
@@ -193,7 +102,7 @@ def _beside_parents(augmented: pl.DataFrame, train: pl.DataFrame) -> list[dict[s
     return found
 
 
-def _encoded(frames: Mapping[str, pl.DataFrame], encode: _Encode, shown: Progress) -> Iterator[tuple[str, _TokenSet]]:
+def _encoded(frames: Mapping[str, pl.DataFrame], encode: Encode, shown: Progress) -> Iterator[tuple[str, TokenSet]]:
     done = 0
     with _own_threads() as pool:
         for name, frame in frames.items():
@@ -203,7 +112,7 @@ def _encoded(frames: Mapping[str, pl.DataFrame], encode: _Encode, shown: Progres
                 parts.append(part)
                 done += part.table.num_rows + len(part.rejected)
                 shown.at(done)
-            yield name, _TokenSet.joined(parts)
+            yield name, TokenSet.joined(parts)
 
 
 @contextmanager
@@ -225,73 +134,6 @@ def _own_threads() -> Iterator[ThreadPoolExecutor]:
         os.environ |= {"TOKENIZERS_PARALLELISM": before} if before else {}
 
 
-def _of_answers(encoder: Encoder) -> _Encode:
-    def encode(_: str, frame: pl.DataFrame) -> _TokenSet:
-        rows = frame["row"].to_numpy()
-        encoded = _examples(encoder, dialogues_of(frame, answered=True), rows)
-        offsets = pa.array(np.concatenate([[0], np.cumsum(encoded.lengths)]), pa.int32())
-        columns = {
-            "row": pa.array(rows[encoded.kept], pa.int32()),
-            "input_ids": pa.ListArray.from_arrays(offsets, pa.array(encoded.input_ids)),
-            "labels": pa.ListArray.from_arrays(offsets, pa.array(encoded.labels)),
-        }
-        kept = encoded.kept
-        return _TokenSet(pa.table(columns), rows[~kept].tolist(), encoded.shortened[kept], encoded.exchanges[kept])
-
-    return encode
-
-
-def _examples(encoder: Encoder, dialogues: Sequence[Sequence[Turn]], rows: np.ndarray) -> Encoded:
-    """The examples of dialogues; an error of the template names the rows that it refuses."""
-    try:
-        return encoder.examples(dialogues)
-    except BiaslineError:
-        refused: dict[str, list[int]] = {}
-        for row, turns in zip(rows, dialogues, strict=True):
-            try:
-                encoder.template.cut(turns)
-            except BiaslineError as error:
-                refused.setdefault(str(error), []).append(int(row))
-        if not refused:
-            raise
-    reason, numbers = max(refused.items(), key=lambda item: len(item[1]))
-    listed = ", ".join(map(str, numbers[:_LISTED])) + (", …" if len(numbers) > _LISTED else "")
-    raise BiaslineError(
-        f"{len(numbers)} of {len(rows)} rows (row {listed}): {reason}",
-        "leave them out (source.where), or take a template that knows such turns",
-    )
-
-
-def _has_texts(task: Task) -> bool:
-    """Whether rows are texts with a label or a score, not answers in tokens."""
-    return task.kind != "instruction"
-
-
-def _of_labels(encoder: TextEncoder, labels: list[str]) -> _Encode:
-    def encode(split: str, frame: pl.DataFrame) -> _TokenSet:
-        numbers = label_numbers(labels, frame["label"].to_list(), frame["row"].to_list(), split)
-        return _of_texts(encoder, frame, pa.array(numbers, pa.int32()))
-
-    return encode
-
-
-def _of_scores(encoder: TextEncoder) -> _Encode:
-    def encode(_: str, frame: pl.DataFrame) -> _TokenSet:
-        return _of_texts(encoder, frame, frame["score"].cast(pl.Float32).to_arrow())
-
-    return encode
-
-
-def _of_texts(encoder: TextEncoder, frame: pl.DataFrame, targets: pa.Array) -> _TokenSet:
-    inputs, cut = encoder.texts_and_cuts(frame["text"].to_list(), frame["text_pair"].to_list())
-    columns = {
-        "row": pa.array(frame["row"].to_list(), pa.int32()),
-        **{name: pa.array([row[name] for row in inputs], pa.list_(pa.int32())) for name in encoder.inputs},
-        "labels": targets,
-    }
-    return _TokenSet(pa.table(columns), [], np.array(cut, bool), np.zeros(len(cut), np.int64))
-
-
 def _save(folder: Path, table: pa.Table) -> None:
     import datasets
 
@@ -300,31 +142,33 @@ def _save(folder: Path, table: pa.Table) -> None:
 
 
 def _summary(
-    pin: Pin, task: Task, target: Mapping[str, Any], sets: Mapping[str, _TokenSet], tokenizer: Tokenizer
+    pin: Pin,
+    task: Task,
+    learning: Learning,
+    encoding: Encoding,
+    sets: Mapping[str, TokenSet],
+    tokenizer: Tokenizer,
 ) -> dict[str, Any]:
     splits = {}
     for name, found in sets.items():
         lost, rows = np.unique(found.exchanges[found.exchanges > 0], return_counts=True)
+        exchanges = {"rows_by_lost_exchanges": dict(zip(map(str, lost), rows.tolist(), strict=True))}
         splits[name] = {
             "rows": found.table.num_rows,
             "rejected_rows": found.rejected,
             "cut_rows": int(found.cut.sum()),
-            **(
-                {}
-                if _has_texts(task)
-                else {"rows_by_lost_exchanges": dict(zip(map(str, lost), rows.tolist(), strict=True))}
-            ),
+            **(exchanges if learning.columns.context else {}),
             "unknown_tokens": unknown_tokens(tokenizer, found.ids()),
             **_sizes("", found.lengths()),
-            **({} if _has_texts(task) else _sizes("supervised_", found.supervised())),
+            **(_sizes("supervised_", found.supervised()) if encoding.per_token else {}),
         }
     summary = {"base": pin.name, "tokenizer_sha256": pin.tokenizer_sha256, "max_length": task.tokens.max_length}
     # A choice of rows is part of what a model was made from, even where it happens to leave none out.
     where = {"where": task.source.where} if task.source.where else {}
-    return {**summary, **where, **target, "splits": splits}
+    return {**summary, **where, **encoding.target, "splits": splits}
 
 
-def _length_table(sets: Mapping[str, _TokenSet], longest: int) -> pl.DataFrame:
+def _length_table(sets: Mapping[str, TokenSet], longest: int) -> pl.DataFrame:
     """How rows spread over lengths: `tokens`, the upper end of a range, and per split the share of its rows in it."""
     # Of whole tokens, and all of the same width.
     width = -(-longest // _RANGES)

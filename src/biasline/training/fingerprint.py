@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from biasline.bases.pin import Pin, file_sha256
+from biasline.kinds.learning import LEARNINGS
+from biasline.kinds.protocols import InData, InEvaluation, InExport, InServing, InTokens, asked_by
 from biasline.layout import TaskPlace
 from biasline.params import METHOD_SPECS, Task, method_spec
 from biasline.source_code import code_sha256, import_closure
@@ -15,6 +17,9 @@ from biasline.source_code import code_sha256, import_closure
 # Modules that a training imports and that decide no number: what they give is part of the fingerprint (parameters), or
 # they tell errors, read and write JSON, know paths, or keep a training from harm.
 _NO_NUMBERS = ("errors", "jsonfile", "layout", "params", "source_code", "training.fingerprint", "training.runtime")
+
+# What a kind of task says of other stages: what token sets were made by is seen in them.
+NOT_IN_TRAINING = asked_by(InData, InTokens, InEvaluation, InServing, InExport)
 
 
 def folder_sha256(folder: Path) -> str:
@@ -25,15 +30,17 @@ def folder_sha256(folder: Path) -> str:
 
 
 @cache
-def training_modules(method: str) -> Mapping[str, Path]:
-    """The modules whose code decides what a method trains: dotted names below the package → files."""
+def training_modules(method: str, kind: str) -> Mapping[str, Path]:
+    """The modules whose code decides what a method trains on a kind of task: dotted names below the package → files."""
     others = [f"training.methods.{name}" for name in METHOD_SPECS if name != method]
-    return import_closure(Path(__file__).with_name("train.py"), without=(*_NO_NUMBERS, *others))
+    others += [f"kinds.learning.{name}" for name in LEARNINGS if name != kind]
+    without = (*_NO_NUMBERS, *others)
+    return import_closure(Path(__file__).with_name("train.py"), without=without, uncalled=NOT_IN_TRAINING)
 
 
 @cache
-def _code(method: str) -> str:
-    return code_sha256(training_modules(method))
+def _code(method: str, kind: str) -> str:
+    return code_sha256(training_modules(method, kind), NOT_IN_TRAINING)
 
 
 def fingerprint(task: Task, pin: Pin, place: TaskPlace) -> str:
@@ -44,7 +51,7 @@ def fingerprint(task: Task, pin: Pin, place: TaskPlace) -> str:
         "tokens": folder_sha256(place.tokens),
         "train": task.train.model_dump(exclude=task.train.unused),
         "load": task.load.model_dump(),
-        "code": _code(task.train.method),
+        "code": _code(task.train.method, task.kind),
         "versions": {name: version(name).partition("+")[0] for name in libraries},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

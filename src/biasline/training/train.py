@@ -12,19 +12,18 @@ import torch
 from accelerate import Accelerator
 
 from biasline.bases.limits import Limits, limits_of
-from biasline.bases.load import load_causal_lm, load_classifier
 from biasline.bases.pin import Pin, verified_folder
 from biasline.bases.pooling import pools_by_mean
 from biasline.bitfit.pretrained import PretrainedModel
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json
+from biasline.kinds.learning import find_learning
 from biasline.layout import TaskPlace, replacing, write_text
 from biasline.params import ResolvedTrain, Task, Train
 from biasline.tokens.saved import read_summary, read_token_set
 from biasline.training.batches import Plan
 from biasline.training.fingerprint import fingerprint, folder_sha256
 from biasline.training.loop import Report, Sets, fit
-from biasline.training.loss import ClassLabels, Objective, ResponseTokens, Scores
 from biasline.training.methods import PreparedModel, Provenance, get_method, prepare_model
 from biasline.training.prepare import prepare
 from biasline.training.ranks import of_all, same_error, together
@@ -120,8 +119,9 @@ def _set_up(task: Task, place: TaskPlace, accelerator: Accelerator) -> _Ready:
             f"dvc repro train@{place.task}",
         )
     name = fingerprint(task, pin, place)
-    model, head = _load(task, pin, folder, summary)
-    by_mean = task.kind != "instruction" and pools_by_mean(model.base_model)
+    learning = find_learning(task.kind)
+    model, head = learning.load(pin, folder, task.load, task.train, summary.get("labels", []))
+    by_mean = pools_by_mean(model.base_model)
     settings = resolve_learning_rates(task.train, model)
     prepared = prepare_model(model, head, settings)
     trainable = prepared.trainable
@@ -145,7 +145,7 @@ def _set_up(task: Task, place: TaskPlace, accelerator: Accelerator) -> _Ready:
     if not len(rows):
         raise BiaslineError(f"{place.tokens}: no row to train on", f"look at {place.quality_page}")
     _check_ids({"train": rows, "valid": valid}, model, pin, place)
-    sets = Sets(rows, valid, _objective(task, summary, rows), model.config.pad_token_id)
+    sets = Sets(rows, valid, learning.objective(task.train, summary, rows), model.config.pad_token_id)
     plan = Plan.of(len(rows), task.train)
     about = {
         "task": place.task,
@@ -213,24 +213,6 @@ def _check_ids(sets: Mapping[str, Any], model: PretrainedModel, pin: Pin, place:
                 f"{known} tokens",
                 "take a base whose embeddings were resized for its tokenizer",
             )
-
-
-def _objective(task: Task, summary: Mapping[str, Any], rows: Any) -> Objective:
-    if task.kind == "instruction":
-        return ResponseTokens()
-    if task.kind == "regression":
-        return Scores(**summary["score"])
-    if task.train.class_weights == "balanced":
-        return ClassLabels.balanced(rows["labels"][:], len(summary["labels"]))
-    return ClassLabels()
-
-
-def _load(task: Task, pin: Pin, folder: Path, summary: Mapping[str, Any]) -> tuple[PretrainedModel, list[str]]:
-    """The base, and the names of the head's parameters that are trained."""
-    if task.kind == "instruction":
-        return load_causal_lm(pin, folder, task.load), []
-    chosen, labels = task.train, summary.get("labels", [])
-    return load_classifier(pin, folder, task.load, labels, chosen.seed, chosen.head, pooling=chosen.pooling)
 
 
 def _told(ready: _Ready, history: History) -> dict[str, object]:
