@@ -1,9 +1,11 @@
 """What many tests share: the repository, real data where they are, a small model, a workspace of its own."""
 
+import io
 import json
 import os
 import shutil
 import subprocess
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -100,13 +102,20 @@ def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+def without_package_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds each time; `tests/serving/test_package_check.py` and the whole runs do it."""
+    monkeypatch.setattr("biasline.registry.versions.check_package", lambda record, uri: None)
+
+
 @pytest.fixture
-def workspace(tmp_path, monkeypatch) -> Path:
+def workspace(tmp_path, monkeypatch, request) -> Path:
     """A project folder of its own, with the task `small` and an empty store."""
     lay_workspace(tmp_path)
     enter(tmp_path, monkeypatch)
-    # Ten seconds each time; `tests/serving/test_package_check.py` and the whole runs do it.
-    monkeypatch.setattr("biasline.registry.versions.check_package", lambda record, uri: None)
+    without_package_check(monkeypatch)
+    # Figures are made, but to draw them takes a third of a registration.
+    if request.node.get_closest_marker("draws") is None:
+        monkeypatch.setattr("biasline.tracking.contents._draw", lambda figure, path: path.write_bytes(b""))
     return tmp_path
 
 
@@ -185,6 +194,53 @@ def trained(workspace, trained_once, empty_store):
     shutil.copytree(trained_once, place.folder)
     shutil.copy(empty_store, workspace)
     return task, place
+
+
+# What registering leaves in a project, beside the outs.
+_REGISTERED = ("mlflow.db", "mlartifacts", ".biasline")
+
+
+@pytest.fixture(scope="session")
+def registered_once(tmp_path_factory, trained_once, empty_store) -> Path:
+    """A project with the task `small` trained and registered, for `registered_small` to copy."""
+    from biasline.layout import TaskPlace
+    from biasline.registry.sync import register
+    from biasline.tracking.record import record_of_workspace
+    from biasline.tracking.store import connect
+
+    folder = tmp_path_factory.mktemp("registered")
+    lay_workspace(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, patch)
+        without_package_check(patch)
+        shutil.copytree(trained_once, TaskPlace("small").folder)
+        shutil.copy(empty_store, folder)
+        register(connect(), record_of_workspace("small"))
+    return folder
+
+
+@pytest.fixture
+def registered_small(trained, workspace, registered_once):
+    """The workspace with the task `small` registered, as if that were done here: a client and the record.
+
+    MLflow takes seconds to package a model, so that is done once and copied.
+    """
+    from mlflow.tracking._tracking_service import utils
+
+    from biasline.tracking.record import record_of_workspace
+    from biasline.tracking.store import connect
+
+    for name in _REGISTERED:
+        source = registered_once / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, workspace / name)
+    # Packages note where they were made.
+    for described in (workspace / "mlartifacts").rglob("MLmodel"):
+        text = described.read_text(encoding="utf-8")
+        described.write_text(text.replace(str(registered_once), str(workspace)), encoding="utf-8")
+    utils._artifact_repos_cache.clear()  # it remembers where the files of a run are, by its id, which copies share
+    with redirect_stderr(io.StringIO()):  # "the store was made in …"
+        client = connect()
+    return client, record_of_workspace("small")
 
 
 class Project:

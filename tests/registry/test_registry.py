@@ -25,10 +25,8 @@ LENIENT = Task(base="b", data="d", gates=LENIENT_GATES)
 
 
 @pytest.fixture
-def registered(trained):
-    client, record = connect(), record_of_workspace("small")
-    register(client, record)
-    return client, record
+def registered(registered_small):
+    return registered_small
 
 
 def another(record: Record, fingerprint: str) -> Record:

@@ -10,20 +10,16 @@ from biasline.cli import app
 from biasline.params import Task
 from biasline.registry.aliases import CHAMPION
 from biasline.registry.promote import promote
-from biasline.registry.sync import register
 from biasline.registry.verify import verify
 from biasline.serving.packaging import hashes_of, packaged_modules
-from biasline.tracking.record import record_of_workspace
-from biasline.tracking.store import connect
 from tests.conftest import LENIENT_GATES
 
 LENIENT = Task(base="b", data="d", gates=LENIENT_GATES)
 
 
 @pytest.fixture
-def promoted(trained):
-    client = connect()
-    register(client, record_of_workspace("small"))
+def promoted(registered_small):
+    client, _ = registered_small
     promote(client, "small", LENIENT, "ann", "")
     return client
 
