@@ -109,7 +109,7 @@ def without_package_check(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def workspace(tmp_path, monkeypatch, request) -> Path:
-    """A project folder of its own, with the task `small` and an empty store."""
+    """A project folder of its own, with the task `small`."""
     lay_workspace(tmp_path)
     enter(tmp_path, monkeypatch)
     without_package_check(monkeypatch)
@@ -185,14 +185,20 @@ def empty_store(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def trained(workspace, trained_once, empty_store):
+def store(workspace, empty_store) -> Path:
+    """The workspace with a store that is there already, without runs."""
+    shutil.copy(empty_store, workspace)
+    return workspace
+
+
+@pytest.fixture
+def trained(store, trained_once):
     """The workspace with the task `small` trained and evaluated, and an empty store: its task and place."""
     from biasline.layout import TaskPlace
     from biasline.params import read_params
 
-    task, place = read_params(workspace / "params.yaml").tasks["small"], TaskPlace("small")
+    task, place = read_params(store / "params.yaml").tasks["small"], TaskPlace("small")
     shutil.copytree(trained_once, place.folder)
-    shutil.copy(empty_store, workspace)
     return task, place
 
 

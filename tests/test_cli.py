@@ -93,7 +93,7 @@ def test_inspect_and_pin(workspace):
         (["predict", "--tasks", "small,", "hi"], "biasline-small: no champion"),
     ],
 )
-def test_a_refusal_is_one_line_and_exit_code_1(workspace, arguments, told):
+def test_a_refusal_is_one_line_and_exit_code_1(store, arguments, told):
     done = run(*arguments)
     assert done.returncode == 1
     assert told in done.stderr

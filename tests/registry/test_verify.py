@@ -104,7 +104,7 @@ def test_a_package_has_the_code_that_it_runs_and_no_other(promoted, workspace):
     assert not found & {"training/loop.py", "data/sources.py", "bases/create.py"}
 
 
-def test_nothing_decided_is_nothing_wrong(workspace):
+def test_nothing_decided_is_nothing_wrong(store):
     done = CliRunner().invoke(app, ["verify"])
     assert done.exit_code == 0 and "nothing registered or decided yet" in done.output
 
