@@ -27,13 +27,47 @@ DEMO_BASE = ROOT / "data" / "bases" / "tiny-bloom"
 # Rooms whose tests run whole stages, make stores and start processes.
 _E2E_ROOMS = ("benchmarks", "pipeline", "real", "registry", "serving", "tracking")
 
+# Files that take minutes, slow tests or others, about the longest first. One that is missing costs time and no more.
+_LONG = (
+    "test_resume.py",
+    "test_repro.py",
+    "test_backends.py",
+    "test_browser.py",
+    "test_ranks.py",
+    "test_outage.py",
+    "test_examples.py",
+    "test_ci.py",
+    "test_serve.py",
+    "test_crashes.py",
+    "test_transformers_export.py",
+    "test_registry.py",
+    "test_restore.py",
+    "test_reading.py",
+    "test_checkpoint.py",
+    "test_story.py",
+    "test_engine.py",
+    "test_cli.py",
+    "test_evidence.py",
+    "test_reuse.py",
+    "test_methods.py",
+    "test_verify.py",
+    "test_pyfunc.py",
+    "test_bad_input.py",
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell the tier of each test by where it stands; `slow` is marked one by one, and so is `e2e` in other rooms."""
+    """Tell the tier of each test by where it stands; `slow` is marked one by one, and so is `e2e` in other rooms.
+
+    Files that take long come first: each of several processes takes the next file, and with the short ones last all end
+    at about the same time.
+    """
     for item in items:
         room = item.path.relative_to(ROOT / "tests").parts[0]
         if room in _E2E_ROOMS or "project" in getattr(item, "fixturenames", ()):
             item.add_marker("e2e")
+    place = {name: number for number, name in enumerate(_LONG)}
+    items.sort(key=lambda item: place.get(item.path.name, len(_LONG) + (item.get_closest_marker("e2e") is None)))
 
 
 @pytest.fixture(scope="session")
