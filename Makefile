@@ -10,8 +10,9 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 PORT ?= 5000
-# Tests of one file run in one process, since they share what is slow to make; each process takes a gigabyte.
-WORKERS := -n logical --maxprocesses 4 --dist loadfile
+# Tests of one file run in one process, since they share what is slow to make; each process takes a gigabyte. The files
+# in the order that tests/conftest.py gives them.
+WORKERS := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Columns of `dvc exp show` that say nothing about a sweep: files, hashes, defaults, intervals.
 UNSWEPT := Created|Executor|.*(sha256|fingerprint|_low|_high)|(data|src|stages|sentiment)/?.*|.*(base|gain|rows|splits|reasons|quarantine).*
 UNSWEPT := $(UNSWEPT)|(kind|source|quality|split|tokens|load|train|evaluate)(\..*)?
@@ -49,7 +50,7 @@ test-unit: $(READY)  ## run what makes no store and starts no process: a few min
 	pytest $(WORKERS) -m 'not slow and not e2e' $(T)
 
 test-slow: $(READY)  ## run the slow ones: many whole runs
-	pytest -m slow $(T)
+	pytest $(WORKERS) -m slow $(T)
 
 bench: $(READY)  ## measure what the docs claim (three quarters of an hour, 7 GB; needs the data in ../shared)
 	python -m benchmarks.promotion

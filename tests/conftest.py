@@ -1,9 +1,11 @@
 """What many tests share: the repository, real data where they are, a small model, a workspace of its own."""
 
+import io
 import json
 import os
 import shutil
 import subprocess
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -25,13 +27,47 @@ DEMO_BASE = ROOT / "data" / "bases" / "tiny-bloom"
 # Rooms whose tests run whole stages, make stores and start processes.
 _E2E_ROOMS = ("benchmarks", "pipeline", "real", "registry", "serving", "tracking")
 
+# Files that take minutes, slow tests or others, about the longest first. One that is missing costs time and no more.
+_LONG = (
+    "test_resume.py",
+    "test_repro.py",
+    "test_backends.py",
+    "test_browser.py",
+    "test_ranks.py",
+    "test_outage.py",
+    "test_examples.py",
+    "test_ci.py",
+    "test_serve.py",
+    "test_crashes.py",
+    "test_transformers_export.py",
+    "test_registry.py",
+    "test_restore.py",
+    "test_reading.py",
+    "test_checkpoint.py",
+    "test_story.py",
+    "test_engine.py",
+    "test_cli.py",
+    "test_evidence.py",
+    "test_reuse.py",
+    "test_methods.py",
+    "test_verify.py",
+    "test_pyfunc.py",
+    "test_bad_input.py",
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell the tier of each test by where it stands; `slow` is marked one by one, and so is `e2e` in other rooms."""
+    """Tell the tier of each test by where it stands; `slow` is marked one by one, and so is `e2e` in other rooms.
+
+    Files that take long come first: each of several processes takes the next file, and with the short ones last all end
+    at about the same time.
+    """
     for item in items:
         room = item.path.relative_to(ROOT / "tests").parts[0]
         if room in _E2E_ROOMS or "project" in getattr(item, "fixturenames", ()):
             item.add_marker("e2e")
+    place = {name: number for number, name in enumerate(_LONG)}
+    items.sort(key=lambda item: place.get(item.path.name, len(_LONG) + (item.get_closest_marker("e2e") is None)))
 
 
 @pytest.fixture(scope="session")
@@ -100,13 +136,20 @@ def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+def without_package_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds each time; `tests/serving/test_package_check.py` and the whole runs do it."""
+    monkeypatch.setattr("biasline.registry.versions.check_package", lambda record, uri: None)
+
+
 @pytest.fixture
-def workspace(tmp_path, monkeypatch) -> Path:
-    """A project folder of its own, with the task `small` and an empty store."""
+def workspace(tmp_path, monkeypatch, request) -> Path:
+    """A project folder of its own, with the task `small`."""
     lay_workspace(tmp_path)
     enter(tmp_path, monkeypatch)
-    # Ten seconds each time; `tests/serving/test_package_check.py` and the whole runs do it.
-    monkeypatch.setattr("biasline.registry.versions.check_package", lambda record, uri: None)
+    without_package_check(monkeypatch)
+    # Figures are made, but to draw them takes a third of a registration.
+    if request.node.get_closest_marker("draws") is None:
+        monkeypatch.setattr("biasline.tracking.contents._draw", lambda figure, path: path.write_bytes(b""))
     return tmp_path
 
 
@@ -176,15 +219,68 @@ def empty_store(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def trained(workspace, trained_once, empty_store):
+def store(workspace, empty_store) -> Path:
+    """The workspace with a store that is there already, without runs."""
+    shutil.copy(empty_store, workspace)
+    return workspace
+
+
+@pytest.fixture
+def trained(store, trained_once):
     """The workspace with the task `small` trained and evaluated, and an empty store: its task and place."""
     from biasline.layout import TaskPlace
     from biasline.params import read_params
 
-    task, place = read_params(workspace / "params.yaml").tasks["small"], TaskPlace("small")
+    task, place = read_params(store / "params.yaml").tasks["small"], TaskPlace("small")
     shutil.copytree(trained_once, place.folder)
-    shutil.copy(empty_store, workspace)
     return task, place
+
+
+# What registering leaves in a project, beside the outs.
+_REGISTERED = ("mlflow.db", "mlartifacts", ".biasline")
+
+
+@pytest.fixture(scope="session")
+def registered_once(tmp_path_factory, trained_once, empty_store) -> Path:
+    """A project with the task `small` trained and registered, for `registered_small` to copy."""
+    from biasline.layout import TaskPlace
+    from biasline.registry.sync import register
+    from biasline.tracking.record import record_of_workspace
+    from biasline.tracking.store import connect
+
+    folder = tmp_path_factory.mktemp("registered")
+    lay_workspace(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, patch)
+        without_package_check(patch)
+        shutil.copytree(trained_once, TaskPlace("small").folder)
+        shutil.copy(empty_store, folder)
+        register(connect(), record_of_workspace("small"))
+    return folder
+
+
+@pytest.fixture
+def registered_small(trained, workspace, registered_once):
+    """The workspace with the task `small` registered, as if that were done here: a client and the record.
+
+    MLflow takes seconds to package a model, so that is done once and copied.
+    """
+    from mlflow.tracking._tracking_service import utils
+
+    from biasline.tracking.record import record_of_workspace
+    from biasline.tracking.store import connect
+
+    for name in _REGISTERED:
+        source = registered_once / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, workspace / name)
+    # Packages note where they were made.
+    for described in (workspace / "mlartifacts").rglob("MLmodel"):
+        text = described.read_text(encoding="utf-8")
+        described.write_text(text.replace(str(registered_once), str(workspace)), encoding="utf-8")
+    utils._artifact_repos_cache.clear()  # it remembers where the files of a run are, by its id, which copies share
+    with redirect_stderr(io.StringIO()):  # "the store was made in …"
+        client = connect()
+    return client, record_of_workspace("small")
 
 
 class Project:

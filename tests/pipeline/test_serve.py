@@ -74,7 +74,6 @@ def served(task, workspace):
         yield Client(port, server)
 
 
-@pytest.mark.slow
 def hold(client, first, second, further, asked):
     """Whether malformed requests are refused, odd ones answered, and the server answers afterwards as it did before.
 
@@ -97,6 +96,7 @@ def hold(client, first, second, further, asked):
     assert client.processes() == processes
 
 
+@pytest.mark.slow
 def test_a_served_classification_answers_refuses_and_lives_on(workspace):
     rows = [
         {"text": f"The {thing} was {word}, visit {number}.", "label": "good" if word in GOOD else "bad"}

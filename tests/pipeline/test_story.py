@@ -6,6 +6,7 @@ from biasline.tracking.store import connect
 from tests.pipeline.story import tell
 
 
+@pytest.mark.draws
 @pytest.mark.slow
 def test_a_champion_a_refusal_a_better_one_and_back(workspace):
     made, (first, worse, better, back, history, verified) = tell(workspace)

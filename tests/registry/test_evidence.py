@@ -14,7 +14,6 @@ from biasline.registry.evidence import shown_by
 from biasline.registry.promote import promote
 from biasline.registry.sync import register
 from biasline.tracking.record import record_of_workspace
-from biasline.tracking.store import connect
 from tests.conftest import LENIENT_GATES, ROOT, run_stages
 from tests.registry.test_registry import another
 
@@ -24,10 +23,9 @@ def gates(**more):
 
 
 @pytest.fixture
-def champion(trained):
+def champion(registered_small):
     """The client, and the record of the first champion."""
-    client, record = connect(), record_of_workspace("small")
-    register(client, record)
+    client, record = registered_small
     assert promote(client, "small", gates(), "ann", "").promoted
     return client, record
 

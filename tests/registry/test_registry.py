@@ -25,10 +25,8 @@ LENIENT = Task(base="b", data="d", gates=LENIENT_GATES)
 
 
 @pytest.fixture
-def registered(trained):
-    client, record = connect(), record_of_workspace("small")
-    register(client, record)
-    return client, record
+def registered(registered_small):
+    return registered_small
 
 
 def another(record: Record, fingerprint: str) -> Record:
@@ -88,7 +86,7 @@ def test_a_refusal_is_recorded_and_moves_nothing(registered, trained):
     assert "FAILED" in decision.verdict.as_markdown()
 
 
-def test_without_a_candidate_the_way_out_is_told(workspace):
+def test_without_a_candidate_the_way_out_is_told(store):
     with pytest.raises(BiaslineError, match=r"biasline-small: no candidate to promote.*dvc repro register@small"):
         promote(connect(), "small", LENIENT, "ann", "")
 

@@ -30,9 +30,8 @@ LENIENT = Task(base="b", data="d", gates=LENIENT_GATES)
 
 
 @pytest.fixture
-def promoted(trained):
-    client, record = connect(), record_of_workspace("small")
-    register(client, record)
+def promoted(registered_small):
+    client, record = registered_small
     promote(client, "small", LENIENT, "ann", "")
     return client, record
 

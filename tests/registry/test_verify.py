@@ -10,20 +10,16 @@ from biasline.cli import app
 from biasline.params import Task
 from biasline.registry.aliases import CHAMPION
 from biasline.registry.promote import promote
-from biasline.registry.sync import register
 from biasline.registry.verify import verify
 from biasline.serving.packaging import hashes_of, packaged_modules
-from biasline.tracking.record import record_of_workspace
-from biasline.tracking.store import connect
 from tests.conftest import LENIENT_GATES
 
 LENIENT = Task(base="b", data="d", gates=LENIENT_GATES)
 
 
 @pytest.fixture
-def promoted(trained):
-    client = connect()
-    register(client, record_of_workspace("small"))
+def promoted(registered_small):
+    client, _ = registered_small
     promote(client, "small", LENIENT, "ann", "")
     return client
 
@@ -108,7 +104,7 @@ def test_a_package_has_the_code_that_it_runs_and_no_other(promoted, workspace):
     assert not found & {"training/loop.py", "data/sources.py", "bases/create.py"}
 
 
-def test_nothing_decided_is_nothing_wrong(workspace):
+def test_nothing_decided_is_nothing_wrong(store):
     done = CliRunner().invoke(app, ["verify"])
     assert done.exit_code == 0 and "nothing registered or decided yet" in done.output
 

@@ -12,7 +12,6 @@ from biasline.registry.promote import promote, rollback
 from biasline.registry.sync import register
 from biasline.registry.why import as_markdown, why
 from biasline.tracking.record import Record, record_of_workspace
-from biasline.tracking.store import connect
 from tests.conftest import LENIENT_GATES
 
 LENIENT = Task(base="b", data="d", gates=LENIENT_GATES)
@@ -20,10 +19,8 @@ STRICT = Task(base="b", data="d", gates={"floor": 1.0})
 
 
 @pytest.fixture
-def registered(trained):
-    client, record = connect(), record_of_workspace("small")
-    register(client, record)
-    return client, record
+def registered(registered_small):
+    return registered_small
 
 
 def test_the_page_goes_from_the_raw_file_to_who_let_it_out(registered, workspace, trained):

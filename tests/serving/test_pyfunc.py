@@ -19,19 +19,15 @@ from biasline.errors import BiaslineError
 from biasline.registry.aliases import CANDIDATE, aliased
 from biasline.registry.ask import ask
 from biasline.registry.files import package_files
-from biasline.registry.sync import register
 from biasline.serving.package import Package
-from biasline.tracking.record import record_of_workspace
-from biasline.tracking.store import connect
 
 BASE = "data/bases/tiny-bloom"
 
 
 @pytest.fixture
-def packaged(trained):
+def packaged(registered_small):
     """What the registered version holds, in its place in the store, see `package_files`."""
-    client = connect()
-    register(client, record_of_workspace("small"))
+    client, _ = registered_small
     return package_files(aliased(client, "small", CANDIDATE))
 
 

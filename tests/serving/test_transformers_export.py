@@ -23,10 +23,8 @@ from tests.conftest import run_other, run_stages
 
 
 @pytest.fixture
-def registered(trained):
-    client = connect()
-    register(client, record_of_workspace("small"))
-    return client
+def registered(registered_small):
+    return registered_small[0]
 
 
 def fresh(script, folder):

@@ -83,7 +83,7 @@ def test_without_a_record_the_stores_own_files_serve(record, trained):
     assert compare(client, "small", task) == before
 
 
-def test_nothing_evaluated_is_told(workspace):
+def test_nothing_evaluated_is_told(store):
     with pytest.raises(BiaslineError, match="small: no run was evaluated by exact_match"):
         compare(connect(), "small", Task(base="b", data="d"))
 

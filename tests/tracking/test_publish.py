@@ -16,6 +16,7 @@ def record(trained):
     return found
 
 
+@pytest.mark.draws
 def test_a_run_has_params_metrics_tags_input_figures_and_files(record):
     client = connect()
     run = client.get_run(publish(client, record))

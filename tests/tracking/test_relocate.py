@@ -13,11 +13,12 @@ from tests.conftest import enter, lay_workspace
 
 
 @pytest.fixture
-def made(tmp_path, monkeypatch):
+def made(tmp_path, monkeypatch, empty_store):
     """A project with one run and its file: its folder and the run's id."""
     folder = tmp_path / "ml"
     folder.mkdir()
     lay_workspace(folder)
+    shutil.copy(empty_store, folder)
     enter(folder, monkeypatch)
     client = connect()
     run = client.create_run(experiment_id(client, "small"))

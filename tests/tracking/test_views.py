@@ -10,7 +10,7 @@ TAG, NOTE = "mlflow.sharedViewState.biasline", "mlflow.note.content"
 
 
 @pytest.fixture
-def shared_view(workspace):
+def shared_view(store):
     """(client, experiment's id, a function that gives it the view of a kind of task and reads it back)."""
     client = connect()
     experiment = experiment_id(client, "small")

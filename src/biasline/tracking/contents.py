@@ -200,8 +200,12 @@ def artifacts(record: Record, scratch: Path) -> Iterator[tuple[str | None, Path]
         yield None, path
     for name, figure in _figures(record):
         path = scratch / f"{name}.png"
-        figure.savefig(path, dpi=120)
+        _draw(figure, path)
         yield "figures", path
+
+
+def _draw(figure: Any, path: Path) -> None:
+    figure.savefig(path, dpi=120)
 
 
 def _as_table(predictions: Path) -> str:
