@@ -265,7 +265,7 @@ def article(task: Task, place: TaskPlace) -> dict[str, Any]:
     reference = [labels[row["labels"]] for row in test]
     biases = sum(part.numel() for part in chosen.values())
     return {
-        "tuned": class_metrics(reference, given, labels),
+        "tuned": class_metrics("classification", reference, given, labels),
         "trainable": {"biases": biases, "head": 0, "total": biases},
         "steps": plan.total_steps,
         "kept_step": history.best_step,

@@ -7,31 +7,34 @@ from transformers import BertConfig, BertForSequenceClassification
 from biasline.evaluation.classify import (
     calibration,
     class_metrics,
+    class_sections,
     class_table,
     mistakes,
+    positive_of,
     predictions,
     probabilities,
     probed,
 )
+from biasline.kinds.learning import columns_of
 
 
 def test_metrics_by_hand():
-    metrics = class_metrics(["a", "a", "b", "b"], ["a", "b", "b", "b"], ["a", "b"])
+    metrics = class_metrics("classification", ["a", "a", "b", "b"], ["a", "b", "b", "b"], ["a", "b"])
     assert metrics["accuracy"] == 0.75
     assert metrics["f1_macro"] == pytest.approx((2 / 3 + 0.8) / 2, abs=1e-6)
     assert metrics["mcc"] == pytest.approx(1 / 3**0.5, abs=1e-6)
     assert metrics["f1"] == pytest.approx(0.8)
-    assert "f1" not in class_metrics(["a", "b", "c"], ["a", "b", "c"], ["a", "b", "c"])
+    assert "f1" not in class_metrics("classification", ["a", "b", "c"], ["a", "b", "c"], ["a", "b", "c"])
     assert metrics["accuracy_low"] < 0.75 < metrics["accuracy_high"]
 
 
 def test_one_label_alone_is_no_news(recwarn):
-    assert class_metrics(["a", "a"], ["a", "a"], ["a", "b"])["mcc"] == 0.0
+    assert class_metrics("classification", ["a", "a"], ["a", "a"], ["a", "b"])["mcc"] == 0.0
     assert not recwarn.list
 
 
 def test_the_majority_class_has_no_correlation():
-    assert class_metrics(["a", "a", "b"], ["a", "a", "a"], ["a", "b"])["mcc"] == 0.0
+    assert class_metrics("classification", ["a", "a", "b"], ["a", "a", "a"], ["a", "b"])["mcc"] == 0.0
 
 
 def test_a_batch_gives_what_single_rows_give():
@@ -71,7 +74,7 @@ def test_calibration_by_hand():
     assert table["accuracy"].to_list() == pytest.approx([1 / 2, 2 / 3])
     expected = (2 * abs(0.565 - 1 / 2) + 3 * abs((0.95 + 0.92 + 0.97) / 3 - 2 / 3)) / 5
     answers = ANSWERS.select("label", "tuned", "probability").to_dict(as_series=False)
-    found = class_metrics(answers["label"], answers["tuned"], ["a", "b", "c"], answers["probability"])
+    found = class_metrics("classification", answers["label"], answers["tuned"], ["a", "b", "c"], answers["probability"])
     assert found["calibration_error"] == pytest.approx(expected, abs=1e-6)
 
 
@@ -90,6 +93,21 @@ def test_labels_one_by_one():
 def test_the_surest_mistakes_come_first():
     assert mistakes(ANSWERS, 5)["row"].to_list() == [5, 2]
     assert mistakes(ANSWERS, 1)["row"].to_list() == [5]
+
+
+def test_one_label_is_measured_where_there_are_two():
+    assert positive_of(["no", "yes"]) == "yes"
+    assert positive_of(["a", "b", "c"]) == positive_of(["a"]) == ""
+
+
+def test_the_card_tells_labels_calibration_and_mistakes():
+    answers = ANSWERS.with_columns(pl.lit("some\ntext").alias("text"), pl.lit("").alias("text_pair"))
+    lines = class_sections(answers, ["a", "b", "c", "d|e"], columns_of("classification"))
+    assert "| a | 2 | 2 | 0.500 | 0.500 | 0.500 |" in lines
+    assert "No test row has the label d\\|e: no number here says anything about it." in lines
+    assert lines[-2:] == ["| 5 | some text | c | a | 0.970 |", "| 2 | some text | a | b | 0.550 |"]
+    right = answers.with_columns(pl.col("label").alias("tuned"), tuned_exact=True)
+    assert class_sections(right, ["a", "b", "c"], columns_of("classification"))[-1] == "None."
 
 
 def test_a_head_on_the_frozen_base_is_fitted_on_training_rows():

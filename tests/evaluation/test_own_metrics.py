@@ -8,7 +8,7 @@ from biasline.evaluation.own_metrics import OwnScores
 def own(tmp_path, text):
     path = tmp_path / "own.py"
     path.write_text(text, encoding="utf-8")
-    return OwnScores(path)
+    return OwnScores(path, "instruction")
 
 
 def test_a_projects_own_scores_see_the_row_and_the_answer(tmp_path):

@@ -4,11 +4,22 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from biasline.evaluation.regress import closeness, furthest, predictions, probed, score_metrics, score_slices, scores
+from biasline.evaluation.regress import (
+    closeness,
+    furthest,
+    in_variance,
+    predictions,
+    probed,
+    score_metrics,
+    score_sections,
+    score_slices,
+    scores,
+)
+from biasline.kinds.learning import columns_of
 
 
 def test_metrics_by_hand():
-    metrics = score_metrics(np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 2.0, 3.0, 8.0]))
+    metrics = score_metrics("regression", np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 2.0, 3.0, 8.0]))
     assert metrics["spearman"] == 1.0
     assert metrics["pearson"] == pytest.approx(11 / (5 * 29) ** 0.5, abs=1e-6)
     assert metrics["rmse"] == 2.0 and metrics["mae"] == 1.0
@@ -16,10 +27,10 @@ def test_metrics_by_hand():
 
 
 def test_a_constant_is_correlated_with_nothing():
-    metrics = score_metrics(np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 2.0]))
+    metrics = score_metrics("regression", np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 2.0]))
     assert (metrics["pearson"], metrics["spearman"]) == (0.0, 0.0)
     assert (metrics["pearson_low"], metrics["pearson_high"]) == (-1.0, 1.0)  # three rows say nothing
-    assert score_metrics(np.array([2.0, 2.0]), np.array([1.0, 3.0]))["pearson"] == 0.0
+    assert score_metrics("regression", np.array([2.0, 2.0]), np.array([1.0, 3.0]))["pearson"] == 0.0
 
 
 TEST = pl.DataFrame({"row": [1, 2, 3], "text": ["x", "y", "z"], "score": ["1", "2.5", "4"], "kind": ["a", "a", "b"]})
@@ -38,6 +49,25 @@ def test_predictions_hold_both_scores_and_what_they_are_off_by():
     assert [(row[1], row[2], row[3], row[4]) for row in rows] == [("a", 2, 0.75, 0.25), ("b", 1, 2.0, 3.0)]
     assert rows[0][5] == 0.0 < 0.25 < rows[0][6]  # two rows say little, and no error is below 0
     assert rows[1][5] is rows[1][6] is None  # one row says nothing
+
+
+def test_values_of_rows_in_units_of_variance_differ_by_what_is_explained():
+    score = TEST["score"].cast(pl.Float64)
+    table = predictions(TEST, np.array([1.5, 2.5, 3.0]), score.mean())
+    tuned, base = in_variance(table)
+    squares = (score - table["tuned"]) ** 2
+    assert tuned.mean() - base.mean() == pytest.approx(1 - squares.sum() / (score.var(ddof=0) * 3))
+    constant = predictions(TEST.with_columns(score=pl.lit("2")), np.array([1.5, 2.5, 1.0]), 2.0)
+    assert np.isfinite(np.concatenate(in_variance(constant))).all()
+
+
+def test_the_rows_that_are_furthest_off_are_told_with_their_texts():
+    table = predictions(TEST.with_columns(text_pair=pl.lit("a|b")), np.array([1.5, 2.5, 1.0]), 2.0)
+    assert score_sections(table, columns_of("regression"))[-3:] == [
+        "| 3 | z / a\\|b | 4 | 1.000 |",
+        "| 1 | x / a\\|b | 1 | 1.500 |",
+        "| 2 | y / a\\|b | 2.5 | 2.500 |",
+    ]
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def test_likelihood_per_row_is_that_of_the_row_alone(bloom):
 
 def test_metrics_weigh_tokens_not_rows():
     answers = [Answer("a", True), Answer("", False)]
-    scored = Scored(answers, ["a ", "b"], np.array([1.0, 3.0]), np.array([1, 3]), np.array([1, 0]))
+    scored = Scored("instruction", answers, ["a ", "b"], np.array([1.0, 3.0]), np.array([1, 3]), np.array([1, 0]))
     metrics = scored.measured.values
     assert metrics["exact_match"] == 0.5
     assert metrics["response_perplexity"] == pytest.approx(np.e, rel=1e-5)

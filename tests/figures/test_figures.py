@@ -43,7 +43,7 @@ def test_a_model_without_biases_is_drawn_as_what_could_be_injected(bloom):
 def test_confusion_and_calibration_are_drawn(tmp_path):
     from tests.evaluation.test_classify import ANSWERS
 
-    drawn = run.confusion(ANSWERS)
+    drawn = run.confusion(ANSWERS.select(actual="label", predicted="tuned"))
     assert [text.get_text() for text in drawn.axes[0].texts] == ["1", "1", "0", "0", "2", "0", "1", "0", "0"]
     drawn.savefig(tmp_path / "confusion.png")
     run.reliability(calibration(ANSWERS)).savefig(tmp_path / "calibration.png")
@@ -52,12 +52,12 @@ def test_confusion_and_calibration_are_drawn(tmp_path):
 
 def test_chinese_labels_are_drawn(tmp_path):
     """A letter that no font has is a warning, and a box in the picture."""
-    predictions = pl.DataFrame({"label": ["好评", "差评"], "tuned": ["好评", "好评"]})
+    pairs = pl.DataFrame({"actual": ["好评", "差评"], "predicted": ["好评", "好评"]})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        run.confusion(predictions).savefig(tmp_path / "chinese.png")
+        run.confusion(pairs).savefig(tmp_path / "chinese.png")
     with pytest.warns(UserWarning, match="Glyph"):  # so a missing one would be seen
-        run.confusion(predictions.with_columns(label=pl.Series(["\U00012000", "差评"]))).savefig(tmp_path / "no.png")
+        run.confusion(pairs.with_columns(actual=pl.Series(["\U00012000", "差评"]))).savefig(tmp_path / "no.png")
 
 
 def test_lengths_are_drawn_per_split(tmp_path):

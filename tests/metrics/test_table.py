@@ -188,7 +188,10 @@ def evaluated(right, rows=200):
     said = np.array([[0.9, 0.1] if (word == "rare") == (row < right) else [0.2, 0.8] for row, word in enumerate(label)])
     test = pl.DataFrame({"text": ["a"] * rows, "text_pair": [""] * rows, "label": label})
     frame = labelled(test, ["rare", "often"], said, "often")
-    values = {who: class_metrics(label, frame[who].to_list(), ["rare", "often"]) for who in ("base", "tuned")}
+    values = {
+        who: class_metrics("classification", label, frame[who].to_list(), ["rare", "often"])
+        for who in ("base", "tuned")
+    }
     return Shown(f"right on {right}", {**values, "positive_label": "often"}, frame, {"quarantine_rate": 0.0, "rows": 1})
 
 

@@ -246,8 +246,8 @@ def labelled(right, rows=200):
     texts = {"text": ["a"] * rows, "text_pair": [""] * rows}
     frame = pl.DataFrame({**texts, "label": label, "base": ["often"] * rows, "tuned": tuned})
     frame = frame.with_columns((pl.col(who) == pl.col("label")).alias(f"{who}_exact") for who in ("base", "tuned"))
-    values = {"base": class_metrics(label, ["often"] * rows, ["often", "rare"])}
-    values["tuned"] = class_metrics(label, tuned, ["often", "rare"])
+    values = {"base": class_metrics("classification", label, ["often"] * rows, ["often", "rare"])}
+    values["tuned"] = class_metrics("classification", label, tuned, ["often", "rare"])
     return {**values, "positive_label": "rare"}, frame
 
 
@@ -270,7 +270,7 @@ def test_scores_that_hardly_differ_are_refused_however_well_they_correlate(scale
     mean = float(score.mean()) + 0.05
     given = mean + scale * (score - score.mean()) + 0.1 * scale * generator.normal(size=200) + 0.06 * (scale < 1)
     frame = regress.predictions(pl.DataFrame({"score": [str(value) for value in score]}), given, mean)
-    metrics = {who: regress.score_metrics(score, frame[who].to_numpy()) for who in ("base", "tuned")}
+    metrics = {who: regress.score_metrics("regression", score, frame[who].to_numpy()) for who in ("base", "tuned")}
     verdict = judge(task("regression"), Shown("v", metrics, frame))
     assert passes(verdict)["better than the untuned base"] and verdict.passed is passed
     assert verdict.gates[2].name == "nearer than the training rows' mean" and verdict.gates[2].passed is passed
@@ -285,7 +285,7 @@ def test_a_regression_must_stay_as_near_as_the_champion():
     for answers in (given + 2.0, given):
         texts = pl.DataFrame({"text": ["a"] * 300, "text_pair": [""] * 300, "score": [str(value) for value in score]})
         frame = regress.predictions(texts, answers, float(score.mean()))
-        metrics = {who: regress.score_metrics(score, frame[who].to_numpy()) for who in ("base", "tuned")}
+        metrics = {who: regress.score_metrics("regression", score, frame[who].to_numpy()) for who in ("base", "tuned")}
         sides.append(Shown("v", metrics, frame))
     verdict = judge(task("regression"), *sides)
     assert passes(verdict)["not worse than the champion"] and not passes(verdict)["as near as the champion"]

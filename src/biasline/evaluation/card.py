@@ -5,15 +5,15 @@ from typing import Any
 
 import polars as pl
 
-from biasline.evaluation.classify import calibration, class_table, mistakes
+from biasline.evaluation.cells import cell, prompt_of
 from biasline.evaluation.intervals import format_interval
-from biasline.evaluation.regress import furthest
-from biasline.kinds.columns import Columns
+from biasline.kinds.answering import find_answering
+from biasline.kinds.protocols import Answering
 from biasline.metrics.table import label_of
 from biasline.params import Task, method_spec
 
-_MISTAKES = 10
-_BASE = {"instruction": "untuned base", "classification": "majority class", "regression": "training rows' mean"}
+# Behind an answer: whether it is right, where there is a right or wrong.
+_MARKS = {None: "", True: " ✓", False: " ✗"}
 
 
 def model_card(
@@ -36,21 +36,15 @@ def model_card(
         quality: quality.json.
         slices: see `slice_table`.
         summary: of the token sets: labels, and what rows lost.
-        sections: further lines about the numbers, see `class_sections`.
+        sections: further lines about the numbers, see `Answering.sections`.
     """
-    labels = summary.get("labels", ())
+    answering = find_answering(task.kind)
     trainable, base, tuned = report["trainable"], metrics["base"], metrics["tuned"]
     roles = ", ".join(f"{role} {count:,}" for role, count in report["roles"].items())
     counted = f", and a new head of {trainable['head']:,} beside them" if trainable["head"] else ""
     method = method_spec(report["method"])
     trained = method.card_training(method.settings(task.train), roles)
     frozen = "; every weight of the base frozen" if method.freezes_base else ""
-    made = {
-        "instruction": f"template `{task.tokens.template_name}`",
-        "classification": f"labels {', '.join(labels)}",
-        "regression": "scores in units of the training rows' standard deviation",
-    }[task.kind]
-    example = '{"instruction": "…", "input": ""}' if task.kind == "instruction" else '{"text": "…"}'
     lines = [
         f"# biasline-{name}",
         "",
@@ -60,7 +54,7 @@ def model_card(
         "",
         *_table(
             {
-                _BASE[task.kind]: base,
+                answering.base_label: base,
                 **({"head alone on the frozen base": metrics["probe"]} if "probe" in metrics else {}),
                 "tuned": tuned,
             },
@@ -84,7 +78,8 @@ def model_card(
         "## Training",
         "",
         f"{trained}; learning rate {report['learning_rate']:g}, {report['steps']} steps "
-        f"of {task.train.batch_size} rows, step {report['kept_step']} kept; {made}. "
+        f"of {task.train.batch_size} rows, step {report['kept_step']} kept; "
+        f"{answering.made(task, summary.get('labels', ()))}. "
         f"Fingerprint `{report['fingerprint']}`, base pin {report['base']['digest'][:12]}.",
     ]
     lines += [f"Note: {note}." for note in report["notes"]]
@@ -98,7 +93,7 @@ def model_card(
             interval = "" if None in ends else f"{ends[0]:.3f} … {ends[1]:.3f}"
             values = f"{row['rows']} | {row['base']:.3f} | {row['tuned']:.3f} | {interval}"
             lines.append(f"| {row['slice']} = {row['value']} | {values} |")
-    return "\n".join([*lines, *_limits(name, task, example), ""])
+    return "\n".join([*lines, *_limits(name, task, answering.example), ""])
 
 
 def _losses(summary: Mapping[str, Any]) -> str:
@@ -134,49 +129,6 @@ def _limits(name: str, task: Task, example: str) -> list[str]:
     ]
 
 
-def class_sections(predictions: pl.DataFrame, labels: Sequence[str], kind: Columns) -> list[str]:
-    """Per label, per range of probability, and the wrong answers that the model was surest of."""
-    lines = [
-        "",
-        "## Labels",
-        "",
-        "| label | rows | given | precision | recall | F1 |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    for row in class_table(predictions, labels).iter_rows(named=True):
-        values = " | ".join(f"{row[name]:.3f}" for name in ("precision", "recall", "f1"))
-        lines.append(f"| {_cell(row['label'])} | {row['rows']} | {row['given']} | {values} |")
-    if unseen := [label for label in labels if not (predictions["label"] == label).any()]:
-        lines += [
-            "",
-            f"No test row has the label {', '.join(map(_cell, unseen))}: no number here says anything about it.",
-        ]
-    lines += ["", "## Calibration", "", "How often it is right where its probability lies in a range.", ""]
-    lines += ["| probability | rows | mean | accuracy |", "|---|---:|---:|---:|"]
-    for row in calibration(predictions).iter_rows(named=True):
-        span = f"{row['above']:.1f} … {row['to']:.1f}"
-        lines.append(f"| {span} | {row['rows']} | {row['probability']:.3f} | {row['accuracy']:.3f} |")
-    lines += ["", "## Surest mistakes", ""]
-    wrong = mistakes(predictions, _MISTAKES)
-    if not wrong.height:
-        return [*lines, "None."]
-    lines += ["| row | text | label | given | probability |", "|---:|---|---|---|---:|"]
-    for row in wrong.iter_rows(named=True):
-        text = " / ".join(row[name] for name in kind.prompt if row[name])
-        cells = " | ".join(_cell(cell) for cell in (text, row["label"], row["tuned"]))
-        lines.append(f"| {row['row']} | {cells} | {row['probability']:.3f} |")
-    return lines
-
-
-def score_sections(predictions: pl.DataFrame, kind: Columns) -> list[str]:
-    """The rows that the model is furthest off."""
-    lines = ["", "## Furthest off", "", "| row | text | score | given |", "|---:|---|---:|---:|"]
-    for row in furthest(predictions, _MISTAKES).iter_rows(named=True):
-        text = " / ".join(row[name] for name in kind.prompt if row[name])
-        lines.append(f"| {row['row']} | {_cell(text)} | {_cell(row['score'])} | {row['tuned']:.3f} |")
-    return lines
-
-
 def _table(rows: Mapping[str, Mapping[str, float]], first: str, kind: str) -> list[str]:
     """Metrics of several models, one a line; an interval stands behind the value that it is of.
 
@@ -201,17 +153,12 @@ def _given(answer: str | float) -> str:
     return answer if isinstance(answer, str) else f"{answer:.3f}"
 
 
-def samples_page(predictions: pl.DataFrame, kind: Columns, count: int) -> str:
+def samples_page(predictions: pl.DataFrame, answering: Answering, count: int) -> str:
     """samples.md: the first test rows with the answers of both models."""
+    columns = answering.learning.columns
     lines = ["# Samples", "", "| row | prompt | reference | base | tuned |", "|---:|---|---|---|---|"]
     for row in predictions.head(count).iter_rows(named=True):
-        prompt = " / ".join(row[name] for name in kind.prompt if row[name])
-        mark = "" if kind.answer == "score" else " ✓" if row["tuned_exact"] else " ✗"
-        cells = [prompt, row[kind.answer], *(_given(row[who]) for who in ("base", "tuned"))]
-        lines.append(f"| {row['row']} | " + " | ".join(_cell(cell) for cell in cells) + mark + " |")
+        mark = _MARKS[answering.is_right(row)]
+        cells = [prompt_of(row, columns), row[columns.answer], *(_given(row[who]) for who in ("base", "tuned"))]
+        lines.append(f"| {row['row']} | " + " | ".join(map(cell, cells)) + mark + " |")
     return "\n".join([*lines, ""])
-
-
-def _cell(text: str) -> str:
-    flat = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
-    return flat if len(flat) <= 120 else flat[:119] + "…"

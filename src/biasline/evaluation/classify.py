@@ -8,8 +8,10 @@ import polars as pl
 import torch
 
 from biasline.bitfit.pretrained import PretrainedModel
+from biasline.evaluation.cells import MISTAKES, cell, prompt_of
 from biasline.evaluation.heads import features, head_outputs
 from biasline.evaluation.measure import measure
+from biasline.kinds.columns import Columns
 from biasline.metrics.labels import RANGES
 from biasline.metrics.metric import Predictions
 from biasline.metrics.table import metrics_of
@@ -100,7 +102,13 @@ def mistakes(predictions: pl.DataFrame, count: int) -> pl.DataFrame:
     return wrong.sort(["probability", "row"], descending=[True, False]).head(count)
 
 
+def positive_of(labels: Sequence[str]) -> str:
+    """The second of two labels, which metrics of one label are of; empty where there are more."""
+    return labels[1] if len(labels) == 2 else ""
+
+
 def class_metrics(
+    kind: str,
     reference: Sequence[str],
     predicted: Sequence[str],
     labels: Sequence[str],
@@ -109,6 +117,7 @@ def class_metrics(
     """All metrics of labels, with their intervals; of two labels also those of the second.
 
     Args:
+        kind: of task, whose metrics they are.
         reference: the right labels, (rows,).
         predicted: the model's, (rows,).
         labels: of the task, in their order.
@@ -118,8 +127,8 @@ def class_metrics(
     columns = {"exact": (given == right).astype(bool)}
     if probability is not None:
         columns["probability"] = np.asarray(probability, dtype=np.float64)
-    positive = labels[1] if len(labels) == 2 else ""
-    return measure(metrics_of("classification"), Predictions(right, given, columns, positive=positive)).values
+    found = Predictions(right, given, columns, positive=positive_of(labels))
+    return measure(metrics_of(kind), found).values
 
 
 def predictions(test: pl.DataFrame, labels: Sequence[str], found: np.ndarray, majority: str) -> pl.DataFrame:
@@ -132,3 +141,36 @@ def predictions(test: pl.DataFrame, labels: Sequence[str], found: np.ndarray, ma
         pl.col("label").eq(majority).alias("base_exact"),
         pl.Series("tuned_exact", [one == other for one, other in zip(tuned, test["label"], strict=True)]),
     )
+
+
+def class_sections(predictions: pl.DataFrame, labels: Sequence[str], columns: Columns) -> list[str]:
+    """Per label, per range of probability, and the wrong answers that the model was surest of."""
+    lines = [
+        "",
+        "## Labels",
+        "",
+        "| label | rows | given | precision | recall | F1 |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in class_table(predictions, labels).iter_rows(named=True):
+        values = " | ".join(f"{row[name]:.3f}" for name in ("precision", "recall", "f1"))
+        lines.append(f"| {cell(row['label'])} | {row['rows']} | {row['given']} | {values} |")
+    if unseen := [label for label in labels if not (predictions["label"] == label).any()]:
+        lines += [
+            "",
+            f"No test row has the label {', '.join(map(cell, unseen))}: no number here says anything about it.",
+        ]
+    lines += ["", "## Calibration", "", "How often it is right where its probability lies in a range.", ""]
+    lines += ["| probability | rows | mean | accuracy |", "|---|---:|---:|---:|"]
+    for row in calibration(predictions).iter_rows(named=True):
+        span = f"{row['above']:.1f} … {row['to']:.1f}"
+        lines.append(f"| {span} | {row['rows']} | {row['probability']:.3f} | {row['accuracy']:.3f} |")
+    lines += ["", "## Surest mistakes", ""]
+    wrong = mistakes(predictions, MISTAKES)
+    if not wrong.height:
+        return [*lines, "None."]
+    lines += ["| row | text | label | given | probability |", "|---:|---|---|---|---:|"]
+    for row in wrong.iter_rows(named=True):
+        cells = " | ".join(map(cell, (prompt_of(row, columns), row["label"], row["tuned"])))
+        lines.append(f"| {row['row']} | {cells} | {row['probability']:.3f} |")
+    return lines

@@ -13,8 +13,9 @@ from biasline.params import CUSTOM, Task
 from biasline.source_code import code_sha256, import_closure
 from biasline.training.fingerprint import folder_sha256
 
-# Modules that an evaluation imports and that change nothing in its outs: texts of errors, paths, a bar on the screen.
-_NO_NUMBERS = ("errors", "layout", "progress", "source_code")
+# Modules that an evaluation imports and that change nothing in its outs: texts of errors, paths, a bar on the screen;
+# rooms by which kinds of tasks serve answers and draw pictures of them, which an evaluation never asks for.
+_NO_NUMBERS = ("errors", "layout", "progress", "source_code", "serving", "figures")
 _LIBRARIES = (
     *("torch", "transformers", "tokenizers", "peft", "datasets"),
     *("numpy", "scipy", "polars", "scikit-learn", "sacrebleu", "rapidfuzz"),

@@ -19,14 +19,18 @@ class OwnScores:
     Each takes one row as a dict (its columns, and the model's text as `answer`) and gives a number, the higher the
     better; its name is the metric's.
 
+    Args:
+        path: the file.
+        kind: of task, whose metrics have names that no function may have.
+
     Raises:
         BiaslineError: where the file does not run, or a function has the name of another metric.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: str) -> None:
         self._path = path
         self._functions = own_functions(path, "evaluate.metrics")
-        if clash := set(self._functions) & set(reserved("instruction")):
+        if clash := set(self._functions) & set(reserved(kind)):
             raise BiaslineError(f"{shown(path)}: {min(clash)} is a metric already", "call the function something else")
 
     def __call__(self, rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> dict[str, np.ndarray]:

@@ -38,11 +38,11 @@ def decisive_metric(task: Task, references: Sequence[str] = ()) -> Decisive:
 
     Args:
         task: its parameters.
-        references: the right answers of the test rows, where answers are texts.
+        references: the right answers of the test rows, where they say by what metric they can be judged.
     """
     if task.gates.metric != "auto":
         return Decisive(task.gates.metric, "gates.metric names it")
-    if task.kind != "instruction" or not references:
+    if not references:
         return Decisive(task.metric, f"the default of a {task.kind}")
     sizes = zip(words_of(references), references, strict=True)
     words = statistics.median(max(len(words), len(text) // _LETTERS) for words, text in sizes)

@@ -7,9 +7,11 @@ import numpy as np
 import polars as pl
 
 from biasline.bitfit.pretrained import PretrainedModel
+from biasline.evaluation.cells import MISTAKES, cell, prompt_of
 from biasline.evaluation.heads import features, head_outputs
 from biasline.evaluation.measure import measure
 from biasline.evaluation.statistics import mean_interval
+from biasline.kinds.columns import Columns
 from biasline.metrics.metric import Predictions
 from biasline.metrics.table import metrics_of
 from biasline.progress import Advance
@@ -66,9 +68,15 @@ def probed(
     return probe.predict(features(model, test, pad, batch_size, advance))
 
 
-def score_metrics(reference: np.ndarray, given: np.ndarray) -> dict[str, float]:
-    """All metrics of scores, with their intervals; errors in the data's own units."""
-    return measure(metrics_of("regression"), Predictions(reference, given, {"error": given - reference})).values
+def score_metrics(kind: str, reference: np.ndarray, given: np.ndarray) -> dict[str, float]:
+    """All metrics of scores, with their intervals; errors in the data's own units.
+
+    Args:
+        kind: of task, whose metrics they are.
+        reference: the right scores, (rows,).
+        given: the model's, (rows,).
+    """
+    return measure(metrics_of(kind), Predictions(reference, given, {"error": given - reference})).values
 
 
 def predictions(test: pl.DataFrame, given: np.ndarray, mean: float) -> pl.DataFrame:
@@ -115,7 +123,25 @@ def closeness(predictions: pl.DataFrame, who: str) -> np.ndarray:
     return -(predictions[f"{who}_error"].to_numpy() ** 2)
 
 
+def in_variance(predictions: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Less the squared errors of `tuned` and `base`, (rows,) each, in units of the scores' variance.
+
+    Their means differ by what more of the variance `tuned` explains, R².
+    """
+    reference = predictions["score"].cast(pl.Float64)
+    variance = max(cast(float | None, reference.var(ddof=0)) or 0.0, 1e-12)
+    return closeness(predictions, "tuned") / variance, closeness(predictions, "base") / variance
+
+
 def furthest(predictions: pl.DataFrame, count: int) -> pl.DataFrame:
     """The rows whose score the model is furthest from, furthest first."""
     order = predictions.with_columns(pl.col("tuned_error").abs().alias("off"))
     return order.sort(["off", "row"], descending=[True, False]).drop("off").head(count)
+
+
+def score_sections(predictions: pl.DataFrame, columns: Columns) -> list[str]:
+    """The rows that the model is furthest off."""
+    lines = ["", "## Furthest off", "", "| row | text | score | given |", "|---:|---|---:|---:|"]
+    for row in furthest(predictions, MISTAKES).iter_rows(named=True):
+        lines.append(f"| {row['row']} | {cell(prompt_of(row, columns))} | {cell(row['score'])} | {row['tuned']:.3f} |")
+    return lines

@@ -33,6 +33,7 @@ class Scored:
     """One model on the test split.
 
     Attributes:
+        kind: of task, whose metrics are taken.
         answers: generated text per test row, and whether it came to an end.
         references: the right answers.
         nll: summed negative log-likelihood of the reference's tokens, EOS included, per row of the token set.
@@ -41,6 +42,7 @@ class Scored:
         own: a project's own scores per test row, see `OwnScores`.
     """
 
+    kind: str
     answers: list[Answer]
     references: list[str]
     nll: np.ndarray
@@ -70,15 +72,15 @@ class Scored:
     @cached_property
     def stored(self) -> dict[str, np.ndarray]:
         """Metrics of each answer that predictions keep, (rows,) each."""
-        chosen = (metric for metric in metrics_of("instruction") if metric.stored)
+        chosen = (metric for metric in metrics_of(self.kind) if metric.stored)
         return {**{metric.name: metric.of_each_row(self.predictions) for metric in chosen}, **self.own}
 
     @cached_property
     def measured(self) -> Measured:
         """All metrics of answers; a project's own stand behind those of single answers, before those of the whole."""
-        declared = metrics_of("instruction")
+        declared = metrics_of(self.kind)
         place = next((index for index, metric in enumerate(declared) if metric.row_values is None), len(declared))
-        own = (own_metric(name, "instruction") for name in self.own)
+        own = (own_metric(name, self.kind) for name in self.own)
         predictions = replace(self.predictions, columns={**self.predictions.columns, **self.stored})
         return measure((*declared[:place], *own, *declared[place:]), predictions)
 

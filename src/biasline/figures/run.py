@@ -10,6 +10,9 @@ from biasline.figures.canvas import new_figure
 from biasline.figures.palette import BLUE, GREEN, ORANGE
 from biasline.metrics.metric import Metric
 
+# More labels make no picture that anyone would look at.
+DRAWN_LABELS = 40
+
 
 def loss_curve(history: pl.DataFrame) -> Any:
     """Training and validation loss over the steps."""
@@ -49,10 +52,14 @@ def metric_by_slice(slices: pl.DataFrame, overall: dict[str, Any], metric: Metri
     return figure
 
 
-def confusion(predictions: pl.DataFrame) -> Any:
-    """Which label rows have (down) and which they were given (across), counted."""
-    labels = sorted({*predictions["label"], *predictions["tuned"]})
-    counts = predictions.group_by("label", "tuned").len().rows()
+def confusion(pairs: pl.DataFrame) -> Any:
+    """Which label rows have (down) and which they were given (across), counted.
+
+    Args:
+        pairs: `actual` and `predicted` labels, see `Answering.confusion`.
+    """
+    labels = sorted({*pairs["actual"], *pairs["predicted"]})
+    counts = pairs.group_by("actual", "predicted").len().rows()
     grid = np.zeros((len(labels), len(labels)), int)
     for label, given, count in counts:
         grid[labels.index(label), labels.index(given)] = count

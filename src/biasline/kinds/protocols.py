@@ -1,7 +1,7 @@
 """What a kind of task says of itself, to every room that works on tasks of any kind."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -209,6 +209,10 @@ class InEvaluation(_Answers):
     def confusion(self, predictions: "pl.DataFrame") -> "pl.DataFrame | None":
         """Columns `actual` and `predicted` for a plot of what is taken for what; None where that says nothing."""
         return None
+
+    def figures(self, predictions: "pl.DataFrame") -> Iterator[tuple[str, Any]]:
+        """Names of pictures of the answers to test rows, and the pictures, see `figures.run`."""
+        yield from ()
 
     @abstractmethod
     def made(self, task: "Task", labels: Sequence[str]) -> str:

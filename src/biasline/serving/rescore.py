@@ -32,9 +32,9 @@ def scored_on(package: Package, predictions: pl.DataFrame, own_metrics: str = ""
         columns = answer_columns(encoder, rows)
         pad, batch_size = predictor.model.config.pad_token_id, package.task.evaluate.batch_size
         likelihood = score_likelihood(predictor.model, columns, pad, batch_size)
-        own = OwnScores(Path(own_metrics))(rows.rows(named=True), given) if own_metrics else {}
+        own = OwnScores(Path(own_metrics), kind)(rows.rows(named=True), given) if own_metrics else {}
         references = own_spelling(predictor.tokenizer, rows["output"].to_list())
-        scored = Scored([Answer(text, True) for text in given], references, *likelihood, own)
+        scored = Scored(kind, [Answer(text, True) for text in given], references, *likelihood, own)
         return answered(rows, columns["row"], scored, scored)
     if kind == "regression":
         score = pl.Series("tuned", [one["score"] for one in given])

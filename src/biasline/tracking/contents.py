@@ -16,8 +16,6 @@ from biasline.tracking.limits import RUN_TAG, fitted
 from biasline.tracking.record import Point, Record
 
 _TABLE, _TABLE_ROWS = "predictions.json", 1_000
-# More labels make no picture that anyone would look at.
-_DRAWN_LABELS = 40
 
 
 def run_name(task: Task) -> str:
@@ -220,6 +218,7 @@ def _figures(record: Record) -> Iterator[tuple[str, Any]]:
     import polars as pl
 
     from biasline.figures import biases, run
+    from biasline.kinds.answering import find_answering
 
     place = TaskPlace(record.task)
     if record.file(place.history).is_file():
@@ -237,11 +236,5 @@ def _figures(record: Record) -> Iterator[tuple[str, Any]]:
             yield "bias_change", biases.bias_change(change)
         if not record.file(place.predictions).is_file():
             return
-        predictions = pl.read_parquet(record.file(place.predictions))
-        if {"tuned_error", "score"} <= set(predictions.columns):
-            yield "scores", run.scores(predictions)
-        if "probability" in predictions.columns and predictions["label"].n_unique() <= _DRAWN_LABELS:
-            from biasline.evaluation.classify import calibration
-
-            yield "confusion", run.confusion(predictions)
-            yield "calibration", run.reliability(calibration(predictions))
+        answering = find_answering(record.resolved().kind)
+        yield from answering.figures(pl.read_parquet(record.file(place.predictions)))

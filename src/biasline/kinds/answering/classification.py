@@ -1,13 +1,77 @@
-"""What a classification task answers."""
+"""What a classification task answers: a label, and how probable it is."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from biasline.kinds.learning.classification import LEARNING
 from biasline.kinds.protocols import Answering
 
+if TYPE_CHECKING:
+    import polars as pl
+
+    from biasline.bases.pin import Pin
+    from biasline.evaluation.compared import Compared
+    from biasline.layout import TaskPlace
+    from biasline.params import Task
+
 
 class Classification(Answering):
-    """X."""
+    """The likeliest label, beside the majority class: an untrained head knows nothing better."""
 
     learning = LEARNING
+    base_label = "majority class"
+
+    # evaluation
+
+    def compare(self, task: "Task", place: "TaskPlace", pin: "Pin", folder: Path, test: "pl.DataFrame") -> "Compared":
+        """Labels of the majority class, of a head alone, and of the tuned model."""
+        from biasline.data.clean import read_split
+        from biasline.evaluation import classify
+        from biasline.evaluation.compared import Compared
+        from biasline.evaluation.headed import load_headed
+        from biasline.tokens.saved import read_summary
+
+        labels, kind = read_summary(place)["labels"], self.learning.name
+        headed = load_headed(self.learning, task, place, pin, folder, labels)
+        asked = headed.asked(classify.probed, classify.probabilities)
+        train = read_split(place, "train")["label"]
+        majority = max(labels, key=lambda label: (int((train == label).sum()), label))
+        table = classify.predictions(test, labels, asked.tuned, majority)
+        reference, with_head = test["label"].to_list(), [labels[number] for number in asked.probe]
+        return Compared(
+            classify.class_metrics(kind, reference, table["base"].to_list(), labels),
+            classify.class_metrics(kind, reference, table["tuned"].to_list(), labels, table["probability"].to_list()),
+            table,
+            headed.change,
+            classify.class_metrics(kind, reference, with_head, labels),
+            timed=asked.timed,
+            positive=classify.positive_of(labels),
+        )
+
+    def sections(self, predictions: "pl.DataFrame", labels: Sequence[str]) -> list[str]:
+        """Labels one by one, calibration, and the surest mistakes."""
+        from biasline.evaluation.classify import class_sections
+
+        return class_sections(predictions, labels, self.learning.columns)
+
+    def confusion(self, predictions: "pl.DataFrame") -> "pl.DataFrame":
+        """The row's label and the tuned model's."""
+        return predictions.select(actual="label", predicted="tuned")
+
+    def figures(self, predictions: "pl.DataFrame") -> Iterator[tuple[str, Any]]:
+        """What is taken for what, and how sure the model is where it is right."""
+        from biasline.evaluation.classify import calibration
+        from biasline.figures import run
+
+        # The earliest evaluations kept no probabilities.
+        if "probability" in predictions.columns and predictions["label"].n_unique() <= run.DRAWN_LABELS:
+            yield "confusion", run.confusion(self.confusion(predictions))
+            yield "calibration", run.reliability(calibration(predictions))
+
+    def made(self, task: "Task", labels: Sequence[str]) -> str:
+        """The labels by name."""
+        return f"labels {', '.join(labels)}"
 
 
 ANSWERING = Classification()

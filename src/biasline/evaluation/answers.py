@@ -1,0 +1,87 @@
+"""Texts that models write: those of the untuned base beside those of the tuned model."""
+
+from pathlib import Path
+
+import polars as pl
+
+from biasline.bases.limits import limits_of
+from biasline.bases.load import best_device
+from biasline.bases.pin import Pin, load_tokenizer
+from biasline.bitfit.pretrained import PretrainedModel
+from biasline.evaluation.compared import Compared, bias_change
+from biasline.evaluation.generate import Drawing, generate
+from biasline.evaluation.own_metrics import OwnScores
+from biasline.evaluation.references import own_spelling
+from biasline.evaluation.scoring import PASSES, TIMED, Scored, answered, latency_ms, score_likelihood
+from biasline.kinds.protocols import Answering
+from biasline.layout import TaskPlace
+from biasline.params import Task
+from biasline.progress import progress
+from biasline.tokens.checks import prompt_room
+from biasline.tokens.mask import Encoder
+from biasline.tokens.saved import read_token_set
+from biasline.tokens.template import dialogues_of
+from biasline.training.methods import apply_tuned
+
+# What an answer counts beside one pass over a row, for the progress.
+_ANSWER_WORK = 8
+
+
+def compare_answers(
+    answering: Answering, task: Task, place: TaskPlace, pin: Pin, folder: Path, test: pl.DataFrame
+) -> Compared:
+    """Generated answers of the untuned base and the tuned model, and the likelihood of the right ones.
+
+    Args:
+        answering: of a kind whose models write; further arguments as `Answering.compare`.
+        task: its parameters.
+        place: where its tokens and its model lie.
+        pin: of the base.
+        folder: the base's files, verified.
+        test: the test rows.
+    """
+    model, _ = answering.learning.load(pin, folder, task.load, task.train, ())
+    model.to(best_device())
+    tokenizer, settings = load_tokenizer(pin, folder), task.evaluate
+    encoder = Encoder.from_params(tokenizer, task.tokens)
+    room = prompt_room(task.tokens.max_length, settings.max_new_tokens, limits_of(folder).positions)
+    prompts = encoder.prompts(dialogues_of(test, answered=False), room, test["row"].to_list())
+    references, token_set = own_spelling(tokenizer, answering.references(test)), read_token_set(place, "test")
+    kind = answering.learning.name
+    own = OwnScores(Path(settings.metrics), kind) if settings.metrics else None
+    timed, pad = {}, model.config.pad_token_id
+    first = token_set.select(range(min(len(token_set), TIMED))).to_list()
+    # An answer takes as many passes as it has tokens, over a row that is short by comparison.
+    work = 2 * (_ANSWER_WORK * test.height + PASSES * len(first) + len(token_set))
+
+    with progress("evaluate", work) as shown:
+
+        def scored(model: PretrainedModel, who: str) -> Scored:
+            answers = generate(
+                model,
+                tokenizer,
+                prompts,
+                Drawing.of(settings),
+                settings.batch_size,
+                encoder.stops(),
+                shown.part(_ANSWER_WORK, f"answers of the {who} model"),
+            )
+            timed[who] = latency_ms(model, first, pad, shown.part(note=f"latency of the {who} model"))
+            advance = shown.part(note=f"likelihoods of the {who} model")
+            likelihood = score_likelihood(model, token_set[:], pad, settings.batch_size, advance)
+            scores = own(test.rows(named=True), [answer.text for answer in answers]) if own else {}
+            return Scored(kind, answers, references, *likelihood, scores)
+
+        base = scored(model, "base")
+        change = bias_change(task, place, model)
+        tuned = scored(apply_tuned(task.train.method, model, place), "tuned")
+    table, of_base, of_tuned = answered(test, list(token_set["row"]), base, tuned), base.measured, tuned.measured
+    return Compared(
+        of_base.values,
+        of_tuned.values,
+        table,
+        change,
+        signatures=of_tuned.signatures,
+        left_out=of_tuned.left_out,
+        timed=timed,
+    )
