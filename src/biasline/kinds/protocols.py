@@ -51,6 +51,14 @@ class Learning:
     class_weights: ClassVar[bool] = False
     parameters: ClassVar[Mapping[str, Mapping[str, tuple[Any, "FieldInfo"]]]] = {}
 
+    def outputs(self, labels: Sequence[str]) -> list[str]:
+        """Names of the head's outputs in their order, of which there is one at least.
+
+        Args:
+            labels: those that its answers are of; none where it gives no labels.
+        """
+        return list(labels)
+
     # data
 
     def rules(self) -> "Sequence[Rule]":
@@ -133,7 +141,8 @@ class Answering:
         metrics: metrics of its own, beside those in `metrics/`; the first of all is the one that it is judged by.
         base_label: what stands beside the tuned model in tables.
         example: a row that a caller asks, as Python.
-        outputs: name → MLflow type of what a row is answered by; without names, one text.
+        outputs: name → MLflow type of what a row is answered by; without names, one text, which stands under the
+            kind's column of answers where it needs a name.
         own_metrics: whether a project may score answers by functions of its own.
     """
 
@@ -141,7 +150,7 @@ class Answering:
     metrics: ClassVar[Sequence[Metric]] = ()
     base_label: ClassVar[str]
     example: ClassVar[str] = '{"text": "…"}'
-    outputs: ClassVar[Mapping[str, str]]
+    outputs: ClassVar[Mapping[str, str]] = {}
     own_metrics: ClassVar[bool] = False
 
     # evaluation
@@ -219,7 +228,7 @@ class Answering:
 
     @abstractmethod
     def answer(self, predictor: "Predictor", records: Sequence[dict[str, Any]], params: Mapping[str, Any]) -> list[Any]:
-        """See `Predictor.__call__`."""
+        """See `Predictor.__call__`; each answer is a dict by the names of `outputs`, or a text."""
 
     @abstractmethod
     def line(self, answer: Any) -> str:
@@ -250,8 +259,11 @@ class Answering:
 
     @abstractmethod
     def stock_ids(self, tokenizer: "Tokenizer", row: dict[str, Any], predictor: "Predictor") -> list[int]:
-        """Tokens of a row as `stock_usage` words it."""
+        """Tokens of a row as `stock_usage` words it, by the tokenizer in the merged folder."""
 
     @abstractmethod
     def stock_usage(self, predictor: "Predictor", tokenizer: "Tokenizer", row: dict[str, Any]) -> list[str]:
-        """How to ask a merged folder with plain Transformers, on a test row: lines of Markdown."""
+        """How to ask a merged folder with plain Transformers, on a test row.
+
+        Lines of Markdown, inside a block of Python that has loaded `tokenizer` and `model`; they end the block.
+        """

@@ -18,7 +18,7 @@ from biasline.bases.match import check_base
 from biasline.bases.pin import file_sha256, read_pin
 from biasline.bitfit import BiasDelta
 from biasline.kinds.answering import find_answering
-from biasline.kinds.learning import columns_of
+from biasline.kinds.learning import find_learning
 from biasline.layout import TaskPlace, home
 from biasline.params import Task, read_task
 from biasline.source_code import code_sha256, import_closure, module_name
@@ -165,13 +165,12 @@ def _signature(task: Task) -> "ModelSignature":
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType
 
-    first, second = columns_of(task.kind).prompt
-    further = (second, *columns_of(task.kind).context)
+    learning, outputs = find_learning(task.kind), find_answering(task.kind).outputs
+    first, *further = learning.columns.given
     inputs = Schema([ColSpec(AnyType(), first), *(ColSpec(AnyType(), name, required=False) for name in further)])
-    if task.kind == "regression":
-        return ModelSignature(inputs, Schema([ColSpec("double", "score")]))
-    if task.kind == "classification":
-        return ModelSignature(inputs, Schema([ColSpec("string", "label"), ColSpec("double", "probability")]))
+    given = Schema([ColSpec(of, name) for name, of in outputs.items()] or [ColSpec("string")])
+    if learning.headed:
+        return ModelSignature(inputs, given)
     drawn = task.evaluate
     params = ParamSchema(
         [
@@ -181,7 +180,7 @@ def _signature(task: Task) -> "ModelSignature":
             ParamSpec("seed", "long", drawn.seed),
         ]
     )
-    return ModelSignature(inputs, Schema([ColSpec("string")]), params)
+    return ModelSignature(inputs, given, params)
 
 
 def _code(scratch: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 
 from biasline.bases.pin import file_sha256
 from biasline.evaluation.intervals import format_interval
+from biasline.kinds.learning import find_learning
 from biasline.layout import TaskPlace
 from biasline.metrics.table import label_of
 from biasline.params import Task, Train, method_spec
@@ -45,7 +46,7 @@ def run_params(record: Record, task: Task) -> dict[str, Any]:
         "data_rows": quality.get("rows"),
         "train_rows": report.get("rows"),
         "augment": _augmentation(task),
-        "template": task.tokens.template_name if task.kind == "instruction" else None,
+        "template": None if find_learning(task.kind).headed else task.tokens.template_name,
         "max_length": task.tokens.max_length,
         "method": train.method,
         "part": tuned_part(train),
@@ -236,7 +237,8 @@ def _figures(record: Record) -> Iterator[tuple[str, Any]]:
         predictions = pl.read_parquet(record.file(place.predictions))
         if {"tuned_error", "score"} <= set(predictions.columns):
             yield "scores", run.scores(predictions)
-        if "probability" in predictions.columns and predictions["label"].n_unique() <= _DRAWN_LABELS:
+        labelled = {"label", "tuned", "tuned_exact", "probability"} <= set(predictions.columns)
+        if labelled and predictions["label"].n_unique() <= _DRAWN_LABELS:
             from biasline.evaluation.classify import calibration
 
             yield "confusion", run.confusion(predictions)

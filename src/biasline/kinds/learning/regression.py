@@ -27,6 +27,10 @@ class Regression(Learning):
         augmented=("text", "text_pair"),
     )
 
+    def outputs(self, labels: Sequence[str]) -> list[str]:
+        """One, the score."""
+        return ["score"]
+
     def load(
         self, pin: "Pin", folder: Path, load: "Load", train: "Train", labels: Sequence[str]
     ) -> "tuple[PretrainedModel, list[str]]":
