@@ -6,6 +6,7 @@ import pytest
 
 from biasline.errors import BiaslineError
 from biasline.serving.package import Package
+from biasline.serving.packaging import packaged_modules
 from tests.serving.packages import PIN, ROWS
 
 
@@ -19,3 +20,20 @@ def test_a_delta_of_another_base_is_not_packaged(packages, workspace):
         Package.read(files, one.pin_path)
     shutil.copy(workspace / PIN, files["pin"])
     assert Package.read(files, one.pin_path).predictor()(ROWS["answers"])
+
+
+def test_a_package_has_the_code_of_answers_and_not_of_all_that_kinds_do():
+    """Each change of what is packaged makes another package, whose models are registered and checked anew."""
+    found = packaged_modules()
+    assert {"serving.predictor", "kinds.answering.instruction", "tokens.template"} <= found.keys()
+    rooms = {name.partition(".")[0] for name in found}
+    assert not rooms & {"cli", "custom", "figures", "registry", "tracking"}
+    other = {
+        "data.rules",
+        "data.sources",
+        "tokens.sets",
+        "training.loop",
+        "evaluation.evaluate",
+        "evaluation.references",
+    }
+    assert not other & found.keys()

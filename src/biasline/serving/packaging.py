@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 # What MLflow runs when it loads a packaged model.
 _ENTRY = Path(__file__).with_name("pyfunc.py")
 _PACKAGE = _ENTRY.parent.parent
+# What a kind imports for its other work than answers: a package is another one where its code is, and only there.
+_UNSERVED = ("custom", "evaluation.own_metrics", "evaluation.references", "tokens.sets")
 # The libraries that it needs; what it needs of this package is what it imports.
 _REQUIREMENTS = ("accelerate", "mlflow", "numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "transformers")
 
@@ -102,7 +104,7 @@ def packaged_answers(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Any]:
 @cache
 def packaged_modules() -> Mapping[str, Path]:
     """The modules of this package that a packaged model runs, its entry point among them: dotted names → files."""
-    return import_closure(_ENTRY)
+    return import_closure(_ENTRY, without=_UNSERVED)
 
 
 @cache

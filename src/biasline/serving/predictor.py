@@ -122,6 +122,11 @@ class Predictor:
         return self.dialogue_encoder.stops()
 
     @property
+    def batches(self) -> tuple[int, int]:
+        """The token that rows of a batch are padded with, and how many rows it has."""
+        return self.model.config.pad_token_id, self.task.evaluate.batch_size
+
+    @property
     def longest_answer(self) -> int:
         """Most tokens that may be asked for: what a row of training could hold, and the task's own setting at least.
 

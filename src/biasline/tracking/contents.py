@@ -237,8 +237,7 @@ def _figures(record: Record) -> Iterator[tuple[str, Any]]:
         predictions = pl.read_parquet(record.file(place.predictions))
         if {"tuned_error", "score"} <= set(predictions.columns):
             yield "scores", run.scores(predictions)
-        labelled = {"label", "tuned", "tuned_exact", "probability"} <= set(predictions.columns)
-        if labelled and predictions["label"].n_unique() <= _DRAWN_LABELS:
+        if "probability" in predictions.columns and predictions["label"].n_unique() <= _DRAWN_LABELS:
             from biasline.evaluation.classify import calibration
 
             yield "confusion", run.confusion(predictions)

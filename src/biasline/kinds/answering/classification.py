@@ -24,8 +24,7 @@ class Classification(HeadedAnswering):
         """The likeliest label of each row, and its probability."""
         from biasline.evaluation.classify import probabilities
 
-        batches = predictor.model.config.pad_token_id, predictor.task.evaluate.batch_size
-        found = probabilities(predictor.model, predictor.inputs(records), *batches)
+        found = probabilities(predictor.model, predictor.inputs(records), *predictor.batches)
         return [{"label": predictor.labels[row.argmax()], "probability": float(row.max())} for row in found]
 
     def line(self, answer: Any) -> str:

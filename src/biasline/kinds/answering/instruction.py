@@ -72,8 +72,7 @@ class Instruction(Answering):
         from biasline.tokens.sets import answer_columns
 
         columns = answer_columns(predictor.dialogue_encoder, rows)
-        pad, batch_size = predictor.model.config.pad_token_id, predictor.task.evaluate.batch_size
-        likelihood = score_likelihood(predictor.model, columns, pad, batch_size)
+        likelihood = score_likelihood(predictor.model, columns, *predictor.batches)
         own = OwnScores(Path(own_metrics))(rows.rows(named=True), given) if own_metrics else {}
         references = own_spelling(predictor.tokenizer, rows["output"].to_list())
         scored = Scored([Answer(text, True) for text in given], references, *likelihood, own)

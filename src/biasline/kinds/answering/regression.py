@@ -24,8 +24,7 @@ class Regression(HeadedAnswering):
         """The score of each row, in the data's own units."""
         from biasline.evaluation.regress import scores
 
-        batches = predictor.model.config.pad_token_id, predictor.task.evaluate.batch_size
-        found = scores(predictor.model, predictor.inputs(records), *batches, predictor.score)
+        found = scores(predictor.model, predictor.inputs(records), *predictor.batches, predictor.score)
         return [{"score": float(score)} for score in found]
 
     def line(self, answer: Any) -> str:
