@@ -53,7 +53,7 @@ def log_package(record: Record, run_id: str) -> "ModelInfo":
             artifacts={name: path.as_uri() for name, path in files.items()},  # a plain path would be decoded
             model_config=noted,
             code_paths=[str(_code(Path(scratch)))],
-            signature=_signature(task),
+            signature=signature(task),
             input_example=find_answering(task.kind).asked(pl.read_parquet(record.file(place.predictions)).head(1)),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS],
             metadata={"biasline.fingerprint": record.fingerprint, "biasline.task": record.task},
@@ -156,7 +156,7 @@ def metrics_sha256(path: Path) -> str:
     return file_sha256(path) if path.is_file() else ""
 
 
-def _signature(task: Task) -> "ModelSignature":
+def signature(task: Task) -> "ModelSignature":
     """What the packaged model takes and gives; generation settings are its parameters.
 
     Columns are of any type, though texts are wanted: of what `inputs` brings, MLflow would make texts for a string
