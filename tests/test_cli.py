@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from biasline.cli import app
 
 BIASLINE = str(Path(sys.executable).with_name("biasline"))
 
@@ -127,3 +130,32 @@ def test_an_argument_that_is_no_text_is_refused(workspace):
         done = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "PYTHONUTF8": "1"})
         assert done.returncode == 1 and done.stderr.startswith(b"error: ") and b"no UTF-8" in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+ANSWERS = {
+    "instruction": ("small, yes", {"instruction": "so", "input": "x", "output": "small, yes"}, "small, yes"),
+    "classification": (
+        {"label": "good", "probability": 0.98765},
+        {"text": "so", "text_pair": "x", "label": "good", "probability": 0.98765},
+        "good\t0.9877",
+    ),
+    "regression": ({"score": 2.5}, {"text": "so", "text_pair": "x", "score": 2.5}, "2.5000"),
+}
+
+
+def test_predict_shows_what_each_kind_answers(workspace, monkeypatch):
+    tasks = {kind: {"kind": kind, "base": "data/bases/tiny-bloom.json", "data": "rows.jsonl"} for kind in ANSWERS}
+    Path("params.yaml").write_text(json.dumps({"tasks": tasks}))
+    given = {kind: answer for kind, (answer, *_) in ANSWERS.items()}
+    monkeypatch.setattr("biasline.registry.ask.ask", lambda rows, *_: ((name, [given[name]]) for name in rows))
+    for kind, (_, row, line) in ANSWERS.items():
+        asked = ["predict", kind, "so", "--input", "x"]
+        assert CliRunner().invoke(app, asked).stdout == f"{line}\n"
+        assert CliRunner().invoke(app, [*asked, "--json"]).stdout == json.dumps([row], indent=2) + "\n"
+    several = ["predict", "--tasks", ",".join(ANSWERS), "so", "--input", "x"]
+    told = CliRunner().invoke(app, several).stdout
+    assert told == "".join(f"{kind}\t{line}\n" for kind, (*_, line) in ANSWERS.items())
+    rows = json.loads(CliRunner().invoke(app, [*several, "--json"]).stdout)
+    assert [list(row.items()) for row in rows] == [
+        [("task", kind), *row.items()] for kind, (_, row, _) in ANSWERS.items()
+    ]

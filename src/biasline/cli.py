@@ -3,14 +3,15 @@
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from biasline.errors import BiaslineError, shown
+from biasline.kinds.learning import LEARNINGS
 from biasline.process import collect_seldom, exit_on_error
 
 if TYPE_CHECKING:
@@ -27,13 +28,11 @@ task_app = typer.Typer(help="Tasks in params.yaml.", no_args_is_help=True, rich_
 app.add_typer(task_app, name="task")
 
 
-class TaskKind(StrEnum):
-    """The kinds that `Task.kind` knows."""
-
-    instruction = "instruction"
-    classification = "classification"
-    regression = "regression"
-
+_FIRST_KIND = next(iter(LEARNINGS))
+if TYPE_CHECKING:
+    TaskKind = str
+else:
+    TaskKind = Literal[*LEARNINGS]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="The task's name in params.yaml.")]
@@ -62,13 +61,13 @@ def task_add(
     base: Annotated[str, typer.Option(help="The base's pin.")],
     data: Annotated[str, typer.Option(help="The raw data file.")],
     kind: Annotated[
-        TaskKind, typer.Option(help="Prompts with answers, texts with labels, or texts with scores.")
-    ] = TaskKind.instruction,
+        TaskKind, typer.Option(help=f"What a row has: {'; '.join(one.told for one in LEARNINGS.values())}.")
+    ] = _FIRST_KIND,
 ) -> None:
     """Add a task to params.yaml, every default spelled out with its meaning."""
     from biasline.paramsfile import add_task
 
-    print(add_task(_project() / "params.yaml", name, base, data, kind.value))
+    print(add_task(_project() / "params.yaml", name, base, data, kind))
 
 
 @task_app.command("check")
@@ -164,25 +163,28 @@ def predict(
     if file is not None and (asked is not None or second):
         raise typer.BadParameter("either a text or --file")
 
-    from biasline.kinds.learning import columns_of
+    from biasline.kinds.answering import find_answering
     from biasline.registry.ask import ask
+
+    kinds = {name: find_answering(one.kind) for name, one in chosen.items()}
+    columns = {name: kind.learning.columns for name, kind in kinds.items()}
 
     if file is not None:
         from biasline.data.sources import read_asked
 
-        rows = {name: read_asked(file, columns_of(one.kind), one.source) for name, one in chosen.items()}
+        rows = {name: read_asked(file, columns[name], one.source) for name, one in chosen.items()}
     else:
         texts = _asked(asked)
         rows = {
-            name: [dict(zip(columns_of(one.kind).prompt, (line, second), strict=True)) for line in texts]
-            for name, one in chosen.items()
+            name: [dict(zip(columns[name].prompt, (line, second), strict=False)) for line in texts] for name in chosen
         }
-    told = []
+    told, lines = [], []
     for name, answers in ask(rows, alias, bool(tasks), lambda line: print(line, file=sys.stderr)):
         for row, answer in zip(rows[name], answers, strict=True):
-            shaped = answer if isinstance(answer, dict) else {"output": answer}
+            shaped = answer if isinstance(answer, dict) else {columns[name].answer: answer}
             told.append({**({"task": name} if tasks else {}), **row, **shaped})
-    _show(told, as_json, _told_answer)
+            lines.append(f"{name}\t" * bool(tasks) + kinds[name].line(answer))
+    _show(told if as_json else lines, as_json, str)
 
 
 def _asked(text: str | None) -> list[str]:
@@ -194,14 +196,6 @@ def _asked(text: str | None) -> list[str]:
         if not line.strip():
             raise BiaslineError(f"line {number} is empty, so answers would not stand beside their lines", "take it out")
     return texts
-
-
-def _told_answer(row: dict[str, Any]) -> str:
-    if "label" in row and "probability" in row:
-        answer = f"{row['label']}\t{row['probability']:.4f}"
-    else:
-        answer = f"{row['score']:.4f}" if "score" in row else row["output"]
-    return f"{row['task']}\t{answer}" if "task" in row else answer
 
 
 @app.command()
@@ -430,7 +424,7 @@ def _told_entry(entry: dict[str, Any]) -> str:
     return f"{entry['time']}  {entry['decision']:<14}  {entry['fingerprint']}  by {entry['by']}{reason}"
 
 
-def _show(rows: list[dict[str, Any]], as_json: bool, line: Any) -> None:
+def _show(rows: Sequence[Any], as_json: bool, line: Any) -> None:
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return

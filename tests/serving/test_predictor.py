@@ -21,7 +21,7 @@ def test_what_was_said_before_is_part_of_the_question(packages):
     ]
     assert ask([row | {"history": shape} for shape in shapes]) == [told] * 3
     assert ask([row | {"history": none} for none in (None, float("nan"), "", [])]) == [plain] * 4
-    seen = ask._dialogues.prompts(
+    seen = ask.dialogue_encoder.prompts(
         [[Turn("user", "Count to two."), Turn("assistant", "one, two"), Turn("user", "And on.")]]
     )
     assert (

@@ -1,6 +1,6 @@
 """What a kind of task says of itself, to every room that works on tasks of any kind."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 AutoClass = Literal["AutoModelForCausalLM", "AutoModelForSequenceClassification", "AutoModelForTokenClassification"]
 
 
-class Kind:
+class Kind(ABC):
     """What every room may know of a kind.
 
     Attributes:
@@ -52,8 +52,16 @@ class Kind:
     class_weights: ClassVar[bool] = False
     parameters: ClassVar[Mapping[str, Mapping[str, tuple[Any, "FieldInfo"]]]] = {}
 
+    def outputs(self, labels: Sequence[str]) -> list[str]:
+        """Names of the head's outputs in their order, of which there is one at least.
 
-class InData:
+        Args:
+            labels: those that its answers are of; none where it gives no labels.
+        """
+        return list(labels)
+
+
+class InData(ABC):
     """What validation and augmentation ask of a kind; and `reading`, see `Columns`."""
 
     def rules(self) -> "Sequence[Rule]":
@@ -85,7 +93,7 @@ class InData:
         """What answers of the good rows are like, as lines of Markdown for quality.md, an empty one at the end."""
 
 
-class InTokens:
+class InTokens(ABC):
     """What tokenization asks of a kind."""
 
     @abstractmethod
@@ -104,7 +112,7 @@ class InTokens:
         """What rows are to give, in a few words, from the summary of their tokens."""
 
 
-class InTraining:
+class InTraining(ABC):
     """What training asks of a kind, and whoever loads its models."""
 
     @abstractmethod
@@ -136,7 +144,7 @@ class Learning(Kind, InData, InTokens, InTraining):
     """What is learned: the rows, the tokens that they become, the model and its loss."""
 
 
-class _Answers:
+class _Answers(ABC):
     """What every room may know of what a kind answers.
 
     Attributes:
@@ -144,7 +152,8 @@ class _Answers:
         metrics: metrics of its own, beside those in `metrics/`; the first of all is the one that it is judged by.
         base_label: what stands beside the tuned model in tables.
         example: a row that a caller asks, as Python.
-        outputs: name → MLflow type of what a row is answered by; without names, one text.
+        outputs: name → MLflow type of what a row is answered by; without names, one text, which stands under the
+            kind's column of answers where it needs a name.
         own_metrics: whether a project may score answers by functions of its own.
     """
 
@@ -152,7 +161,7 @@ class _Answers:
     metrics: ClassVar[Sequence["Metric"]] = ()
     base_label: ClassVar[str]
     example: ClassVar[str] = '{"text": "…"}'
-    outputs: ClassVar[Mapping[str, str]]
+    outputs: ClassVar[Mapping[str, str]] = {}
     own_metrics: ClassVar[bool] = False
 
 
@@ -222,6 +231,19 @@ class InEvaluation(_Answers):
         """Whether the tuned model's answer to a row of predictions is right; None where there is no right or wrong."""
         return row["tuned_exact"]
 
+    @abstractmethod
+    def rescored(
+        self, predictor: "Predictor", rows: "pl.DataFrame", given: Sequence[Any], own_metrics: str
+    ) -> "pl.DataFrame":
+        """Test rows with a model's answers, in the columns that evaluation gives the tuned model.
+
+        Args:
+            predictor: the model's.
+            rows: the test rows.
+            given: its answers to them.
+            own_metrics: a file of the project's own metrics, see `OwnScores`.
+        """
+
 
 class InServing(_Answers):
     """What serving asks of a kind."""
@@ -238,7 +260,7 @@ class InServing(_Answers):
 
     @abstractmethod
     def answer(self, predictor: "Predictor", records: Sequence[dict[str, Any]], params: Mapping[str, Any]) -> list[Any]:
-        """See `Predictor.__call__`."""
+        """See `Predictor.__call__`; each answer is a dict by the names of `outputs`, or a text."""
 
     @abstractmethod
     def line(self, answer: Any) -> str:
@@ -252,30 +274,20 @@ class InServing(_Answers):
         """Whether answers are equal only where all rows are asked together."""
         return False
 
-    @abstractmethod
-    def rescored(
-        self, predictor: "Predictor", rows: "pl.DataFrame", given: Sequence[Any], own_metrics: str
-    ) -> "pl.DataFrame":
-        """Test rows with a model's answers, in the columns that evaluation gives the tuned model.
-
-        Args:
-            predictor: the model's.
-            rows: the test rows.
-            given: its answers to them.
-            own_metrics: a file of the project's own metrics, see `OwnScores`.
-        """
-
 
 class InExport(_Answers):
     """What an export for stock Transformers asks of a kind."""
 
     @abstractmethod
     def stock_ids(self, tokenizer: "Tokenizer", row: dict[str, Any], predictor: "Predictor") -> list[int]:
-        """Tokens of a row as `stock_usage` words it."""
+        """Tokens of a row as `stock_usage` words it, by the tokenizer in the merged folder."""
 
     @abstractmethod
     def stock_usage(self, predictor: "Predictor", tokenizer: "Tokenizer", row: dict[str, Any]) -> list[str]:
-        """How to ask a merged folder with plain Transformers, on a test row: lines of Markdown."""
+        """How to ask a merged folder with plain Transformers, on a test row.
+
+        Lines of Markdown, inside a block of Python that has loaded `tokenizer` and `model`; they end the block.
+        """
 
 
 class Answering(InEvaluation, InServing, InExport):

@@ -3,18 +3,17 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from biasline.custom import own_functions
 from biasline.errors import BiaslineError, first_line, shown
-from biasline.evaluation.measure import in_own_units, measured_rows, paired_statistic, paired_values, row_metric
-from biasline.evaluation.regress import closeness
+from biasline.evaluation.measure import in_own_units, measured_rows, paired_statistic, paired_values
 from biasline.evaluation.scoring import LENGTH, with_lengths
 from biasline.evaluation.statistics import CONFIDENCE, paired_interval
-from biasline.kinds.learning import columns_of
+from biasline.kinds.answering import find_answering
 from biasline.metrics.metric import Metric
 from biasline.params import FLOOR, Task
 
@@ -190,9 +189,9 @@ def _better_than_base(task: Task, metric: Metric, candidate: Shown) -> Iterator[
     found = _difference(task, metric, frame, candidate.metrics)
     told = f"base {base:.4f}, tuned {tuned:.4f}; {found.told}"
     yield Gate("better than the untuned base", found.low > 0 and found.is_enough, told, found.numbers)
-    if task.kind == "regression":
+    near = _nearness(task, frame)
+    if near is not None:
         # A correlation says nothing about being near: answers that hardly differ may have a high one.
-        near = _explained(frame)
         yield Gate("nearer than the training rows' mean", near.low > 0, f"R² {near.told}", near.numbers)
 
 
@@ -209,8 +208,8 @@ def _not_worse(task: Task, metric: Metric, candidate: Shown, other: Shown, who: 
         )
     passed = standing != WORSE and found.is_enough
     gates = [Gate(f"not worse than the {who}", passed, told, {**found.numbers, "margin": margin})]
-    if task.kind == "regression":
-        near = _explained(frame)
+    near = _nearness(task, frame)
+    if near is not None:
         told = f"R² {near.told}; margin {margin:g}"
         gates.append(Gate(f"as near as the {who}", near.low > -margin, told, {**near.numbers, "margin": margin}))
     return standing, gates
@@ -218,8 +217,8 @@ def _not_worse(task: Task, metric: Metric, candidate: Shown, other: Shown, who: 
 
 def _slices(task: Task, metric: Metric, candidate: Shown, champion: Shown) -> Gate:
     """Whether a slice fell: beyond chance, however many slices are looked at (Bonferroni), and by more than allowed."""
-    kind, allowed = columns_of(task.kind), task.gates.slice_drop
-    frame = with_lengths(_beside(task, metric, candidate, champion), kind.prompt)
+    answering, allowed = find_answering(task.kind), task.gates.slice_drop
+    frame = with_lengths(_beside(task, metric, candidate, champion), answering.learning.columns.prompt)
     names = tuple(dict.fromkeys((*task.evaluate.slices, LENGTH)))
     if absent := [name for name in names if name not in frame.columns]:
         raise BiaslineError(
@@ -227,7 +226,7 @@ def _slices(task: Task, metric: Metric, candidate: Shown, champion: Shown) -> Ga
             "mend evaluate.slices, or run the pipeline again",
         )
     frame = measured_rows(frame, metric)
-    tuned, other = _row_values(task, metric, frame)
+    tuned, other = answering.slice_values(frame, metric)
     parts = {
         f"{name} = {value}": part[_PLACE].to_numpy()
         for name in names
@@ -328,19 +327,7 @@ def _difference(task: Task, metric: Metric, frame: pl.DataFrame, metrics: dict[s
     return _Difference(*interval, measured.height, frame.height - measured.height, word)
 
 
-def _explained(frame: pl.DataFrame) -> _Difference:
-    """How much more of the scores' variance is explained, R² of `tuned` less that of `base`."""
-    return _Difference(*paired_interval(*_in_variance(frame)), frame.height)
-
-
-def _in_variance(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Less the squared errors of `tuned` and `base`, (rows,) each, in units of the scores' variance."""
-    variance = max(cast(float | None, frame["score"].cast(pl.Float64).var(ddof=0)) or 0.0, 1e-12)
-    return closeness(frame, "tuned") / variance, closeness(frame, "base") / variance
-
-
-def _row_values(task: Task, metric: Metric, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Values of rows, (rows,) of `tuned` and `base`: the metric's, or whether they are right; less a score's error."""
-    if task.kind == "regression":
-        return _in_variance(frame)
-    return paired_values(frame, row_metric(frame, metric, task.kind), task.kind)
+def _nearness(task: Task, frame: pl.DataFrame) -> _Difference | None:
+    """How much more of the answers' variance is explained, R² of `tuned` less that of `base`; None for other kinds."""
+    values = find_answering(task.kind).nearness(frame)
+    return None if values is None else _Difference(*paired_interval(*values), frame.height)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from biasline.bases.load import best_device, load_causal_lm, load_classifier
+from biasline.bases.load import best_device
 from biasline.bases.match import check_base
 from biasline.bases.pin import Pin, file_sha256, locate, verify
 from biasline.bitfit import BiasDelta
 from biasline.errors import BiaslineError, shown
+from biasline.kinds.learning import find_learning
 from biasline.params import Task, read_task
 from biasline.serving.predictor import Predictor
 
@@ -59,7 +60,7 @@ class Package:
     @property
     def headed(self) -> bool:
         """Whether it has a head of its own, not that of a language model."""
-        return self.task.kind != "instruction"
+        return find_learning(self.task.kind).headed
 
     @property
     def by_mean(self) -> bool:
@@ -69,12 +70,9 @@ class Package:
     def load(self, folder: Path) -> Any:
         """The base as the kind of model that the task wants, without the delta."""
         task, labels = self.task, self.delta.manifest.labels
-        if self.headed:
-            chosen = task.train
-            pooling = "mean" if self.by_mean else "model"
-            model, _ = load_classifier(self.pin, folder, task.load, labels, chosen.seed, chosen.head, pooling=pooling)
-        else:
-            model = load_causal_lm(self.pin, folder, task.load)
+        # As it was trained, whatever `auto` would choose now.
+        train = task.train.model_copy(update={"pooling": "mean" if self.by_mean else "model"})
+        model, _ = find_learning(task.kind).load(self.pin, folder, task.load, train, labels)
         return model.to(best_device())
 
     def predictor(self) -> Predictor:

@@ -14,7 +14,6 @@ import polars as pl
 from biasline.errors import BiaslineError
 from biasline.kinds.answering import find_answering
 from biasline.layout import TaskPlace
-from biasline.params import Task
 from biasline.tracking.record import Record
 from biasline.tracking.uris import tracking_uri
 
@@ -37,11 +36,12 @@ def check_package(record: Record, uri: str) -> None:
     """
     task, path = record.resolved(), record.file(TaskPlace(record.task).predictions)
     predictions = pl.read_parquet(path)
+    answering = find_answering(task.kind)
     # Drawn answers are equal only where all rows are drawn together.
-    if task.kind != "instruction" or task.evaluate.temperature == 0:
+    if not answering.is_drawn(task):
         predictions = predictions.head(_ASKED)
-    rows = find_answering(task.kind).asked(predictions)
-    answers, evaluated = _asked_apart(uri, rows), _evaluated(task, predictions)
+    answers = _asked_apart(uri, answering.asked(predictions))
+    evaluated = answering.evaluated(predictions)
     odd = [place for place, pair in enumerate(zip(answers, evaluated, strict=True)) if not _alike(*pair)]
     if len(odd) > _MAY_DIFFER * len(evaluated):
         first = odd[0]
@@ -71,16 +71,6 @@ def _asked_apart(uri: str, rows: Sequence[dict[str, Any]]) -> list[Any]:
             lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
             raise BiaslineError(f"{uri}: the packaged model does not load in a process of its own: {lines[-1][:300]}")
         return json.loads(target.read_text(encoding="utf-8"))
-
-
-def _evaluated(task: Task, predictions: pl.DataFrame) -> list[Any]:
-    """What a packaged model should answer, as evaluation has it."""
-    if task.kind == "instruction":
-        return predictions["tuned"].to_list()
-    if task.kind == "regression":
-        return [{"score": score} for score in predictions["tuned"]]
-    pairs = predictions.select(label="tuned", probability="probability")
-    return pairs.to_dicts()
 
 
 def _alike(one: Any, other: Any) -> bool:

@@ -18,7 +18,8 @@ from biasline.bases.match import check_base
 from biasline.bases.pin import file_sha256, read_pin
 from biasline.bitfit import BiasDelta
 from biasline.kinds.answering import find_answering
-from biasline.kinds.learning import columns_of
+from biasline.kinds.learning import find_learning
+from biasline.kinds.protocols import InData, InEvaluation, InExport, InTokens, asked_by
 from biasline.layout import TaskPlace, home
 from biasline.params import Task, read_task
 from biasline.source_code import code_sha256, import_closure, module_name
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 # What MLflow runs when it loads a packaged model.
 _ENTRY = Path(__file__).with_name("pyfunc.py")
 _PACKAGE = _ENTRY.parent.parent
+# What a kind of task says of anything but its model and its answers: what only that imports is in no package.
+_UNSERVED = asked_by(InData, InTokens, InEvaluation, InExport) | {"objective"}
 # The libraries that it needs; what it needs of this package is what it imports.
 _REQUIREMENTS = ("accelerate", "mlflow", "numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "transformers")
 
@@ -51,7 +54,7 @@ def log_package(record: Record, run_id: str) -> "ModelInfo":
             artifacts={name: path.as_uri() for name, path in files.items()},  # a plain path would be decoded
             model_config=noted,
             code_paths=[str(_code(Path(scratch)))],
-            signature=_signature(task),
+            signature=signature(task),
             input_example=find_answering(task.kind).asked(pl.read_parquet(record.file(place.predictions)).head(1)),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS],
             metadata={"biasline.fingerprint": record.fingerprint, "biasline.task": record.task},
@@ -102,7 +105,7 @@ def packaged_answers(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Any]:
 @cache
 def packaged_modules() -> Mapping[str, Path]:
     """The modules of this package that a packaged model runs, its entry point among them: dotted names → files."""
-    return import_closure(_ENTRY)
+    return import_closure(_ENTRY, uncalled=_UNSERVED)
 
 
 @cache
@@ -154,7 +157,7 @@ def metrics_sha256(path: Path) -> str:
     return file_sha256(path) if path.is_file() else ""
 
 
-def _signature(task: Task) -> "ModelSignature":
+def signature(task: Task) -> "ModelSignature":
     """What the packaged model takes and gives; generation settings are its parameters.
 
     Columns are of any type, though texts are wanted: of what `inputs` brings, MLflow would make texts for a string
@@ -165,13 +168,12 @@ def _signature(task: Task) -> "ModelSignature":
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType
 
-    first, second = columns_of(task.kind).prompt
-    further = (second, *columns_of(task.kind).context)
+    learning, outputs = find_learning(task.kind), find_answering(task.kind).outputs
+    first, *further = learning.columns.given
     inputs = Schema([ColSpec(AnyType(), first), *(ColSpec(AnyType(), name, required=False) for name in further)])
-    if task.kind == "regression":
-        return ModelSignature(inputs, Schema([ColSpec("double", "score")]))
-    if task.kind == "classification":
-        return ModelSignature(inputs, Schema([ColSpec("string", "label"), ColSpec("double", "probability")]))
+    given = Schema([ColSpec(of, name) for name, of in outputs.items()] or [ColSpec("string")])
+    if learning.headed:
+        return ModelSignature(inputs, given)
     drawn = task.evaluate
     params = ParamSchema(
         [
@@ -181,7 +183,7 @@ def _signature(task: Task) -> "ModelSignature":
             ParamSpec("seed", "long", drawn.seed),
         ]
     )
-    return ModelSignature(inputs, Schema([ColSpec("string")]), params)
+    return ModelSignature(inputs, given, params)
 
 
 def _code(scratch: Path) -> Path:

@@ -15,12 +15,10 @@ from biasline.bitfit import Manifest
 from biasline.bitfit.pretrained import PretrainedModel
 from biasline.data.turns import turn_of
 from biasline.errors import BiaslineError
-from biasline.evaluation.classify import probabilities
-from biasline.evaluation.generate import Drawing, generate
-from biasline.evaluation.regress import scores
+from biasline.evaluation.generate import Drawing
+from biasline.kinds.answering import find_answering
 from biasline.kinds.learning import columns_of
 from biasline.params import Evaluate, Task, changed
-from biasline.tokens.checks import prompt_room
 from biasline.tokens.mask import Encoder
 from biasline.tokens.template import Template, Turn
 from biasline.tokens.texts import TextEncoder
@@ -57,23 +55,19 @@ class Predictor:
         return cls(task, told.labels, told.score, model, tokenizer, wants_token_types(folder), limits.positions)
 
     def __call__(self, records: Sequence[dict[str, Any]], params: dict[str, Any] | None = None) -> list[Any]:
-        """One answer per row, in their order: a text, `{"label", "probability"}`, or `{"score"}`.
+        """One answer per row, in their order: a text, or a dict with what the task's kind answers by its names.
 
         Args:
-            records: rows with the columns of the task's kind, one at least; all columns but the first may be missing,
-                None or NaN. `history` is what was said before an instruction: a list of {role, content}, or that as
-                JSON.
-            params: generation settings that take the place of the task's: `max_new_tokens` (up to `longest_answer`),
-                `temperature`, `top_p`, `seed`.
+            records: rows with the columns that the task's kind is given, one at least; all but the first may be
+                missing, None or NaN. `history` is what was said before: a list of {role, content}, or that as JSON.
+            params: of a model that writes texts, settings that take the place of the task's: `max_new_tokens` (up to
+                `longest_answer`), `temperature`, `top_p`, `seed`.
 
         Raises:
             BiaslineError: naming the first row and column that is no text or no history, or the setting that is out of
                 its limits.
         """
-        if self.task.kind != "instruction":
-            return self._judge(self.inputs(records))
-        drawing = Drawing.of(self._settings(params or {}))
-        return self._answer([one["input_ids"] for one in self.inputs(records, drawing.max_new_tokens)], drawing)
+        return find_answering(self.task.kind).answer(self, records, params or {})
 
     def inputs(
         self, records: Sequence[dict[str, Any]], max_new_tokens: int | None = None
@@ -89,24 +83,48 @@ class Predictor:
         """
         if not len(records):
             raise BiaslineError("no rows", "ask one at least")
-        rows = _columns(records, *columns_of(self.task.kind).prompt)
-        if self.task.kind != "instruction":
-            return self._texts.texts([text for text, _ in rows], [pair for _, pair in rows])
-        said = [_history(number, record.get("history")) for number, record in enumerate(records, 1)]
-        dialogues = [[*before, Turn("user", *row)] for before, row in zip(said, rows, strict=True)]
-        longest = max_new_tokens or self.task.evaluate.max_new_tokens
-        room = prompt_room(self.task.tokens.max_length, longest, self.positions)
-        return [{"input_ids": ids} for ids in self._dialogues.prompts(dialogues, room)]
+        return find_answering(self.task.kind).inputs(self, records, max_new_tokens)
+
+    def prompt_texts(self, records: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+        """The texts of each row, one for each column of the prompt; empty where the row lacks it.
+
+        Raises:
+            BiaslineError: naming the first row and column that is no text.
+        """
+        return _columns(records, *columns_of(self.task.kind).prompt)
+
+    def said_before(self, records: Sequence[dict[str, Any]]) -> list[list[Turn]]:
+        """The turns before each row's question; none where its `history` is missing, None, NaN or empty.
+
+        Raises:
+            BiaslineError: naming the first row with another history.
+        """
+        return [_history(number, record.get("history")) for number, record in enumerate(records, 1)]
+
+    @cached_property
+    def dialogue_encoder(self) -> Encoder:
+        """What turns dialogues into tokens."""
+        return Encoder.from_params(self.tokenizer, self.task.tokens)
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder:
+        """What turns texts, or pairs of them, into tokens."""
+        return TextEncoder(self.tokenizer, self.task.tokens.max_length, self.token_types)
 
     @property
     def template(self) -> Template:
         """What turns a dialogue into text."""
-        return self._dialogues.template
+        return self.dialogue_encoder.template
 
     @property
     def stops(self) -> list[int]:
         """Tokens that end an answer."""
-        return self._dialogues.stops()
+        return self.dialogue_encoder.stops()
+
+    @property
+    def batches(self) -> tuple[int, int]:
+        """The token that rows of a batch are padded with, and how many rows it has."""
+        return self.model.config.pad_token_id, self.task.evaluate.batch_size
 
     @property
     def longest_answer(self) -> int:
@@ -122,7 +140,15 @@ class Predictor:
         most = max(most, self.task.evaluate.max_new_tokens)
         return most if self.positions is None else min(most, self.positions - 1)
 
-    def _settings(self, params: Mapping[str, Any]) -> Evaluate:
+    def settings(self, params: Mapping[str, Any]) -> Evaluate:
+        """How texts are written.
+
+        Args:
+            params: as for answers.
+
+        Raises:
+            BiaslineError: naming the setting that is unknown or out of its limits.
+        """
         if unknown := sorted(params.keys() - _DRAWN):
             raise BiaslineError(f"params: {unknown[0]}: unknown; known are {', '.join(_DRAWN)}")
         settings = changed(self.task.evaluate, params, "params")
@@ -130,32 +156,13 @@ class Predictor:
             raise BiaslineError(f"params: max_new_tokens: {settings.max_new_tokens} is refused: at most {most}")
         return settings
 
-    @cached_property
-    def _dialogues(self) -> Encoder:
-        return Encoder.from_params(self.tokenizer, self.task.tokens)
 
-    @cached_property
-    def _texts(self) -> TextEncoder:
-        return TextEncoder(self.tokenizer, self.task.tokens.max_length, self.token_types)
-
-    def _answer(self, ids: list[list[int]], drawing: Drawing) -> list[str]:
-        answers = generate(self.model, self.tokenizer, ids, drawing, self.task.evaluate.batch_size, self.stops)
-        return [answer.text for answer in answers]
-
-    def _judge(self, inputs: Sequence[dict[str, list[int]]]) -> list[dict[str, Any]]:
-        batches = self.model.config.pad_token_id, self.task.evaluate.batch_size
-        if self.task.kind == "regression":
-            return [{"score": float(score)} for score in scores(self.model, inputs, *batches, self.score)]
-        found = probabilities(self.model, inputs, *batches)
-        return [{"label": self.labels[row.argmax()], "probability": float(row.max())} for row in found]
-
-
-def _columns(records: Sequence[dict[str, Any]], first: str, second: str) -> list[tuple[str, str]]:
+def _columns(records: Sequence[dict[str, Any]], first: str, *further: str) -> list[tuple[str, ...]]:
     rows = []
     for number, record in enumerate(records, 1):
-        text: Any = record.get(first)
-        further: Any = "" if _is_absent(record.get(second)) else record[second]
-        for name, given in ((first, text), (second, further)):
+        row: dict[str, Any] = {first: record.get(first)}
+        row |= {name: "" if _is_absent(record.get(name)) else record[name] for name in further}
+        for name, given in row.items():
             if not isinstance(given, str):
                 # MLflow hands over a table by columns as one row of lists.
                 hint = (
@@ -163,14 +170,13 @@ def _columns(records: Sequence[dict[str, Any]], first: str, second: str) -> list
                 )
                 raise BiaslineError(f"row {number}: `{name}` must be a text, not {_told(given)}", hint)
             _check_characters(given, number, name)
-        if not text.strip():
+        if not row[first].strip():
             raise BiaslineError(f"row {number}: `{first}` must be a text, not an empty one")
-        rows.append((text, further))
+        rows.append(tuple(row.values()))
     return rows
 
 
 def _history(number: int, given: Any) -> list[Turn]:
-    """The turns before a row's instruction; none where it is missing, None, NaN or empty."""
     if _is_absent(given) or given == "":
         return []
     try:

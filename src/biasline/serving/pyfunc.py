@@ -10,10 +10,8 @@ from mlflow.pyfunc.model import PythonModel
 class BiaslineModel(PythonModel):
     """A frozen base with one task's biases.
 
-    Instruction tasks take rows of `instruction` and, if wanted, `input` and `history` (what was said before, a list of
-    {role, content}), and give a list of answers. Classifications
-    take rows of `text` and, if wanted, `text_pair`, and give a list of `{"label", "probability"}`; regressions likewise
-    one of `{"score"}`. All in the order of the rows.
+    It takes rows of the columns that the task's kind is given, of which all but the first may be missing, and gives a
+    list of its answers, texts or dicts, in the order of the rows: see the signature.
     """
 
     # The signature says what comes in. Type hints on `predict` would take its place, and without this MLflow asks for

@@ -12,6 +12,7 @@ from torch import nn
 
 from biasline.bases.pooling import pools_by_mean
 from biasline.errors import BiaslineError
+from biasline.kinds.learning import find_learning
 from biasline.serving.package import Package
 from biasline.serving.predictor import Predictor
 
@@ -21,8 +22,8 @@ Rows = Sequence[dict[str, Any]]
 class SharedBase:
     """One base in memory and the deltas of many tasks, applied and reverted as tasks are requested.
 
-    A language model and classifiers share the Transformer itself; what a classifier has besides is its head, which
-    its delta brings.
+    A language model and models with a head share the Transformer itself; what the latter have besides is their head,
+    which their delta brings.
 
     Any number of threads may call `answer`. Requests are served one after the other: a delta must not be swapped while
     another task's rows are in the forward pass.
@@ -57,7 +58,7 @@ class SharedBase:
         self._lock = threading.Lock()
         self._applied: str | None = None
         body: nn.Module | None = None
-        # A language model first: any classifier can stand on its Transformer, not the other way round.
+        # A language model first: any model with a head can stand on its Transformer, not the other way round.
         for name in sorted(names, key=lambda name: self._packages[name].headed):
             package = self._packages[name]
             model = self._standing_on(body, package)
@@ -117,13 +118,14 @@ class SharedBase:
             return next(one.model for name, one in self._predictors.items() if not self._packages[name].headed)
         if getattr(body, "pooler", None) is not None and pools_by_mean(body) != package.by_mean:
             return None
-        from transformers import AutoModelForSequenceClassification
+        import transformers
 
+        learning = find_learning(package.task.kind)
         config: Any = copy.deepcopy(body.config)
-        labels = package.delta.manifest.labels or ["score"]
+        labels = learning.outputs(package.delta.manifest.labels)
         config.id2label, config.label2id = dict(enumerate(labels)), {name: i for i, name in enumerate(labels)}
         with torch.device("meta"):
-            model = AutoModelForSequenceClassification.from_config(config)
+            model = getattr(transformers, learning.auto_class).from_config(config)
         if type(model.base_model) is not type(body):
             return None
         if (getattr(model.base_model, "pooler", None) is None) != (getattr(body, "pooler", None) is None):

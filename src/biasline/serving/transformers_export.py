@@ -13,10 +13,12 @@ from biasline.bases.load import best_device
 from biasline.bases.pin import TOKENIZER_FILES
 from biasline.errors import BiaslineError, shown
 from biasline.evaluation.generate import Drawing
+from biasline.kinds.answering import find_answering
+from biasline.kinds.learning import find_learning
 from biasline.layout import replacing
 from biasline.serving.package import Package
 from biasline.serving.predictor import Predictor
-from biasline.serving.transformers_card import loader, page, stock_ids, usage
+from biasline.serving.transformers_card import page, usage
 from biasline.tokens.template import CHAT
 from biasline.training.loss import padded
 
@@ -88,6 +90,7 @@ def export(
         if odd := sorted(dict(set(_digests(reloaded).items()) ^ set(tensors.items()))):
             raise BiaslineError(f"tensor {odd[0]}: reloaded, the merged model has another", _SERVE)
         _compare(wanted, _outputs(reloaded, inputs), rows)
+        stock_ids = find_answering(package.task.kind).stock_ids
         otherwise = sum(
             stock_ids(tokenizer, row, predictor) != given["input_ids"] for row, given in zip(rows, inputs, strict=True)
         )
@@ -171,7 +174,7 @@ def _reloaded(folder: Path, package: Package) -> tuple[Any, Any]:
     """Model and tokenizer, as a user loads them."""
     import transformers
 
-    auto = getattr(transformers, loader(package))
+    auto = getattr(transformers, find_learning(package.task.kind).auto_class)
     model = auto.from_pretrained(str(folder), dtype=getattr(torch, package.task.load.dtype), local_files_only=True)
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     return model.to(best_device()).eval(), tokenizer

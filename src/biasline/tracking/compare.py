@@ -17,6 +17,7 @@ from biasline.evaluation.intervals import format_interval
 from biasline.evaluation.measure import has_row_values, row_values
 from biasline.evaluation.statistics import paired_interval
 from biasline.jsonfile import load_json
+from biasline.kinds.learning import find_learning
 from biasline.layout import TaskPlace, home
 from biasline.metrics.metric import Metric
 from biasline.params import DEFAULT_METHOD, METHOD_SPECS, Task
@@ -131,7 +132,8 @@ def compare(client: "MlflowClient", name: str, task: Task) -> Comparison:
 
 
 def _methods(task: Task) -> Iterable[str]:
-    return (name for name, method in METHOD_SPECS.items() if not (method.needs_head and task.kind == "instruction"))
+    headed = find_learning(task.kind).headed
+    return (name for name, method in METHOD_SPECS.items() if headed or not method.needs_head)
 
 
 def _predictions(client: "MlflowClient", task: str, run: "Run") -> pl.DataFrame:

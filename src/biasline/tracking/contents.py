@@ -9,6 +9,7 @@ from typing import Any
 
 from biasline.bases.pin import file_sha256
 from biasline.evaluation.intervals import format_interval
+from biasline.kinds.learning import find_learning
 from biasline.layout import TaskPlace
 from biasline.metrics.table import label_of
 from biasline.params import Task, Train, method_spec
@@ -43,7 +44,7 @@ def run_params(record: Record, task: Task) -> dict[str, Any]:
         "data_rows": quality.get("rows"),
         "train_rows": report.get("rows"),
         "augment": _augmentation(task),
-        "template": task.tokens.template_name if task.kind == "instruction" else None,
+        "template": None if find_learning(task.kind).headed else task.tokens.template_name,
         "max_length": task.tokens.max_length,
         "method": train.method,
         "part": tuned_part(train),

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from biasline.kinds.headed import HeadedAnswering
 from biasline.kinds.learning.regression import LEARNING
-from biasline.kinds.protocols import Answering
 from biasline.metrics.metric import Metric
 
 if TYPE_CHECKING:
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from biasline.evaluation.compared import Compared
     from biasline.layout import TaskPlace
     from biasline.params import Task
+    from biasline.serving.predictor import Predictor
 
 
-class Regression(Answering):
+class Regression(HeadedAnswering):
     """Scores beside the training rows' mean: an untrained head knows nothing better."""
 
     learning = LEARNING
+    outputs: ClassVar[Mapping[str, str]] = {"score": "double"}
     base_label = "training rows' mean"
 
     # evaluation
@@ -92,6 +94,39 @@ class Regression(Answering):
     def is_right(self, row: Mapping[str, Any]) -> bool | None:
         """A score is near or far, not right or wrong."""
         return None
+
+    # serving
+
+    def answer(self, predictor: "Predictor", records: Sequence[dict[str, Any]], params: Mapping[str, Any]) -> list[Any]:
+        """The score of each row, in the data's own units."""
+        from biasline.evaluation.regress import scores
+
+        found = scores(predictor.model, predictor.inputs(records), *predictor.batches, predictor.score)
+        return [{"score": float(score)} for score in found]
+
+    def line(self, answer: Any) -> str:
+        """The score."""
+        return f"{answer['score']:.4f}"
+
+    def evaluated(self, predictions: "pl.DataFrame") -> list[Any]:
+        """The scores given."""
+        return [{"score": score} for score in predictions["tuned"]]
+
+    def rescored(
+        self, predictor: "Predictor", rows: "pl.DataFrame", given: Sequence[Any], own_metrics: str
+    ) -> "pl.DataFrame":
+        """With `tuned` and `tuned_error`."""
+        import polars as pl
+
+        score = pl.Series("tuned", [one["score"] for one in given])
+        return rows.with_columns(score, (score - rows["score"].cast(pl.Float64)).alias("tuned_error"))
+
+    # stock Transformers
+
+    def stock_answer(self, predictor: "Predictor") -> str:
+        """The head's output, in the data's own units."""
+        scale = predictor.score
+        return f"{scale['mean']!r} + {scale['std']!r} * model(**inputs).logits.item()"
 
 
 ANSWERING = Regression()

@@ -41,6 +41,10 @@ class Regression(Learning):
         reading=reading,
     )
 
+    def outputs(self, labels: Sequence[str]) -> list[str]:
+        """One, the score."""
+        return ["score"]
+
     def page_lines(self, good: "pl.DataFrame") -> list[str]:
         """How scores are spread."""
         import polars as pl
