@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from biasline.kinds.protocols import InData, InEvaluation, InExport, InServing, InTokens, InTraining, asked_by
+from biasline.kinds.protocols import (
+    InData,
+    InEvaluation,
+    InExport,
+    InServing,
+    InTokens,
+    InTracking,
+    InTraining,
+    asked_by,
+)
 from biasline.source_code import import_closure
 
 # The demo's corpus writes are alone: they need no other room.
@@ -38,7 +47,7 @@ NO_DEP_OF = {
 }
 
 # What each stage asks of a kind of task, whose modules serve all of them.
-PARTS = (InData, InTokens, InTraining, InEvaluation, InServing, InExport)
+PARTS = (InData, InTokens, InTraining, InEvaluation, InTracking, InServing, InExport)
 ASKED = {
     "validate": (InData,),
     "augment": (InData,),

@@ -10,10 +10,10 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from biasline.errors import BiaslineError, shown
 from biasline.layout import write_text
-from biasline.params import TASK_NAME, Group, Task, check_inputs, read_params
+from biasline.params import DEFAULT_KIND, TASK_NAME, Group, Task, check_inputs, read_params
 
 
-def add_task(path: Path, name: str, base: str, data: str, kind: str = "instruction") -> str:
+def add_task(path: Path, name: str, base: str, data: str, kind: str = DEFAULT_KIND) -> str:
     """Add a task with every default spelled out; comments and order of the file stay as they are.
 
     Returns:

@@ -166,6 +166,6 @@ def test_an_unknown_method_is_refused_everywhere(trained):
 
 
 def test_only_a_task_with_a_head_can_train_a_head_alone():
-    with pytest.raises(ValueError, match=r"train\.method head: an instruction task has no head of its own"):
+    with pytest.raises(ValueError, match=r"train\.method head: a task of kind instruction has no head of its own"):
         Task(base="b", data="d", train={"method": "head"})
     Task(base="b", data="d", kind="classification", train={"method": "head"})

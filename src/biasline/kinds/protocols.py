@@ -219,10 +219,6 @@ class InEvaluation(_Answers):
         """Columns `actual` and `predicted` for a plot of what is taken for what; None where that says nothing."""
         return None
 
-    def figures(self, predictions: "pl.DataFrame") -> Iterator[tuple[str, Any]]:
-        """Names of pictures of the answers to test rows, and the pictures, see `figures.run`."""
-        yield from ()
-
     @abstractmethod
     def made(self, task: "Task", labels: Sequence[str]) -> str:
         """How answers were written for training, as a part of the card's sentence."""
@@ -243,6 +239,14 @@ class InEvaluation(_Answers):
             given: its answers to them.
             own_metrics: a file of the project's own metrics, see `OwnScores`.
         """
+
+
+class InTracking(_Answers):
+    """What tracking asks of a kind."""
+
+    def figures(self, predictions: "pl.DataFrame") -> Iterator[tuple[str, Any]]:
+        """Names of pictures of the answers to test rows, and the pictures, see `figures.run`."""
+        yield from ()
 
 
 class InServing(_Answers):
@@ -290,7 +294,7 @@ class InExport(_Answers):
         """
 
 
-class Answering(InEvaluation, InServing, InExport):
+class Answering(InEvaluation, InTracking, InServing, InExport):
     """What is answered: how models are compared, what they are told to be worth, and what a caller gets."""
 
 

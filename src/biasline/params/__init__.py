@@ -16,6 +16,7 @@ from biasline.params.reading import (
 )
 from biasline.params.task import (
     CUSTOM,
+    DEFAULT_KIND,
     FLOOR,
     JINJA,
     TASK_NAME,
@@ -38,6 +39,7 @@ from biasline.params.task import (
 
 __all__ = [
     "CUSTOM",
+    "DEFAULT_KIND",
     "DEFAULT_METHOD",
     "FLOOR",
     "JINJA",

@@ -397,6 +397,8 @@ class Evaluate(Group):
         return value
 
 
+# What a task is unless it says so: the first kind.
+DEFAULT_KIND = next(iter(LEARNINGS))
 # A floor that nobody chose.
 FLOOR = 0.5
 
@@ -443,7 +445,7 @@ class Task(Group):
     """One data set on one base."""
 
     kind: Annotated[str, _one_of(LEARNINGS)] = Field(
-        next(iter(LEARNINGS)), description="; ".join(f"{one.name}: {one.told}" for one in LEARNINGS.values())
+        DEFAULT_KIND, description="; ".join(f"{one.name}: {one.told}" for one in LEARNINGS.values())
     )
     base: str = Field(min_length=1, description="the base's pin, written by `biasline pin`")
     data: str = Field(min_length=1, description="the raw data file")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from biasline.bases.pin import Pin, file_sha256
 from biasline.kinds.learning import LEARNINGS
-from biasline.kinds.protocols import InData, InEvaluation, InExport, InServing, InTokens, asked_by
+from biasline.kinds.protocols import InData, InEvaluation, InExport, InServing, InTokens, InTracking, asked_by
 from biasline.layout import TaskPlace
 from biasline.params import METHOD_SPECS, Task, method_spec
 from biasline.source_code import code_sha256, import_closure
@@ -19,7 +19,7 @@ from biasline.source_code import code_sha256, import_closure
 _NO_NUMBERS = ("errors", "jsonfile", "layout", "params", "source_code", "training.fingerprint", "training.runtime")
 
 # What a kind of task says of other stages: what token sets were made by is seen in them.
-NOT_IN_TRAINING = asked_by(InData, InTokens, InEvaluation, InServing, InExport)
+NOT_IN_TRAINING = asked_by(InData, InTokens, InEvaluation, InTracking, InServing, InExport)
 
 
 def folder_sha256(folder: Path) -> str:
