@@ -95,8 +95,8 @@ class Multilabel(HeadedAnswering):
 
     def line(self, answer: Any) -> str:
         """The labels, and the probability of each of them."""
-        given = answer["labels"]
-        return f"{'|'.join(given)}\t{'|'.join(f'{answer["probabilities"][name]:.4f}' for name in given)}"
+        found = [f"{answer['probabilities'][name]:.4f}" for name in answer["labels"]]
+        return f"{'|'.join(answer['labels'])}\t{'|'.join(found)}"
 
     def evaluated(self, predictions: "pl.DataFrame") -> list[Any]:
         """The labels given, with the probabilities of all."""
