@@ -62,7 +62,7 @@ class Kind(ABC):
 
 
 class InData(ABC):
-    """What validation and augmentation ask of a kind; and `reading`, see `Columns`."""
+    """What validation and augmentation ask of a kind; and `gathering` and `reading`, see `Columns`."""
 
     def rules(self) -> "Sequence[Rule]":
         """Rules of its own, beside those that hold for each kind that has the columns they are about."""
@@ -138,6 +138,24 @@ class InTraining(ABC):
             train: seed, head and pooling.
             labels: names in the order of the head's outputs; none where it gives no labels.
         """
+
+    def settled(
+        self, model: "PretrainedModel", valid: Any, summary: Mapping[str, Any], train: "Train"
+    ) -> tuple[dict[str, str], list[str]]:
+        """What is chosen by the validation rows once training is over, to travel with what was trained; and notes.
+
+        Every process is asked, and must come to the same.
+
+        Args:
+            model: as it was kept, in eval mode.
+            valid: the validation rows in tokens, of which there may be none.
+            summary: of the tokens, see `encoding`.
+            train: parameters of training.
+
+        Returns:
+            names and texts, which evaluation and serving find beside the model.
+        """
+        return {}, []
 
 
 class Learning(Kind, InData, InTokens, InTraining):
@@ -305,4 +323,4 @@ def asked_by(*parts: type) -> frozenset[str]:
         parts: of the classes above that say what rooms ask.
     """
     names = {name for part in parts for name, what in vars(part).items() if callable(what) and name[0] != "_"}
-    return frozenset(names | ({"reading"} if InData in parts else set()))
+    return frozenset(names | ({"gathering", "reading"} if InData in parts else set()))
