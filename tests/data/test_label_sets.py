@@ -30,7 +30,9 @@ def labels(folder, cells, source=None):
     return read(folder, [{"labels": cell} for cell in cells], source).frame["labels"].to_list()
 
 
-names = st.lists(st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="|[{"), min_size=1), min_size=1)
+names = st.lists(
+    st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="|[{"), min_size=1), min_size=1
+)
 
 
 @given(names)
@@ -89,7 +91,10 @@ def test_columns_of_zeros_and_ones_are_gathered_and_all_zeros_say_something(tmp_
     assert examples.notes == ("labels are gathered from 2 columns: 'a', 'b'",)
     assert examples.frame["labels"].to_list()[:3] == ['["b"]', "[]", '["a", "b"]']
     assert set(examples.frame.columns) >= {"labels"} and not {"a", "b"} & set(examples.frame.columns)
-    assert checked(examples).quarantine.select("row", "reasons").rows() == [(4, ["broken_labels"]), (5, ["broken_labels"])]
+    assert checked(examples).quarantine.select("row", "reasons").rows() == [
+        (4, ["broken_labels"]),
+        (5, ["broken_labels"]),
+    ]
 
 
 def test_an_empty_list_is_quarantined_unless_it_means_none(tmp_path):
@@ -119,8 +124,16 @@ def test_an_unknown_label_and_a_text_with_two_sets_are_quarantined(tmp_path):
             "no column for 'labels'; it has: text, a b, c, n → 2 columns hold 0 and 1 alone; where each says whether a text "
             'has that label, write in params.yaml: source: {labels: ["a b", "c"]}',
         ),
-        ([{"a": 1, "c": 0}], {"labels": ["a", "b"]}, "source.labels: no column 'b' beside 'a'; it has: text, a, c → name "),
-        ([{"x": "some"}], {}, "no column for 'labels'; it has: text, x → name it in params.yaml: source: {columns: {lab"),
+        (
+            [{"a": 1, "c": 0}],
+            {"labels": ["a", "b"]},
+            "source.labels: no column 'b' beside 'a'; it has: text, a, c → name ",
+        ),
+        (
+            [{"x": "some"}],
+            {},
+            "no column for 'labels'; it has: text, x → name it in params.yaml: source: {columns: {lab",
+        ),
     ],
 )
 def test_a_file_without_labels_is_told_with_the_lines_to_write(tmp_path, rows, source, told):
@@ -131,7 +144,9 @@ def test_a_file_without_labels_is_told_with_the_lines_to_write(tmp_path, rows, s
 
 def test_a_column_of_objects_is_told_with_a_path(tmp_path):
     cells = [{"labels": [{"name": "a"}]}, {"labels": [{"name": "b"}, {"name": "a"}]}]
-    with pytest.raises(BiaslineError, match=r"column 'labels' \(labels\) names no labels in 2 of 2 rows, .*first.* is 1: "):
+    with pytest.raises(
+        BiaslineError, match=r"column 'labels' \(labels\) names no labels in 2 of 2 rows, .*first.* is 1: "
+    ):
         read(tmp_path, cells)
     found = read(tmp_path, cells, {"columns": {"labels": "labels.*.name"}})
     assert found.frame["labels"].to_list() == ['["a"]', '["a", "b"]']
@@ -160,7 +175,9 @@ def validated(workspace, rows, **settings):
 
 def test_a_label_that_nothing_could_be_learned_of_is_refused(workspace):
     rows = [{"text": f"number {number}", "labels": ["a", "b"][: 1 + number % 2]} for number in range(60)]
-    with pytest.raises(BiaslineError, match=r"source.labels: no training row has the label 'c', so nothing could be lear"):
+    with pytest.raises(
+        BiaslineError, match=r"source.labels: no training row has the label 'c', so nothing could be lear"
+    ):
         validated(workspace, rows, source={"labels": ["a", "b", "c"]})
     with pytest.raises(BiaslineError, match="no training row has a label → add rows"):
         refuse_unlearnable(pl.DataFrame({"row": [1], "labels": ["[]"]}), [])

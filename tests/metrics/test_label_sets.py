@@ -55,7 +55,9 @@ def test_quick_values_are_the_librarys_over_any_rows(pairs, data):
 @given(sets)
 def test_values_are_those_of_scikit_learn(pairs):
     found = predictions(pairs)
-    held, given_ = (np.array([[name in one for name in NAMES] for one in column]) for column in zip(*pairs, strict=True))
+    held, given_ = (
+        np.array([[name in one for name in NAMES] for one in column]) for column in zip(*pairs, strict=True)
+    )
     assert metric("f1_micro").value(found) == pytest.approx(f1_score(held, given_, average="micro", zero_division=0.0))
     assert metric("hamming_loss").value(found) == pytest.approx(hamming_loss(held, given_))
     occurs = [place for place in range(3) if held[:, place].any() or given_[:, place].any()]

@@ -35,7 +35,8 @@ def test_of_two_as_near_the_lower_is_taken():
     tried = {value: f1_score(held, given_ >= value) for value in (0.1, 0.3, 0.5, 0.7)}
     best = max(tried.values())
     assert best_threshold(given_, held) == min(
-        (value for value, found in tried.items() if found == best), key=lambda value: (round(abs(value - 0.5), 6), value)
+        (value for value, found in tried.items() if found == best),
+        key=lambda value: (round(abs(value - 0.5), 6), value),
     )
 
 

@@ -229,8 +229,14 @@ class InEvaluation(_Answers):
         kind = self.learning.name
         return paired_values(frame, row_metric(frame, metric, kind), kind)
 
-    def sections(self, predictions: "pl.DataFrame", labels: Sequence[str]) -> list[str]:
-        """Further lines of the card: what the answers are like beyond the table of metrics."""
+    def sections(self, predictions: "pl.DataFrame", labels: Sequence[str], settled: Mapping[str, str]) -> list[str]:
+        """Further lines of the card: what the answers are like beyond the table of metrics.
+
+        Args:
+            predictions: test rows with the answers.
+            labels: names in the order of the head's outputs.
+            settled: what was chosen once training was over, see `InTraining.settled`.
+        """
         return []
 
     def confusion(self, predictions: "pl.DataFrame") -> "pl.DataFrame | None":

@@ -171,7 +171,7 @@ def signature(task: Task) -> "ModelSignature":
     learning, outputs = find_learning(task.kind), find_answering(task.kind).outputs
     first, *further = learning.columns.given
     inputs = Schema([ColSpec(AnyType(), first), *(ColSpec(AnyType(), name, required=False) for name in further)])
-    given = Schema([ColSpec(of, name) for name, of in outputs.items()] or [ColSpec("string")])
+    given = Schema([ColSpec(_type_of(told), name) for name, told in outputs.items()] or [ColSpec("string")])
     if learning.headed:
         return ModelSignature(inputs, given)
     drawn = task.evaluate
@@ -184,6 +184,15 @@ def signature(task: Task) -> "ModelSignature":
         ]
     )
     return ModelSignature(inputs, given, params)
+
+
+def _type_of(told: str) -> Any:
+    """A type of MLflow's by its name: `string`, `list of string`, `map of double`."""
+    from mlflow.types import DataType
+    from mlflow.types.schema import Array, Map
+
+    outer, _, inner = told.rpartition(" of ")
+    return {"": str, "list": Array, "map": Map}[outer](DataType[inner] if outer else inner)
 
 
 def _code(scratch: Path) -> Path:

@@ -62,15 +62,12 @@ class Multilabel(HeadedAnswering):
             timed=asked.timed,
         )
 
-    def sections(
-        self, predictions: "pl.DataFrame", labels: Sequence[str], settled: Mapping[str, str] | None = None
-    ) -> list[str]:
+    def sections(self, predictions: "pl.DataFrame", labels: Sequence[str], settled: Mapping[str, str]) -> list[str]:
         """Labels one by one with their thresholds, and the rows of which most labels are wrong."""
         from biasline.evaluation.label_sets import label_sections, thresholds_of
 
-        return label_sections(
-            predictions, labels, self.learning.columns, thresholds_of(settled or {}, labels, "train.json")
-        )
+        thresholds = thresholds_of(settled, labels, "train.json")
+        return label_sections(predictions, labels, self.learning.columns, thresholds)
 
     def made(self, task: "Task", labels: Sequence[str]) -> str:
         """The labels by name."""
