@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biasline.data.contract import check_examples
-from biasline.data.label_sets import canonical, in_order, one_by_one, refuse_unlearnable
+from biasline.data.label_sets import refuse_unlearnable
+from biasline.data.name_lists import canonical, in_order, one_by_one
 from biasline.data.sources import read_asked, read_examples
 from biasline.data.validate import validate
 from biasline.errors import BiaslineError

@@ -5,12 +5,12 @@ All become the JSON of a list of names, in one order and without repeats.
 
 import ast
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from biasline.data.name_lists import canonical, one_by_one
 from biasline.data.raw import Raw
 from biasline.errors import BiaslineError
 
@@ -21,37 +21,8 @@ if TYPE_CHECKING:
 # each label gives, which says of each that it does not hold. Both are empty lists to whoever reads them as JSON.
 UNNAMED = "[ ]"
 _LIST = r'^\[(?: |"(?:[^"\\]|\\.)+"(?:, "(?:[^"\\]|\\.)+")*)?\]$'
-_WHOLE = re.compile(r"-?[0-9]+")
 _TRUTH = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 _LISTED, _SHOWN = 12, 60
-
-
-def in_order(names: Iterable[str], order: Sequence[str] = ()) -> list[str]:
-    """Names without repeats: first those of `order` in its order, then numbers by value, then texts."""
-    rank = {name: place for place, name in enumerate(order)}
-
-    def key(name: str) -> tuple[int, bool, int, str]:
-        whole = _WHOLE.fullmatch(name) is not None
-        return rank.get(name, len(rank)), not whole, int(name) if whole else 0, name
-
-    return sorted(set(names), key=key)
-
-
-def canonical(names: Iterable[str], order: Sequence[str] = ()) -> str:
-    """Names as rows have them: the JSON of a list, see `in_order`."""
-    return json.dumps(in_order(names, order), ensure_ascii=False)
-
-
-def sets_of(labels: pl.Series) -> list[list[str]]:
-    """The names in each cell of clean rows."""
-    known: dict[str, list[str]] = {cell: json.loads(cell) for cell in labels.unique()}
-    return [known[cell] for cell in labels]
-
-
-def one_by_one(frame: pl.DataFrame) -> pl.DataFrame:
-    """A row for each label of each row: `row`, `label`."""
-    rows = [(row, name) for row, names in zip(frame["row"], sets_of(frame["labels"]), strict=True) for name in names]
-    return pl.DataFrame(rows, schema={"row": pl.Int64, "label": pl.String}, orient="row")
 
 
 def read_sets(raw: Raw, name: str, separator: str, order: Sequence[str]) -> Raw:

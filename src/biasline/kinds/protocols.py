@@ -113,7 +113,7 @@ class InTokens(ABC):
 
 
 class InTraining(ABC):
-    """What training asks of a kind, and whoever loads its models."""
+    """What training asks of a kind."""
 
     @abstractmethod
     def objective(self, train: "Train", summary: Mapping[str, Any], rows: Any) -> "Objective":
@@ -123,20 +123,6 @@ class InTraining(ABC):
             train: parameters of training.
             summary: of the tokens, see `encoding`.
             rows: the training rows in tokens.
-        """
-
-    @abstractmethod
-    def load(
-        self, pin: "Pin", folder: Path, load: "Load", train: "Train", labels: Sequence[str]
-    ) -> "tuple[PretrainedModel, list[str]]":
-        """The base as the class of model that is tuned, frozen, and the names of its head's parameters to be trained.
-
-        Args:
-            pin: of the base.
-            folder: the base's files, verified.
-            load: how they are read.
-            train: seed, head and pooling.
-            labels: names in the order of the head's outputs; none where it gives no labels.
         """
 
     def settled(
@@ -158,7 +144,25 @@ class InTraining(ABC):
         return {}, []
 
 
-class Learning(Kind, InData, InTokens, InTraining):
+class InLoading(ABC):
+    """What whoever loads a model of a kind asks of it: training, evaluation, serving."""
+
+    @abstractmethod
+    def load(
+        self, pin: "Pin", folder: Path, load: "Load", train: "Train", labels: Sequence[str]
+    ) -> "tuple[PretrainedModel, list[str]]":
+        """The base as the class of model that is tuned, frozen, and the names of its head's parameters to be trained.
+
+        Args:
+            pin: of the base.
+            folder: the base's files, verified.
+            load: how they are read.
+            train: seed, head and pooling.
+            labels: names in the order of the head's outputs; none where it gives no labels.
+        """
+
+
+class Learning(Kind, InData, InTokens, InTraining, InLoading):
     """What is learned: the rows, the tokens that they become, the model and its loss."""
 
 

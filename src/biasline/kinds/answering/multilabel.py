@@ -34,7 +34,7 @@ class Multilabel(HeadedAnswering):
         import polars as pl
 
         from biasline.data.clean import read_split
-        from biasline.data.label_sets import sets_of
+        from biasline.data.name_lists import sets_of
         from biasline.evaluation import label_sets
         from biasline.evaluation.compared import Compared
         from biasline.evaluation.headed import load_headed

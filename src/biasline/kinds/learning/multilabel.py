@@ -70,8 +70,9 @@ class Multilabel(Learning):
         self, splits: "Mapping[str, pl.DataFrame]", good: "pl.DataFrame", read: "pl.DataFrame", task: "Task"
     ) -> list[str]:
         """Labels that no training row has are refused; odd ones are told."""
-        from biasline.data.label_sets import one_by_one, refuse_unlearnable, sets_of
+        from biasline.data.label_sets import refuse_unlearnable
         from biasline.data.labels import form_notes, imbalance_notes, refuse_unlearned, unjudged_notes
+        from biasline.data.name_lists import one_by_one, sets_of
 
         refuse_unlearnable(splits["train"], task.source.labels)
         single = {name: one_by_one(part) for name, part in splits.items()}
@@ -85,7 +86,7 @@ class Multilabel(Learning):
     def page_lines(self, good: "pl.DataFrame") -> list[str]:
         """How often there is each label, and how many a row has."""
         from biasline.data.charts import shares
-        from biasline.data.label_sets import one_by_one, sets_of
+        from biasline.data.name_lists import one_by_one, sets_of
 
         counts = one_by_one(good)["label"].value_counts(sort=True).sort(["count", "label"], descending=[True, False])
         sizes = [len(names) for names in sets_of(good["labels"])]
@@ -97,7 +98,7 @@ class Multilabel(Learning):
         import pyarrow as pa
 
         from biasline.bases.pin import wants_token_types
-        from biasline.data.label_sets import in_order, sets_of
+        from biasline.data.name_lists import in_order, sets_of
         from biasline.tokens.encoding import Encoding, encode_texts
         from biasline.tokens.texts import TextEncoder, check_sets, set_flags
 
