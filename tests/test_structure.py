@@ -9,16 +9,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from biasline.kinds.protocols import (
-    InData,
-    InEvaluation,
-    InExport,
-    InServing,
-    InTokens,
-    InTracking,
-    InTraining,
-    asked_by,
-)
+from biasline.kinds import protocols
 from biasline.source_code import import_closure
 
 # The demo's corpus writes are alone: they need no other room.
@@ -47,13 +38,22 @@ NO_DEP_OF = {
 }
 
 # What each stage asks of a kind of task, whose modules serve all of them.
-PARTS = (InData, InTokens, InTraining, InEvaluation, InTracking, InServing, InExport)
+PARTS = (
+    protocols.InData,
+    protocols.InTokens,
+    protocols.InTraining,
+    protocols.InLoading,
+    protocols.InEvaluation,
+    protocols.InTracking,
+    protocols.InServing,
+    protocols.InExport,
+)
 ASKED = {
-    "validate": (InData,),
-    "augment": (InData,),
-    "tokenize": (InTokens,),
-    "train": (InTraining,),
-    "evaluate": (InTraining, InEvaluation),
+    "validate": (protocols.InData,),
+    "augment": (protocols.InData,),
+    "tokenize": (protocols.InTokens,),
+    "train": (protocols.InTraining, protocols.InLoading),
+    "evaluate": (protocols.InLoading, protocols.InEvaluation),
 }
 
 
@@ -159,7 +159,7 @@ def test_whatever_code_a_stage_runs_is_among_its_deps(root, stage):
     does = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["do"]
     deps = [root / path for path in does["deps"] if not path.startswith("data/") and "{" not in path]
     program, exempt = root / "stages" / f"{stage}.py", NO_DEP | NO_DEP_OF.get(stage, {})
-    uncalled = asked_by(*(part for part in PARTS if part not in ASKED.get(stage, ())))
+    uncalled = protocols.asked_by(*(part for part in PARTS if part not in ASKED.get(stage, ())))
     assert program in deps or stage == "resolve", "its parameters decide its out"
     missing = {
         name: path.relative_to(root).as_posix()

@@ -48,6 +48,7 @@ def test_progress_ends_with_the_work(headed, monkeypatch):
     assert {note for *_, note in seen} == {"head alone on the frozen base", "latency", "tuned model"}
 
 
+@pytest.mark.e2e  # whole stages
 @pytest.mark.parametrize("kind", ["classification", "regression"])
 def test_kinds_with_a_head_are_evaluated(workspace, kind):
     from tests.conftest import run_other

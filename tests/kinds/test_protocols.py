@@ -44,7 +44,7 @@ def test_what_a_room_asks_is_listed_once():
     """The parts of a kind do not overlap, so that the code of each can be told from the others'."""
     parts = [part for name, part in vars(protocols).items() if name.startswith("In")]
     names = [name for part in parts for name in asked_by(part)]
-    assert len(parts) == 7 and len(names) == len(set(names)) > 20
+    assert len(parts) == 8 and len(names) == len(set(names)) > 20
     assert asked_by(InTokens) == {"encoding", "answers_told"}
     assert "reading" in asked_by(InData) and "compare" in asked_by(InEvaluation)
 

@@ -1,5 +1,6 @@
 """What the contents of columns say about their use: guesses where no name is known, and doubts about names that are."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -118,7 +119,8 @@ def doubts(columns: _Texts, kind: Columns, taken: Mapping[str, str], chosen: Map
         notes.append(
             f"label is {label!r} alone; {_listed(others)} {'has' if len(others) == 1 else 'have'} values like "
             f"it and {'is' if len(others) == 1 else 'are'} not learned: source.columns.label chooses another, and "
-            "several labels a text are several tasks, one for each of these columns"
+            f"several labels a text are {_at_once(columns, [label, *others])}several tasks, one for each of these "
+            "columns"
         )
     answer = kind.answer
     by_name = [] if answer in chosen else _further_names(columns, kind, taken)
@@ -167,6 +169,15 @@ def others_like(columns: _Texts, label: str) -> list[str]:
     never = _NEVER if look == _TRUTH[0] else ()
     others = {name: column for name, column in columns.items() if look and name != label}
     return [name for name, column in others.items() if _look(column) == look or _values(column) in never]
+
+
+def _at_once(columns: _Texts, labels: Sequence[str]) -> str:
+    """How all of some columns are learned at once, where each says whether its label holds."""
+    truths = [{value.removesuffix(".0") for value in _values(columns[name])} for name in labels]
+    if not all(found <= {"0", "1"} or found <= {"true", "false"} for found in truths):
+        return ""
+    listed = ", ".join(json.dumps(name, ensure_ascii=False) for name in labels)
+    return f"one task of kind: multilabel with source: {{labels: [{listed}]}}, or "
 
 
 def _look(column: pl.Series) -> frozenset[str]:

@@ -73,8 +73,12 @@ def form_notes(labels: pl.Series, read: pl.Series) -> list[str]:
     return notes
 
 
-def refuse_unlearned(splits: Mapping[str, pl.DataFrame]) -> None:
+def refuse_unlearned(splits: Mapping[str, pl.DataFrame], way_out: str = "") -> None:
     """Held-out rows whose label no training row has.
+
+    Args:
+        splits: `row` and `label` of each split's rows.
+        way_out: what to do about it; by default also to name all labels, which lets them be.
 
     Raises:
         BiaslineError: naming all such labels, each with its rows; rows are not moved for it, or a test set would not
@@ -96,8 +100,9 @@ def refuse_unlearned(splits: Mapping[str, pl.DataFrame]) -> None:
         )
         raise BiaslineError(
             f"no training row has {'the label' if len(told) == 1 else 'these labels'}: {', '.join(told)}",
-            "add rows of each (ten at least), take them out by source.where, or name all labels, so that these count "
-            f"as never learned: source.labels: [{listed}]",
+            way_out
+            or "add rows of each (ten at least), take them out by source.where, or name all labels, so that these "
+            f"count as never learned: source.labels: [{listed}]",
         )
 
 

@@ -180,25 +180,35 @@ def _translated(terms: Terms) -> pl.Expr:
     return prompted & (~foreign | output.str.contains(_CODE) | prompt.str.contains(_OTHER_TONGUE))
 
 
-def _agreed(terms: Terms) -> pl.Expr:
-    """No other row has the same text under another label.
+def agreed(answer: str, says: Good) -> Good:
+    """No other row has the same text under another answer.
 
     A given test set stays whole: where it agrees with itself, the rows of other files that contradict it go.
+
+    Args:
+        answer: the column.
+        says: whether a row's answer is one that says anything about the others.
     """
-    folded = [_squeezed(name).str.to_lowercase() for name in terms.kind.prompt]
-    rank = pl.col(FIXED_SPLIT).replace_strict({"test": 0, "valid": 1}, default=2, return_dtype=pl.Int8)
-    leads = rank == rank.min().over(folded)
-    # A row without a label that is allowed says nothing about the others.
-    label = _text("label").str.strip_chars()
-    label = pl.when((label != "") & (label.is_in(terms.labels) if terms.labels else True)).then(label)
-    every = label.drop_nulls().n_unique().over(folded) <= 1
-    leading = pl.when(leads).then(label).drop_nulls().n_unique().over(folded) == 1
-    return every | label.is_null() | (leads & leading) | (_squeezed("text") == "")
+
+    def good(terms: Terms) -> pl.Expr:
+        folded = [_squeezed(name).str.to_lowercase() for name in terms.kind.prompt]
+        rank = pl.col(FIXED_SPLIT).replace_strict({"test": 0, "valid": 1}, default=2, return_dtype=pl.Int8)
+        leads = rank == rank.min().over(folded)
+        said = pl.when(says(terms)).then(_text(answer).str.strip_chars())
+        every = said.drop_nulls().n_unique().over(folded) <= 1
+        leading = pl.when(leads).then(said).drop_nulls().n_unique().over(folded) == 1
+        return every | said.is_null() | (leads & leading) | (_squeezed("text") == "")
+
+    return good
 
 
 def _known_label(terms: Terms) -> pl.Expr:
     label = _text("label").str.strip_chars()
     return label.is_in(terms.labels) | (label == "") if terms.labels else pl.lit(True)
+
+
+def _says_label(terms: Terms) -> pl.Expr:
+    return _known_label(terms) & (_text("label").str.strip_chars() != "")
 
 
 def _no_placeholder(_: Terms) -> pl.Expr:
@@ -277,7 +287,9 @@ RULES: tuple[Rule, ...] = (
     Rule("key", "a secret key or token", _free_of(_KEY)),
     Rule("email", "an e-mail address", _free_of(_EMAIL), on=False),
     Rule("phone", "a phone number", _free_of(_PHONE), on=False),
-    Rule("conflicting_duplicate", "the same text has another label elsewhere", _agreed, ("label",)),
+    Rule(
+        "conflicting_duplicate", "the same text has another label elsewhere", agreed("label", _says_label), ("label",)
+    ),
     Rule(
         "duplicate",
         "an exact copy of an earlier row",

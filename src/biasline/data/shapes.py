@@ -87,7 +87,8 @@ def not_text(raw: Raw, name: str, ours: str, kind: Columns, taken: Mapping[str, 
     values = _samples(raw, name)
     told = f"{name!r} ({ours}) holds lists or objects in {nested.sum():,} of {len(raw):,} rows, as {_cut(example)}"
     if ours == kind.answer and kind.looks == "label":
-        return Shape(f"{told}: several labels a row", _one_label(name, values))
+        together = f"all of them at once are kind: multilabel{_path_to_names(name, values)}"
+        return Shape(f"{told}: several labels a row", f"{together}; {_one_label(name, values)}")
     if any(_is_turns(value) for value in values) and kind.context:
         hint = f"whole dialogues, the answer in them, are source: {{columns: {{messages: {name}}}}}"
         return Shape(f"{told}: turns of a dialogue", f"{hint}; one turn alone is {ours}: {name}.0.content")
@@ -248,6 +249,15 @@ def _one_label(name: str, values: Sequence[Any]) -> str:
         "a task for each label, with a column of its own that says yes or no; or the rows of one label alone: source: "
         f"{{columns: {{label: {name}.0}}, where: \"{_quoted(name)} not like '%,%'\"}}"
     )
+
+
+def _path_to_names(name: str, values: Sequence[Any]) -> str:
+    """What a list of objects needs, that its names be found."""
+    first = values[0][0] if values and isinstance(values[0], list) and values[0] else None
+    if not isinstance(first, Mapping):
+        return ""
+    key = next((key for key, item in first.items() if isinstance(item, str)), "…")
+    return f" with source: {{columns: {{labels: {name}.*.{key}}}}}"
 
 
 def _is_turns(value: Any) -> bool:

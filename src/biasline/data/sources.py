@@ -92,6 +92,9 @@ def read_examples(data: Path, kind: Columns, source: Source, limit: int | None =
     if kind.context and not {*kind.required, MESSAGES} & source.columns.keys():
         raw, turns = with_joined_prompts(raw, kind.answered)
         source = source.model_copy(update={"columns": source.columns | {MESSAGES: turns}}) if turns else source
+    if kind.answered and kind.gathering is not None:
+        raw, further = kind.gathering(shown(data), raw, source)
+        notes += further
     taken, guessed = _take_columns(data, raw, kind, source)
     notes += guessed
     if kind.answered and kind.context:

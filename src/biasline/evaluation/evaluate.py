@@ -73,7 +73,7 @@ def evaluate(task: Task, place: TaskPlace) -> Evaluated:
     quality = load_json(place.quality, f"dvc repro validate@{place.task}")
     sliced = with_lengths(found.predictions, answering.learning.columns.prompt)
     table = answering.slices(sliced, tuple(dict.fromkeys((*task.evaluate.slices, LENGTH))), metric)
-    sections = answering.sections(found.predictions, labels)
+    sections = answering.sections(found.predictions, labels, report.get("settled", {}))
     metrics = _metrics(test, task, answering, decisive, metric, report["fingerprint"], found)
     with replacing(place.predictions) as draft:
         write_parquet(found.predictions, draft)

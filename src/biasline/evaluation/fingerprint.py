@@ -7,7 +7,7 @@ from pathlib import Path
 
 from biasline.bases.pin import file_sha256, read_pin
 from biasline.kinds.learning import LEARNINGS
-from biasline.kinds.protocols import InData, InExport, InServing, InTokens, InTracking, asked_by
+from biasline.kinds.protocols import InData, InExport, InServing, InTokens, InTracking, InTraining, asked_by
 from biasline.layout import TaskPlace
 from biasline.params import CUSTOM, Task
 from biasline.source_code import code_sha256, import_closure
@@ -23,7 +23,7 @@ _LIBRARIES = (
 
 
 # What a kind of task says of other stages.
-_NOT_IN_EVALUATION = asked_by(InData, InTokens, InTracking, InServing, InExport)
+_NOT_IN_EVALUATION = asked_by(InData, InTokens, InTraining, InTracking, InServing, InExport)
 
 
 def evaluation_modules(kind: str) -> dict[str, Path]:

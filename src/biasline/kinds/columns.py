@@ -23,6 +23,8 @@ class Columns:
             or something that a program writes, such as a list (`structure`).
         augmented: those of the prompt that augmentation changes unless parameters say otherwise; none where a change
             of words would make the answer wrong.
+        gathering: makes a column out of several, before columns are taken: (the data for messages, records, parameters)
+            → records and notes.
         reading: brings a file's columns to texts, where they are more than that: (records, our column → the file's,
             parameters) → records.
         answered: whether rows have their answer; those that a model is asked need none.
@@ -34,6 +36,7 @@ class Columns:
     context: tuple[str, ...] = ()
     looks: Literal["text", "label", "score", "structure"] = "text"
     augmented: tuple[str, ...] = ()
+    gathering: "Callable[[str, Raw, Source], tuple[Raw, list[str]]] | None" = None
     reading: "Callable[[Raw, Mapping[str, str], Source], Raw] | None" = None
     answered: bool = True
 

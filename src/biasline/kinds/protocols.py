@@ -62,7 +62,7 @@ class Kind(ABC):
 
 
 class InData(ABC):
-    """What validation and augmentation ask of a kind; and `reading`, see `Columns`."""
+    """What validation and augmentation ask of a kind; and `gathering` and `reading`, see `Columns`."""
 
     def rules(self) -> "Sequence[Rule]":
         """Rules of its own, beside those that hold for each kind that has the columns they are about."""
@@ -113,7 +113,7 @@ class InTokens(ABC):
 
 
 class InTraining(ABC):
-    """What training asks of a kind, and whoever loads its models."""
+    """What training asks of a kind."""
 
     @abstractmethod
     def objective(self, train: "Train", summary: Mapping[str, Any], rows: Any) -> "Objective":
@@ -124,6 +124,28 @@ class InTraining(ABC):
             summary: of the tokens, see `encoding`.
             rows: the training rows in tokens.
         """
+
+    def settled(
+        self, model: "PretrainedModel", valid: Any, summary: Mapping[str, Any], train: "Train"
+    ) -> tuple[dict[str, str], list[str]]:
+        """What is chosen by the validation rows once training is over, to travel with what was trained; and notes.
+
+        Every process is asked, and must come to the same.
+
+        Args:
+            model: as it was kept, in eval mode.
+            valid: the validation rows in tokens, of which there may be none.
+            summary: of the tokens, see `encoding`.
+            train: parameters of training.
+
+        Returns:
+            names and texts, which evaluation and serving find beside the model.
+        """
+        return {}, []
+
+
+class InLoading(ABC):
+    """What whoever loads a model of a kind asks of it: training, evaluation, serving."""
 
     @abstractmethod
     def load(
@@ -140,7 +162,7 @@ class InTraining(ABC):
         """
 
 
-class Learning(Kind, InData, InTokens, InTraining):
+class Learning(Kind, InData, InTokens, InTraining, InLoading):
     """What is learned: the rows, the tokens that they become, the model and its loss."""
 
 
@@ -211,8 +233,14 @@ class InEvaluation(_Answers):
         kind = self.learning.name
         return paired_values(frame, row_metric(frame, metric, kind), kind)
 
-    def sections(self, predictions: "pl.DataFrame", labels: Sequence[str]) -> list[str]:
-        """Further lines of the card: what the answers are like beyond the table of metrics."""
+    def sections(self, predictions: "pl.DataFrame", labels: Sequence[str], settled: Mapping[str, str]) -> list[str]:
+        """Further lines of the card: what the answers are like beyond the table of metrics.
+
+        Args:
+            predictions: test rows with the answers.
+            labels: names in the order of the head's outputs.
+            settled: what was chosen once training was over, see `InTraining.settled`.
+        """
         return []
 
     def confusion(self, predictions: "pl.DataFrame") -> "pl.DataFrame | None":
@@ -305,4 +333,4 @@ def asked_by(*parts: type) -> frozenset[str]:
         parts: of the classes above that say what rooms ask.
     """
     names = {name for part in parts for name, what in vars(part).items() if callable(what) and name[0] != "_"}
-    return frozenset(names | ({"reading"} if InData in parts else set()))
+    return frozenset(names | ({"gathering", "reading"} if InData in parts else set()))

@@ -74,12 +74,9 @@ def _asked_apart(uri: str, rows: Sequence[dict[str, Any]]) -> list[Any]:
 
 
 def _alike(one: Any, other: Any) -> bool:
-    """Whether two answers are the same, but for what a number's last digits are."""
-    if not isinstance(one, dict) or not isinstance(other, dict):
-        return one == other
-    return one.keys() == other.keys() and all(
-        abs(one[name] - other[name]) <= _NEAR * max(1.0, abs(other[name]))
-        if isinstance(other[name], float)
-        else one[name] == other[name]
-        for name in other
-    )
+    """Whether two answers are the same, but for what the last digits of numbers are."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(one[name], other[name]) for name in other)
+    if isinstance(other, float):
+        return abs(one - other) <= _NEAR * max(1.0, abs(other))
+    return one == other

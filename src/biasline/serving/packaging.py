@@ -19,7 +19,7 @@ from biasline.bases.pin import file_sha256, read_pin
 from biasline.bitfit import BiasDelta
 from biasline.kinds.answering import find_answering
 from biasline.kinds.learning import find_learning
-from biasline.kinds.protocols import InData, InEvaluation, InExport, InTokens, InTracking, asked_by
+from biasline.kinds.protocols import InData, InEvaluation, InExport, InTokens, InTracking, InTraining, asked_by
 from biasline.layout import TaskPlace, home
 from biasline.params import Task, read_task
 from biasline.source_code import code_sha256, import_closure, module_name
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _ENTRY = Path(__file__).with_name("pyfunc.py")
 _PACKAGE = _ENTRY.parent.parent
 # What a kind of task says of anything but its model and its answers: what only that imports is in no package.
-_UNSERVED = asked_by(InData, InTokens, InEvaluation, InTracking, InExport) | {"objective"}
+_UNSERVED = asked_by(InData, InTokens, InTraining, InEvaluation, InTracking, InExport)
 # The libraries that it needs; what it needs of this package is what it imports.
 _REQUIREMENTS = ("accelerate", "mlflow", "numpy", "polars", "pydantic", "safetensors", "scipy", "torch", "transformers")
 
@@ -171,7 +171,7 @@ def signature(task: Task) -> "ModelSignature":
     learning, outputs = find_learning(task.kind), find_answering(task.kind).outputs
     first, *further = learning.columns.given
     inputs = Schema([ColSpec(AnyType(), first), *(ColSpec(AnyType(), name, required=False) for name in further)])
-    given = Schema([ColSpec(of, name) for name, of in outputs.items()] or [ColSpec("string")])
+    given = Schema([ColSpec(_type_of(told), name) for name, told in outputs.items()] or [ColSpec("string")])
     if learning.headed:
         return ModelSignature(inputs, given)
     drawn = task.evaluate
@@ -184,6 +184,15 @@ def signature(task: Task) -> "ModelSignature":
         ]
     )
     return ModelSignature(inputs, given, params)
+
+
+def _type_of(told: str) -> Any:
+    """A type of MLflow's by its name: `string`, `list of string`, `map of double`."""
+    from mlflow.types import DataType
+    from mlflow.types.schema import Array, Map
+
+    outer, _, inner = told.rpartition(" of ")
+    return {"": str, "list": Array, "map": Map}[outer](DataType[inner] if outer else inner)
 
 
 def _code(scratch: Path) -> Path:

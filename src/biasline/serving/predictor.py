@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Predictor:
         tokenizer: the base's.
         token_types: whether the base tells the two texts of a pair apart.
         positions: how many tokens the base can read and write in a row; None where it has no limit.
+        about: what the delta tells of its origin, and what was chosen after training.
     """
 
     task: Task
@@ -47,12 +48,15 @@ class Predictor:
     tokenizer: Tokenizer
     token_types: bool
     positions: int | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, task: Task, told: Manifest, model: PretrainedModel, pin: Pin, folder: Path) -> "Predictor":
         """With the tokenizer that lies in the base's folder, and what the delta tells about its outputs."""
         tokenizer, limits = load_tokenizer(pin, folder), limits_of(folder)
-        return cls(task, told.labels, told.score, model, tokenizer, wants_token_types(folder), limits.positions)
+        return cls(
+            task, told.labels, told.score, model, tokenizer, wants_token_types(folder), limits.positions, told.about
+        )
 
     def __call__(self, records: Sequence[dict[str, Any]], params: dict[str, Any] | None = None) -> list[Any]:
         """One answer per row, in their order: a text, or a dict with what the task's kind answers by its names.

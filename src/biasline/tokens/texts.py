@@ -130,6 +130,43 @@ def label_numbers(names: Sequence[str], labels: Sequence[str], rows: Sequence[in
     return [number[label] for label in labels]
 
 
+def check_sets(names: Sequence[str], train: Sequence[Sequence[str]]) -> None:
+    """Whether rows that may have any number of labels can be learned from.
+
+    Args:
+        names: of all labels.
+        train: those of each training row.
+
+    Raises:
+        BiaslineError: where the training rows all have the same, or one that is none of the names.
+    """
+    if unknown := sorted({name for held in train for name in held} - set(names)):
+        raise BiaslineError(
+            f"source.labels: a training row has the label {unknown[0]!r}; expected some of {', '.join(names)}",
+            "add it there, or mend the data",
+        )
+    if len({frozenset(held) for held in train}) < 2:
+        what = f"all training rows have the same labels: {', '.join(train[0]) or 'none'}" if train else ""
+        raise BiaslineError(what or "there are no training rows", "labels are learned where rows differ in them")
+
+
+def set_flags(names: Sequence[str], sets: Sequence[Sequence[str]], rows: Sequence[int], split: str) -> list[list[int]]:
+    """Of each row 1 for each label that it has and 0 for each other, (rows, labels).
+
+    Raises:
+        BiaslineError: naming the first row that has a label which training does not know.
+    """
+    known = set(names)
+    for row, held in zip(rows, sets, strict=True):
+        if unknown := [name for name in held if name not in known]:
+            raise BiaslineError(
+                f"row {row} ({split} split) has the label {unknown[0]!r}, which no training row has; known: "
+                f"{', '.join(names)}",
+                "add training rows of it, or take the row out",
+            )
+    return [[int(name in held) for name in names] for held in sets]
+
+
 def score_scale(scores: Sequence[float]) -> dict[str, float]:
     """`mean` and `std` of the training rows' scores: a head learns them as (score - mean) / std, whatever their range.
 

@@ -33,7 +33,7 @@ class Batch:
         inputs: the model's inputs, int64, (rows, length): `input_ids`, `attention_mask`, and `token_type_ids` where the
             token set has them.
         labels: int64, (rows, length) with `IGNORED` where nothing is supervised; or (rows,) class numbers, int64, or
-            scores, fp32.
+            scores, fp32; or 1 for each label that a row has, else 0, fp32, (rows, labels).
         rows: the rows' numbers in the raw file.
         counts: whether its losses are part of anything; else it is there to keep other processes company.
     """
@@ -169,6 +169,20 @@ class ClassLabels(Objective):
         losses, hits = target_losses(logits, batch.labels), logits.argmax(-1) == batch.labels
         weights = torch.ones_like(losses) if self.weights is None else self.weights.to(losses.device)[batch.labels]
         return losses * weights, hits, weights
+
+
+class LabelSets(Objective):
+    """Any number of labels of each row: binary cross entropy of each label by itself, their mean being the row's."""
+
+    def collate(self, examples: Sequence[dict[str, Any]], pad: int) -> Batch:
+        """Rows with 1 for each label that they have, else 0."""
+        labels = torch.from_numpy(np.array([example["labels"] for example in examples], np.float32))
+        return Batch(padded(examples, pad), labels, tuple(example["row"] for example in examples))
+
+    def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """The mean loss of each row's labels."""
+        logits = model(**batch.inputs).logits.float()
+        return functional.binary_cross_entropy_with_logits(logits, batch.labels, reduction="none").mean(-1)
 
 
 class Scores(Objective):

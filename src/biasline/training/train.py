@@ -91,15 +91,23 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
                 checkpoints=kept,
                 stopping=stopping,
             )
+            settled, notes = together(accelerator, ready.settle)
+            history.notes.extend(notes)
+            for note in notes:
+                accelerator.print(f"note: {note}", flush=True)
         accelerator.end_training()  # the first process is alone from here on: nothing may ask the others
         if not main:
             return ""
-        return _write(place, ready, history)
+        return _write(place, ready, history, settled)
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """A training of which nothing is done yet."""
+    """A training of which nothing is done yet.
+
+    Attributes:
+        settle: what the kind of task chooses when all else is done, see `InTraining.settled`.
+    """
 
     start: Start
     prepared: PreparedModel
@@ -107,6 +115,7 @@ class _Ready:
     sets: Sets
     plan: Plan
     provenance: Provenance
+    settle: Callable[[], tuple[dict[str, str], list[str]]]
 
 
 def _set_up(task: Task, place: TaskPlace, accelerator: Accelerator) -> _Ready:
@@ -156,16 +165,24 @@ def _set_up(task: Task, place: TaskPlace, accelerator: Accelerator) -> _Ready:
         "fingerprint": name,
     }
     provenance = Provenance(pin, summary.get("labels", []), summary.get("score", {}), about)
-    return _Ready(Start(name, pin, trainable, plan.total_steps), prepared, settings, sets, plan, provenance)
+    return _Ready(
+        Start(name, pin, trainable, plan.total_steps),
+        prepared,
+        settings,
+        sets,
+        plan,
+        provenance,
+        lambda: learning.settled(prepared.model, valid, summary, task.train),
+    )
 
 
-def _write(place: TaskPlace, ready: _Ready, history: History) -> str:
+def _write(place: TaskPlace, ready: _Ready, history: History, settled: dict[str, str]) -> str:
     """Write the outs, all or none; returns one line that tells what they are."""
     with replacing(place.model) as draft:
         draft.mkdir()
-        ready.prepared.save(draft / get_method(ready.settings.method).spec.artifact, ready.provenance)
+        ready.prepared.save(draft / get_method(ready.settings.method).spec.artifact, ready.provenance.settled(settled))
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
-        told = _told(ready, history) | {"bytes": size}
+        told = _told(ready, history) | ({"settled": settled} if settled else {}) | {"bytes": size}
         (draft / place.train_report.name).write_text(dump_json(told), encoding="utf-8")
     write_text(place.history, _history_csv(history))
     loss = f"{history.best_loss:.4f}" if history.best_loss is not None else "not measured"

@@ -51,7 +51,7 @@ class Classification(HeadedAnswering):
             positive=classify.positive_of(labels),
         )
 
-    def sections(self, predictions: "pl.DataFrame", labels: Sequence[str]) -> list[str]:
+    def sections(self, predictions: "pl.DataFrame", labels: Sequence[str], settled: Mapping[str, str]) -> list[str]:
         """Labels one by one, calibration, and the surest mistakes."""
         from biasline.evaluation.classify import class_sections
 

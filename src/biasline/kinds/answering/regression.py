@@ -75,7 +75,7 @@ class Regression(HeadedAnswering):
 
         return in_variance(frame)
 
-    def sections(self, predictions: "pl.DataFrame", labels: Sequence[str]) -> list[str]:
+    def sections(self, predictions: "pl.DataFrame", labels: Sequence[str], settled: Mapping[str, str]) -> list[str]:
         """The rows that the model is furthest off."""
         from biasline.evaluation.regress import score_sections
 

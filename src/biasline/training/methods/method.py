@@ -1,7 +1,7 @@
 """What a method of tuning is: the interfaces that its module fills in, and the training loop and evaluation use."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,6 +61,10 @@ class Provenance:
     labels: Sequence[str]
     score: dict[str, float]
     about: dict[str, str]
+
+    def settled(self, further: dict[str, str]) -> "Provenance":
+        """With what was chosen once training was over, see `InTraining.settled`."""
+        return replace(self, about={**self.about, **further})
 
 
 @dataclass
