@@ -1,11 +1,13 @@
 """The promise of docs/extending.md: a kind, a method and a metric declared here go through the stages."""
 
 import json
+from typing import ClassVar
 
 import polars as pl
 import pyarrow as pa
 import pytest
 import torch
+from polars.testing import assert_frame_equal
 from torch.nn import functional
 
 from biasline.errors import BiaslineError
@@ -14,13 +16,20 @@ from biasline.kinds.columns import TEXTS, Columns
 from biasline.kinds.headed import HeadedAnswering
 from biasline.kinds.learning import LEARNINGS
 from biasline.kinds.protocols import Learning
-from biasline.layout import TaskPlace
+from biasline.layout import DELTA_FILE, TaskPlace
 from biasline.metrics import table
 from biasline.metrics.metric import Metric
 from biasline.params import METHOD_SPECS, Task
 from biasline.params.method_spec import MethodSpec, NoParameters
+from biasline.registry.aliases import CANDIDATE, aliased
+from biasline.registry.evidence import shown_by
+from biasline.registry.files import read_package
+from biasline.registry.gates import judge
+from biasline.registry.sync import register_workspace
+from biasline.serving.rescore import scored_on
 from biasline.tracking.contents import run_name, run_params
 from biasline.tracking.record import record_of_workspace
+from biasline.tracking.store import connect
 from biasline.training.methods import METHODS, Method, PeakRates
 from biasline.training.methods.delta import prepared_delta, restore_delta
 from tests.conftest import run_stages
@@ -57,7 +66,9 @@ class Counting(Learning):
             counts = frame["count"].cast(pl.Float32).to_arrow()
             return encode_texts(texts, frame.with_columns(pl.lit("").alias("text_pair")), pa.array(counts))
 
-        show = lambda row: f"{tokenizer.decode(row['input_ids'])} → {row['labels']:g}"  # noqa: E731
+        def show(row):
+            return f"{tokenizer.decode(row['input_ids'])} → {row['labels']:g}"
+
         return Encoding({}, encode, "counts", show, "Their count behind an arrow", "count")
 
     def answers_told(self, summary):
@@ -96,7 +107,7 @@ class CountingAnswers(HeadedAnswering):
         ),
     )
     base_label = "training rows' mean"
-    outputs = {"rate": "double"}  # noqa: RUF012
+    outputs: ClassVar = {"rate": "double"}
 
     def rates(self, model, rows, pad, batch_size, advance=lambda _: None):
         from biasline.evaluation.heads import head_outputs
@@ -141,7 +152,8 @@ class CountingAnswers(HeadedAnswering):
         return [{"rate": rate} for rate in predictions["tuned"]]
 
     def rescored(self, predictor, rows, given, own_metrics):
-        raise NotImplementedError
+        counts, rates = rows["count"].cast(pl.Float64), pl.Series("tuned", [one["rate"] for one in given])
+        return rows.with_columns(rates, (rates - counts).alias("tuned_error"))
 
     def stock_answer(self, predictor):
         return "model(**inputs).logits.exp().item()"
@@ -152,8 +164,8 @@ SPEC = MethodSpec(
     order=9,
     trains="the biases of values",
     parameters=NoParameters,
-    artifact="values.safetensors",
-    registrable=False,
+    artifact=DELTA_FILE,
+    registrable=True,
     freezes_base=True,
     card_title="Biases of values, tuned, of",
     card_training=lambda chosen, roles: f"The biases of values ({roles})",
@@ -184,15 +196,15 @@ def declared(monkeypatch):
     return answering
 
 
-def test_a_kind_a_method_and_a_metric_go_through_the_stages(workspace, declared):
+def test_a_kind_a_method_and_a_metric_go_through_the_stages(store, declared):
     herds = [(number, number % 5 + 1) for number in range(90)]
     rows = [{"text": "sheep " * count + f"number {number}", "count": str(count)} for number, count in herds]
     rows.append({"text": "many sheep", "count": "-3"})
-    (workspace / "sheep.json").write_text(json.dumps(rows))
+    (store / "sheep.json").write_text(json.dumps(rows))
     train = {"min_steps": 8, "epochs": 0.1, "batch_size": 8, "method": "values"}
-    task = Task(
-        kind="counting", base="data/bases/tiny-bloom.json", data="sheep.json", train=train, quality={"off": ["leak"]}
-    )
+    files = {"base": "data/bases/tiny-bloom.json", "data": "sheep.json"}
+    lenient = {"quality": {"off": ["leak"]}, "gates": {"margin": 1.0}}
+    task = Task(kind="counting", **files, **lenient, train=train)
     place = TaskPlace("sheep")
     told = run_stages(task, place)
 
@@ -205,10 +217,22 @@ def test_a_kind_a_method_and_a_metric_go_through_the_stages(workspace, declared)
     assert told.startswith("near on ")
     card = place.card.read_text()
     assert "Biases of values, tuned, of `tiny-bloom`" in card and "counts as they are" in card
-    assert sorted(path.name for path in place.model.iterdir()) == ["train.json", "values.safetensors"]
+    assert sorted(path.name for path in place.model.iterdir()) == sorted(["train.json", DELTA_FILE])
     params = run_params(record_of_workspace("sheep"), task)
     assert (params["kind"], params["method"], params["values"]) == ("counting", "values", 1)
     assert run_name(task) == "values value biases"
+
+    assert "biasline-sheep version 1, the candidate" in register_workspace(place)
+    client = connect()
+    version = aliased(client, "sheep", CANDIDATE)
+    package, predictions = read_package(version), pl.read_parquet(place.predictions)
+    asked = declared.asked(predictions)
+    given = package.predictor()(asked)
+    assert [one["rate"] for one in given] == pytest.approx(predictions["tuned"].to_list(), rel=1e-4)
+    assert declared.line(given[0]) == f"{given[0]['rate']:.2f}"
+    assert_frame_equal(scored_on(package, predictions)["tuned_error"].to_frame(), predictions.select("tuned_error"))
+    verdict = judge(task, shown_by(client, version), shown_by(client, version))
+    assert verdict.metric == "near" and verdict.standing == "not worse"
 
 
 def test_what_is_not_declared_is_told_with_what_is():

@@ -63,6 +63,8 @@ def test_labels_beside_the_one_that_is_taken_are_named(tmp_path, spelled):
         "label is 'toxic' alone; 'severe_toxic', 'obscene', 'threat', 'insult', 'identity_hate' have"
     )
     assert "source.columns.label" in note and "several tasks" in note and "year" not in note
+    named = ", ".join(f'"{name}"' for name in TOXIC)
+    assert f"one task of kind: multilabel with source: {{labels: [{named}]}}" in note
 
 
 def test_a_label_that_no_row_has_is_named_too(tmp_path):

@@ -98,6 +98,7 @@ def test_several_labels_a_row_are_told_with_ways_to_one(tmp_path):
     rows = [{"text": f"t{n}", "label": [[0], [1, 2]][n % 2]} for n in range(6)]
     error = told(tmp_path, rows, "classification")
     assert "'label' (label) holds lists or objects in 6 of 6 rows, as [0]: several labels a row" in error
+    assert "all of them at once are kind: multilabel; " in error
     found = read_examples(tmp_path / "rows.json", columns_of("classification"), Source(**advised(error))).frame
     assert found.select("row", "label").rows() == [(1, "0"), (3, "0"), (5, "0")]
     rows = [{"text": f"t{n}", "cats": {"toxic": n % 2, "rude": 1}} for n in range(2)]

@@ -6,7 +6,15 @@ from torch import nn
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from biasline.tokens.saved import IGNORED
-from biasline.training.loss import ClassLabels, ResponseTokens, Way, plain_logits, supervised_logits, target_losses
+from biasline.training.loss import (
+    ClassLabels,
+    LabelSets,
+    ResponseTokens,
+    Way,
+    plain_logits,
+    supervised_logits,
+    target_losses,
+)
 
 ROWS = [
     {"row": 1, "input_ids": [5, 6, 7, 8, 9], "labels": [IGNORED, IGNORED, 7, 8, 9]},
@@ -78,6 +86,23 @@ def test_class_labels_keep_token_types_and_pad_them():
     assert batch.inputs["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
     assert batch.inputs["token_type_ids"].tolist() == [[0, 1, 1], [0, 0, 0]]
     assert batch.labels.tolist() == [1, 0]
+
+
+def test_golden_loss_of_any_number_of_labels():
+    """The mean over a row's labels of log(1 + exp(-logit)) where it has one, log(1 + exp(logit)) where not."""
+
+    class Fixed(nn.Module):
+        def forward(self, **_):
+            return SimpleNamespace(logits=torch.tensor([[1.0, 0.0, -2.0], [0.5, -1.0, 3.0]]))
+
+    rows = [
+        {"row": 1, "input_ids": [5, 6], "labels": [1, 0, 0]},
+        {"row": 2, "input_ids": [7], "labels": [0, 0, 0]},
+    ]
+    batch = LabelSets().collate(rows, 9)
+    assert batch.inputs["input_ids"].tolist() == [[5, 6], [7, 9]] and batch.labels.dtype == torch.float32
+    assert LabelSets().losses(Fixed(), batch).tolist() == pytest.approx([0.37778, 1.44531], abs=1e-5)
+    assert LabelSets().targets(rows) == 2  # a row counts once, however many labels there are
 
 
 def test_balanced_labels_weigh_the_same_however_many_rows_they_have():

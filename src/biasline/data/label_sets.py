@@ -25,10 +25,11 @@ _TRUTH = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "tru
 _LISTED, _SHOWN = 12, 60
 
 
-def read_sets(raw: Raw, name: str, separator: str, order: Sequence[str]) -> Raw:
+def read_sets(where: str, raw: Raw, name: str, separator: str, order: Sequence[str]) -> Raw:
     """A column as canonical lists; what is none, and names no label, stays as it is, for the contract to refuse.
 
     Args:
+        where: the data, for messages.
         raw: the records.
         name: of the column: lists of names, texts with a separator, one name, or objects of name → whether it holds.
         separator: between the names in a text.
@@ -50,8 +51,8 @@ def read_sets(raw: Raw, name: str, separator: str, order: Sequence[str]) -> Raw:
         example = texts.filter(broken)[0]
         shown = example if len(example) <= _SHOWN else f"{example[: _SHOWN - 1]}…"
         raise BiaslineError(
-            f"column {name!r} (labels) names no labels in {broken.sum():,} of {len(texts):,} rows, the first of them "
-            f"is {raw.frame['row'].filter(broken)[0]}: {shown}",
+            f"{where}: column {name!r} (labels) names no labels in {broken.sum():,} of {len(texts):,} rows, the first "
+            f"of them is {raw.frame['row'].filter(broken)[0]}: {shown}",
             f"labels are a list of names, or a text with {separator!r} between them (source.separator); out of a list "
             f"of objects a path takes them: source: {{columns: {{labels: {name}.*.name}}}}",
         )

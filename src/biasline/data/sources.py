@@ -152,7 +152,7 @@ def _in_texts(data: Path, raw: Raw, kind: Columns, taken: dict[str, str], source
         shape = shapes.not_text(raw, taken[ours], ours, kind, taken)
         if shape is not None:
             raise BiaslineError(f"{shown(data)}: {shape.told}", shape.hint)
-    return kind.reading(raw, taken, source) if kind.reading is not None else raw
+    return kind.reading(shown(data), raw, taken, source) if kind.reading is not None else raw
 
 
 def read_asked(path: Path, kind: Columns, source: Source) -> list[dict[str, str]]:

@@ -23,15 +23,7 @@ _DIGITS = 6
 def probabilities(
     model: PretrainedModel, rows: Sequence[dict[str, Any]], pad: int, batch_size: int, advance: Advance = lambda _: None
 ) -> np.ndarray:
-    """The probability of each label in each row, (rows, labels), in their order; rows are batched by length.
-
-    Args:
-        model: the classifier, in eval mode.
-        rows: the model's inputs, `input_ids` and, where the base wants them, `token_type_ids`.
-        pad: token id to pad with.
-        batch_size: rows of one forward pass.
-        advance: told of each batch how many rows it had.
-    """
+    """The probability of each label in each row, (rows, labels), in their order; arguments as `heads.head_outputs`."""
     return torch.from_numpy(head_outputs(model, rows, pad, batch_size, advance)).sigmoid().double().numpy()
 
 
@@ -45,13 +37,7 @@ def probed(
 ) -> np.ndarray:
     """Labels that a logistic regression for each of them, on the frozen base's mean hidden states, gives to test rows.
 
-    Args:
-        model: the frozen base.
-        train: training rows, with 1 for each label that they have, else 0, as `labels`.
-        test: test rows.
-        pad: token id to pad with.
-        batch_size: rows of one forward pass.
-        advance: told of each batch how many rows it had.
+    Arguments as `classify.probed`; training rows have 1 for each label that they have, else 0, as `labels`.
 
     Returns:
         whether each label is given, (rows, labels).

@@ -25,8 +25,8 @@ class Columns:
             of words would make the answer wrong.
         gathering: makes a column out of several, before columns are taken: (the data for messages, records, parameters)
             → records and notes.
-        reading: brings a file's columns to texts, where they are more than that: (records, our column → the file's,
-            parameters) → records.
+        reading: brings a file's columns to texts, where they are more than that: (the data for messages,
+            records, our column → the file's, parameters) → records.
         answered: whether rows have their answer; those that a model is asked need none.
     """
 
@@ -37,7 +37,7 @@ class Columns:
     looks: Literal["text", "label", "score", "structure"] = "text"
     augmented: tuple[str, ...] = ()
     gathering: "Callable[[str, Raw, Source], tuple[Raw, list[str]]] | None" = None
-    reading: "Callable[[Raw, Mapping[str, str], Source], Raw] | None" = None
+    reading: "Callable[[str, Raw, Mapping[str, str], Source], Raw] | None" = None
     answered: bool = True
 
     @property

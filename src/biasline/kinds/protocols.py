@@ -39,8 +39,7 @@ class Kind(ABC):
         headed: whether its models have a head of their own, beside which a method may train nothing; a language model
             has none.
         class_weights: whether its rows have labels that the loss may weigh.
-        parameters: its own parameters, in the groups `source` or `quality`: group → name → (type, default with
-            description).
+        parameters: its own parameters in the group `source`: name → (type, default with description).
     """
 
     name: ClassVar[str]
@@ -50,7 +49,7 @@ class Kind(ABC):
     auto_class: ClassVar[AutoClass] = "AutoModelForSequenceClassification"
     headed: ClassVar[bool] = True
     class_weights: ClassVar[bool] = False
-    parameters: ClassVar[Mapping[str, Mapping[str, tuple[Any, "FieldInfo"]]]] = {}
+    parameters: ClassVar[Mapping[str, tuple[Any, "FieldInfo"]]] = {}
 
     def outputs(self, labels: Sequence[str]) -> list[str]:
         """Names of the head's outputs in their order, of which there is one at least.
@@ -144,14 +143,15 @@ class InTraining(ABC):
         return {}, []
 
 
-class InLoading(ABC):
+class InLoading:
     """What whoever loads a model of a kind asks of it: training, evaluation, serving."""
 
-    @abstractmethod
     def load(
         self, pin: "Pin", folder: Path, load: "Load", train: "Train", labels: Sequence[str]
     ) -> "tuple[PretrainedModel, list[str]]":
         """The base as the class of model that is tuned, frozen, and the names of its head's parameters to be trained.
+
+        Unless a kind says otherwise: with a head that reads a whole text (or two).
 
         Args:
             pin: of the base.
@@ -160,6 +160,9 @@ class InLoading(ABC):
             train: seed, head and pooling.
             labels: names in the order of the head's outputs; none where it gives no labels.
         """
+        from biasline.bases.load import load_classifier
+
+        return load_classifier(pin, folder, load, labels, train.seed, train.head, pooling=train.pooling)
 
 
 class Learning(Kind, InData, InTokens, InTraining, InLoading):

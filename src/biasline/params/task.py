@@ -8,7 +8,7 @@ import datetime
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import (
     AfterValidator,
@@ -40,23 +40,18 @@ TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 Where = str | dict[str, str | tuple[str, ...]]
 
 
-def kinds_parameters(group: str, learnings: Iterable[Learning]) -> type[Group]:
-    """A model of the parameters that kinds of tasks add to a group: none of most of them."""
-    fields: dict[str, Any] = {}
-    for one in learnings:
-        fields |= one.parameters.get(group, {})
-    return create_model(f"{group.title()}OfKinds", __base__=Group, **fields)
+def source_of_kinds(learnings: Iterable[Learning]) -> type[Group]:
+    """A model of the parameters that kinds of tasks add to `source`: none of most of them."""
+    fields = {name: field for one in learnings for name, field in one.parameters.items()}
+    return create_model("SourceOfKinds", __base__=Group, **cast("dict[str, Any]", fields))
 
 
 if TYPE_CHECKING:
 
     class SourceOfKinds(Group):
         """Parameters that one kind alone reads, which knows their types."""
-
-    class QualityOfKinds(Group):
-        """As `SourceOfKinds`."""
 else:
-    SourceOfKinds, QualityOfKinds = (kinds_parameters(group, LEARNINGS.values()) for group in ("source", "quality"))
+    SourceOfKinds = source_of_kinds(LEARNINGS.values())
 
 
 # The last of these comes first in a file that is written.
@@ -117,7 +112,7 @@ class Source(SourceOfKinds):
         return values
 
 
-class Quality(QualityOfKinds):
+class Quality(Group):
     """Thresholds of the contract: rows that break a rule go to quarantine."""
 
     min_output_chars: int = Field(1, ge=1, description="shorter outputs are quarantined")

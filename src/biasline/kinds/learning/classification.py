@@ -1,6 +1,6 @@
 """Classification: a text (or two) and its label."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +10,14 @@ from biasline.kinds.protocols import Learning
 if TYPE_CHECKING:
     import polars as pl
 
-    from biasline.bases.pin import Pin
     from biasline.bases.tokenizer import Tokenizer
-    from biasline.bitfit.pretrained import PretrainedModel
     from biasline.data.raw import Raw
-    from biasline.params import Load, Source, Task, Train
+    from biasline.params import Source, Task, Train
     from biasline.tokens.encoding import Encoding, TokenSet
     from biasline.training.loss import Objective
 
 
-def reading(raw: "Raw", taken: Mapping[str, str], source: "Source") -> "Raw":
+def reading(where: str, raw: "Raw", taken: Mapping[str, str], source: "Source") -> "Raw":
     """A number or a truth value is a label too."""
     from biasline.data.labels import by_value
 
@@ -98,14 +96,6 @@ class Classification(Learning):
         if train.class_weights == "balanced":
             return ClassLabels.balanced(rows["labels"][:], len(summary["labels"]))
         return ClassLabels()
-
-    def load(
-        self, pin: "Pin", folder: Path, load: "Load", train: "Train", labels: Sequence[str]
-    ) -> "tuple[PretrainedModel, list[str]]":
-        """The base with a head that reads a whole text."""
-        from biasline.bases.load import load_classifier
-
-        return load_classifier(pin, folder, load, labels, train.seed, train.head, pooling=train.pooling)
 
 
 LEARNING = Classification()

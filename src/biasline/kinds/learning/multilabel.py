@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from biasline.training.loss import Objective
 
 _ALIASES = ("labels", "label", "tags", "tag", "categories", "category", "topics", "classes", "genres", "emotions")
-
-
 _SEPARATOR = Field("|", min_length=1, description="what stands between the labels in a text (multilabel)")
 
 
@@ -34,13 +32,13 @@ def gathering(where: str, raw: "Raw", source: "Source") -> "tuple[Raw, list[str]
     return (raw, []) if "labels" in source.columns else gathered(where, raw, source.labels, _ALIASES)
 
 
-def reading(raw: "Raw", taken: Mapping[str, str], source: "Source") -> "Raw":
+def reading(where: str, raw: "Raw", taken: Mapping[str, str], source: "Source") -> "Raw":
     """Lists, or texts with a separator, as lists in one order."""
     from biasline.data.label_sets import read_sets
 
     if (name := taken.get("labels")) is None:  # rows that a model is asked have none
         return raw
-    return read_sets(raw, name, vars(source)["separator"], source.labels)
+    return read_sets(where, raw, name, vars(source)["separator"], source.labels)
 
 
 class Multilabel(Learning):
@@ -58,7 +56,7 @@ class Multilabel(Learning):
         gathering=gathering,
         reading=reading,
     )
-    parameters: ClassVar[Mapping[str, Mapping[str, tuple[Any, Any]]]] = {"source": {"separator": (str, _SEPARATOR)}}
+    parameters: ClassVar[Mapping[str, tuple[Any, Any]]] = {"separator": (str, _SEPARATOR)}
 
     def rules(self) -> "Sequence[Rule]":
         """Labels are a list of known names, one at least, and the same wherever the text comes again."""
@@ -137,10 +135,8 @@ class Multilabel(Learning):
     def load(
         self, pin: "Pin", folder: Path, load: "Load", train: "Train", labels: Sequence[str]
     ) -> "tuple[PretrainedModel, list[str]]":
-        """The base with a head that reads a whole text."""
-        from biasline.bases.load import load_classifier
-
-        model, head = load_classifier(pin, folder, load, labels, train.seed, train.head, pooling=train.pooling)
+        """The base with a head that says of itself that it gives any number of labels."""
+        model, head = super().load(pin, folder, load, train, labels)
         # What stock Transformers goes by, which else would take one label a text for granted.
         model.config.problem_type = "multi_label_classification"
         return model, head

@@ -10,16 +10,14 @@ from biasline.kinds.protocols import Learning
 if TYPE_CHECKING:
     import polars as pl
 
-    from biasline.bases.pin import Pin
     from biasline.bases.tokenizer import Tokenizer
-    from biasline.bitfit.pretrained import PretrainedModel
     from biasline.data.raw import Raw
-    from biasline.params import Load, Source, Task, Train
+    from biasline.params import Source, Task, Train
     from biasline.tokens.encoding import Encoding, TokenSet
     from biasline.training.loss import Objective
 
 
-def reading(raw: "Raw", taken: Mapping[str, str], source: "Source") -> "Raw":
+def reading(where: str, raw: "Raw", taken: Mapping[str, str], source: "Source") -> "Raw":
     """A number is no text, and a score all the same."""
     if (name := taken.get("score")) is None:  # rows that a model is asked have none
         return raw
@@ -85,14 +83,6 @@ class Regression(Learning):
         from biasline.training.loss import Scores
 
         return Scores(**summary["score"])
-
-    def load(
-        self, pin: "Pin", folder: Path, load: "Load", train: "Train", labels: Sequence[str]
-    ) -> "tuple[PretrainedModel, list[str]]":
-        """The base with a head of one output, which reads a whole text."""
-        from biasline.bases.load import load_classifier
-
-        return load_classifier(pin, folder, load, labels, train.seed, train.head, pooling=train.pooling)
 
 
 LEARNING = Regression()
