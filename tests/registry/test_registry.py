@@ -189,8 +189,10 @@ def fresh(script):
 
 
 @pytest.mark.slow
-def test_a_wiped_store_is_rebuilt_from_records_and_ledger(registered, workspace):
-    client, record = registered
+def test_a_wiped_store_is_rebuilt_from_records_and_ledger(trained, workspace):
+    # Not a copy of a store: that one's notes name the folder where it was made, and are compared here.
+    client, record = connect(), record_of_workspace("small")
+    register(client, record)
     promote(client, "small", LENIENT, "ann", "")
     register(client, another(record, "d" * 16))
     before = fresh(PICTURE)
