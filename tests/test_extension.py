@@ -74,7 +74,7 @@ class Counting(Learning):
     def answers_told(self, summary):
         return "counts"
 
-    def outputs(self, labels):
+    def output_names(self, labels):
         return ["rate"]
 
     def objective(self, train, summary, rows):

@@ -175,6 +175,8 @@ def predict(
         rows = {name: read_asked(file, columns[name], one.source) for name, one in chosen.items()}
     else:
         texts = _asked(asked)
+        if second and (alone := [name for name in chosen if len(columns[name].prompt) == 1]):
+            raise typer.BadParameter(f"--input: {alone[0]} takes one text a row")
         rows = {
             name: [dict(zip(columns[name].prompt, (line, second), strict=False)) for line in texts] for name in chosen
         }

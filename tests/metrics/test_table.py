@@ -103,8 +103,8 @@ def test_an_unknown_metric_is_an_error_that_names_the_known():
         find_metric("classification", "kappa")
     with pytest.raises(BiaslineError, match="'accuracy' is no metric of kind regression"):
         Task(**FILES, kind="regression").declared("accuracy")
-    with pytest.raises(BiaslineError, match="'f1' is no metric of kind tagging; there are: none"):
-        find_metric("tagging", "f1")
+    with pytest.raises(BiaslineError, match="'f1' is no metric of kind ranking; there are: none"):
+        find_metric("ranking", "f1")
 
 
 def test_an_own_metric_is_known_by_parameters_or_by_its_evaluation():
@@ -119,9 +119,9 @@ def test_an_own_metric_is_known_by_parameters_or_by_its_evaluation():
 
 def test_a_name_is_declared_once_for_a_kind(open_table):
     with pytest.raises(ValueError, match="a classification has one of that name"):
-        declare(Metric("f1", ("tagging", "classification"), statistic=lambda predictions: 0.0))
-    with pytest.raises(BiaslineError, match="of kind tagging; there are: none"):
-        find_metric("tagging", "f1")
+        declare(Metric("f1", ("ranking", "classification"), statistic=lambda predictions: 0.0))
+    with pytest.raises(BiaslineError, match="of kind ranking; there are: none"):
+        find_metric("ranking", "f1")
     with pytest.raises(ValueError, match="nothing says how it is computed"):
         Metric("empty", ("classification",))
     with pytest.raises(ValueError, match="Wilson's interval"):
@@ -147,11 +147,11 @@ def test_declarations_load_no_library():
 
 
 def test_counts_of_rows_add_up_to_a_statistic(open_table):
-    """F1 over spans, as a later kind has it: hits, false alarms and misses of each row."""
+    """F1 over spans, of a kind that there is not yet: hits, false alarms and misses of each row."""
     counts = {name: np.array(values) for name, values in {"tp": [2, 0, 1], "fp": [0, 1, 1], "fn": [1, 0, 0]}.items()}
     entity_f1 = Metric(
         "f1",
-        ("tagging",),
+        ("ranking",),
         resampled=of_counts(
             lambda predictions: [predictions.columns[name] for name in ("tp", "fp", "fn")],
             lambda tp, fp, fn: 2 * tp / max(2 * tp + fp + fn, 1),
@@ -159,7 +159,7 @@ def test_counts_of_rows_add_up_to_a_statistic(open_table):
         interval="bootstrap",
     )
     declare(entity_f1)
-    assert find_metric("tagging", "f1") is main_metric("tagging") is entity_f1
+    assert find_metric("ranking", "f1") is main_metric("ranking") is entity_f1
     predictions = Predictions(np.zeros(3), np.zeros(3), counts)
     assert entity_f1.value(predictions) == pytest.approx(6 / 9)
     assert entity_f1.of_rows(predictions)(np.array([0, 0, 1])) == pytest.approx(8 / 11)

@@ -56,9 +56,16 @@ def _whole(model_class: Any, pin: Pin, folder: Path, load: Load, hint: str) -> P
 
 
 def load_classifier(
-    pin: Pin, folder: Path, load: Load, labels: Sequence[str], seed: int, head: str = "auto", pooling: str = "auto"
+    pin: Pin,
+    folder: Path,
+    load: Load,
+    labels: Sequence[str],
+    seed: int,
+    head: str = "auto",
+    pooling: str = "auto",
+    auto_class: str = "AutoModelForSequenceClassification",
 ) -> tuple[PretrainedModel, list[str]]:
-    """The base with a head for the labels or the score of a text.
+    """The base with a head for the labels or the score of a text, or for the labels of its tokens.
 
     Args:
         pin: the base's pin.
@@ -70,6 +77,7 @@ def load_classifier(
             a new one in its place. One for another number of labels is always replaced.
         pooling: what the head reads: the base's own pooler (`model`), the mean over the tokens (`mean`), or (`auto`)
             the mean where the base's files have no pooler, or say that it was trained to be read by the mean.
+        auto_class: of Transformers; its head may read a whole text or each token. The latter needs no pooler.
 
     Returns:
         the model, frozen, and the names of the head's parameters that are to be trained: a new head's, and a pooler's
@@ -79,12 +87,12 @@ def load_classifier(
         BiaslineError: as `load_causal_lm`; where more than a head is missing; where an existing head is for other
             labels; where a mean is asked for and the model has no pooler that it could stand for.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    import transformers
 
     torch.manual_seed(seed)
     names = dict(enumerate(labels or ["score"]))
     model, missing = _load(
-        AutoModelForSequenceClassification,
+        getattr(transformers, auto_class),
         pin,
         folder,
         load,
@@ -125,7 +133,7 @@ def load_classifier(
             "set train.head: train or new",
         )
     if existing and labels:
-        known = AutoConfig.from_pretrained(str(folder)).id2label
+        known = transformers.AutoConfig.from_pretrained(str(folder)).id2label
         has = [str(known[number]) for number in sorted(known)]
         if [name.casefold() for name in has] != [name.casefold() for name in labels]:
             raise BiaslineError(

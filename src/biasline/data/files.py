@@ -6,7 +6,7 @@ first that is broken, with its place.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -140,13 +140,13 @@ def _parts(where: Path, found: Any) -> RawFiles:
     notes = [f"not read: {secret} (its labels are all -1, which stands for secret)"] if secret else []
 
     def records(part: Any) -> Iterator[Record]:
-        # Numbers of classes as their names; -1 stands for a label that is kept secret.
-        names = {name: feature.names for name, feature in part.features.items() if hasattr(feature, "names")}
+        # Numbers of classes as their names, those in a list too; -1 stands for a label that is kept secret.
+        features = {name: getattr(feature, "feature", feature) for name, feature in part.features.items()}
+        names = {name: feature.names for name, feature in features.items() if hasattr(feature, "names")}
         for table in part.with_format("arrow").iter(SLICE):
             for record in table.to_pylist():
                 for name, known in names.items():
-                    number = record[name]
-                    record[name] = known[number] if number is not None and 0 <= number < len(known) else None
+                    record[name] = _named(record[name], known)
                 yield record
 
     def opener(part: Any) -> Callable[[IsHeader], Iterator[Record]]:
@@ -158,6 +158,13 @@ def _parts(where: Path, found: Any) -> RawFiles:
         for (name, part), split in zip(open_parts.items(), splits, strict=True)
     )
     return RawFiles(_ordered(where, files), (*told, *notes))
+
+
+def _named(value: Any, known: Sequence[str]) -> Any:
+    """The name of a class by its number, or those of a list of numbers."""
+    if isinstance(value, list):
+        return [_named(one, known) for one in value]
+    return known[value] if value is not None and 0 <= value < len(known) else None
 
 
 def _is_secret(part: Any) -> bool:

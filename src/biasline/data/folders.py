@@ -5,10 +5,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from biasline.data.conll import CONLL
 from biasline.data.split_names import listed, named_splits
 from biasline.errors import BiaslineError, shown
 
 SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".gz", ".zst"}
+SUFFIXES |= CONLL
 # What lies beside data and has no rows, whatever its name says.
 _NO_ROWS = {".md", ".rst", ".html", ".pdf", ".dvc", ".lock", ".log", ".py", ".ipynb", ".sh", ".yaml", ".yml", ".toml"}
 _NO_ROWS |= {".cfg", ".ini", ".md5", ".sha256", ".png", ".svg", ".jpg", ".bib"}

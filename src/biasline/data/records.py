@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
+from biasline.data.conll import is_conll, read_conll
 from biasline.data.decoding import decoded, opened
 from biasline.data.delimited import IsHeader, read_delimited
 from biasline.data.json_objects import JsonObjects, Record
@@ -19,7 +20,8 @@ def read_records(path: Path, is_header: IsHeader) -> Iterator[Record]:
     """The records of a file, as they stream by.
 
     Args:
-        path: JSON, JSON Lines, CSV, TSV (packed or not), Parquet or Arrow, whatever its name ends in.
+        path: JSON, JSON Lines, CSV, TSV (packed or not), Parquet or Arrow, whatever its name ends in; or CoNLL columns,
+            by its name.
         is_header: judges the first line of a delimited file.
 
     Raises:
@@ -42,6 +44,9 @@ def read_records(path: Path, is_header: IsHeader) -> Iterator[Record]:
                 break
         else:
             raise BiaslineError(f"{shown(path)}: empty", "put the data there")
+        if is_conll(path):
+            yield from read_conll(path, first, blocks)
+            return
         start = first.lstrip()[0]
         if start in "[{":
             yield from JsonObjects(path, first, blocks)

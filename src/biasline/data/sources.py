@@ -5,8 +5,10 @@ further column as metadata. Values that are no text are kept as their JSON, so t
 row instead of the reader refusing the file.
 """
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -155,10 +157,11 @@ def _in_texts(data: Path, raw: Raw, kind: Columns, taken: dict[str, str], source
     return kind.reading(shown(data), raw, taken, source) if kind.reading is not None else raw
 
 
-def read_asked(path: Path, kind: Columns, source: Source) -> list[dict[str, str]]:
+def read_asked(path: Path, kind: Columns, source: Source) -> list[dict[str, Any]]:
     """Rows that a model is to be asked: of a `.txt` each line, else the columns of the kind but for the answer.
 
-    A dialogue that ends with the user is asked for what comes next; empty lines of a CSV are none of its rows.
+    A dialogue that ends with the user is asked for what comes next; empty lines of a CSV are none of its rows. Lists
+    in the place of a text stay lists: whoever answers knows whether it takes them.
 
     Raises:
         BiaslineError: as `read_examples`; naming the first row without its text.
@@ -175,10 +178,15 @@ def read_asked(path: Path, kind: Columns, source: Source) -> list[dict[str, str]
     else:
         columns = {ours: theirs for ours, theirs in source.columns.items() if ours != kind.answer}
         asked = source.model_copy(update={"columns": columns, "where": "", "prefer": "", "answers": ""})
-        frame = read_examples(path, replace(kind, answered=False), asked).frame
+        aliases = {ours: names for ours, names in kind.aliases.items() if ours != kind.answer}
+        frame = read_examples(path, replace(kind, aliases=aliases, answered=False), asked).frame
         rows = frame.select(pl.col(kind.given).fill_null("")).to_dicts()
+        for name in kind.prompt:
+            for row, not_text in zip(rows, frame[name + NOT_TEXT_SUFFIX], strict=True):
+                if not_text and row[name].startswith("["):
+                    row[name] = json.loads(row[name])
     for number, row in enumerate(rows, 1):
-        if not row[first].strip():
+        if isinstance(row[first], str) and not row[first].strip():
             raise BiaslineError(f"{shown(path)}: row {number} has no {first}", "answers stand beside rows: take it out")
     return rows
 

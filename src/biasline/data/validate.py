@@ -43,7 +43,7 @@ def validate(task: Task, place: TaskPlace) -> str:
     kind = learning.columns
     examples = read_examples(data, kind, task.source)
     refuse_absent(task, examples.frame)
-    frame, notes = learning.prepared(examples.frame)
+    frame, notes = learning.prepared(examples.frame, task)
     notes = [*examples.notes, *notes]
     own = own_rules(Path(task.quality.checks)) if task.quality.checks else []
     checked = check_examples(frame, task.kind, task.quality, task.source.labels, own)

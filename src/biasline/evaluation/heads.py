@@ -39,15 +39,55 @@ def features(
 ) -> np.ndarray:
     """Mean of the last hidden states over each row's tokens, (rows, hidden), fp32; arguments as `head_outputs`."""
     found: list[np.ndarray] = [np.zeros(0)] * len(rows)
-    body = model.base_model.get_encoder() if model.config.is_encoder_decoder else model.base_model
     for chosen, inputs in _batches(model, rows, pad, batch_size):
-        with torch.inference_mode():
-            hidden = body(**inputs).last_hidden_state.float()
-        weight = inputs["attention_mask"].float()[:, :, None]
+        hidden, weight = _hidden(model, inputs), inputs["attention_mask"].float()[:, :, None]
         for index, row in zip(chosen, ((hidden * weight).sum(1) / weight.sum(1)).cpu().numpy(), strict=True):
             found[index] = row
         advance(len(chosen))
     return np.stack(found)
+
+
+def word_outputs(
+    model: PretrainedModel, rows: Sequence[dict[str, Any]], pad: int, batch_size: int, advance: Advance = lambda _: None
+) -> list[np.ndarray]:
+    """Outputs of a head that reads each token, at some places of each row: (places, outputs) each, fp32.
+
+    Args:
+        model: in eval mode.
+        rows: the model's inputs, and `places`: numbers of tokens, of which there may be none.
+        pad: token id to pad with.
+        batch_size: rows at once.
+        advance: told of each batch how many rows it had.
+    """
+    found: list[np.ndarray] = [np.zeros(0)] * len(rows)
+    for chosen, inputs in _batches(model, rows, pad, batch_size):
+        with torch.inference_mode():
+            _keep(found, rows, chosen, model(**inputs).logits.float())
+        advance(len(chosen))
+    return found
+
+
+def word_features(
+    model: PretrainedModel, rows: Sequence[dict[str, Any]], pad: int, batch_size: int, advance: Advance = lambda _: None
+) -> list[np.ndarray]:
+    """The last hidden states at some places of each row: (places, hidden) each, fp32; arguments as `word_outputs`."""
+    found: list[np.ndarray] = [np.zeros(0)] * len(rows)
+    for chosen, inputs in _batches(model, rows, pad, batch_size):
+        _keep(found, rows, chosen, _hidden(model, inputs))
+        advance(len(chosen))
+    return found
+
+
+def _keep(found: list[np.ndarray], rows: Sequence[dict[str, Any]], chosen: list[int], values: torch.Tensor) -> None:
+    for index, row in zip(chosen, values.cpu().numpy(), strict=True):
+        found[index] = row[rows[index]["places"]].reshape(-1, row.shape[-1])
+
+
+def _hidden(model: PretrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Last hidden states, (rows, length, hidden), fp32."""
+    body = model.base_model.get_encoder() if model.config.is_encoder_decoder else model.base_model
+    with torch.inference_mode():
+        return body(**inputs).last_hidden_state.float()
 
 
 def _batches(

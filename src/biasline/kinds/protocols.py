@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from biasline.tokens.encoding import Encoding
     from biasline.training.loss import Objective
 
+# What an answer has under a name: a type of MLflow's (`string`, `long`, `double`), `map of` one, a list, or an object.
+Output = str | list[Any] | dict[str, str]
 AutoClass = Literal["AutoModelForCausalLM", "AutoModelForSequenceClassification", "AutoModelForTokenClassification"]
 
 
@@ -51,7 +53,7 @@ class Kind(ABC):
     class_weights: ClassVar[bool] = False
     parameters: ClassVar[Mapping[str, tuple[Any, "FieldInfo"]]] = {}
 
-    def outputs(self, labels: Sequence[str]) -> list[str]:
+    def output_names(self, labels: Sequence[str]) -> list[str]:
         """Names of the head's outputs in their order, of which there is one at least.
 
         Args:
@@ -67,7 +69,7 @@ class InData(ABC):
         """Rules of its own, beside those that hold for each kind that has the columns they are about."""
         return ()
 
-    def prepared(self, frame: "pl.DataFrame") -> "tuple[pl.DataFrame, list[str]]":
+    def prepared(self, frame: "pl.DataFrame", task: "Task") -> "tuple[pl.DataFrame, list[str]]":
         """The rows before the contract is held against them, and notes on what was changed."""
         return frame, []
 
@@ -177,8 +179,8 @@ class _Answers(ABC):
         metrics: metrics of its own, beside those in `metrics/`; the first of all is the one that it is judged by.
         base_label: what stands beside the tuned model in tables.
         example: a row that a caller asks, as Python.
-        outputs: name → MLflow type of what a row is answered by; without names, one text, which stands under the
-            kind's column of answers where it needs a name.
+        outputs: name → type of what a row is answered by, see `Output`; without names, one text, which stands under
+            the kind's column of answers where it needs a name.
         own_metrics: whether a project may score answers by functions of its own.
     """
 
@@ -186,7 +188,7 @@ class _Answers(ABC):
     metrics: ClassVar[Sequence["Metric"]] = ()
     base_label: ClassVar[str]
     example: ClassVar[str] = '{"text": "…"}'
-    outputs: ClassVar[Mapping[str, str]] = {}
+    outputs: ClassVar[Mapping[str, Output]] = {}
     own_metrics: ClassVar[bool] = False
 
 

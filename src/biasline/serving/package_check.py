@@ -77,6 +77,8 @@ def _alike(one: Any, other: Any) -> bool:
     """Whether two answers are the same, but for what the last digits of numbers are."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_alike(one[name], other[name]) for name in other)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
     if isinstance(other, float):
         return abs(one - other) <= _NEAR * max(1.0, abs(other))
     return one == other

@@ -19,7 +19,7 @@ from biasline.bases.pin import file_sha256, read_pin
 from biasline.bitfit import BiasDelta
 from biasline.kinds.answering import find_answering
 from biasline.kinds.learning import find_learning
-from biasline.kinds.protocols import InData, InEvaluation, InExport, InTokens, InTracking, InTraining, asked_by
+from biasline.kinds.protocols import InData, InEvaluation, InExport, InTokens, InTracking, InTraining, Output, asked_by
 from biasline.layout import TaskPlace, home
 from biasline.params import Task, read_task
 from biasline.source_code import code_sha256, import_closure, module_name
@@ -186,13 +186,17 @@ def signature(task: Task) -> "ModelSignature":
     return ModelSignature(inputs, given, params)
 
 
-def _type_of(told: str) -> Any:
-    """A type of MLflow's by its name: `string`, `list of string`, `map of double`."""
+def _type_of(told: Output) -> Any:
+    """MLflow's word for a type that a kind of task tells."""
     from mlflow.types import DataType
-    from mlflow.types.schema import Array, Map
+    from mlflow.types.schema import Array, Map, Object, Property
 
+    if isinstance(told, list):
+        return Array(_type_of(told[0]))
+    if isinstance(told, dict):
+        return Object([Property(name, _type_of(inner)) for name, inner in told.items()])
     outer, _, inner = told.rpartition(" of ")
-    return {"": str, "list": Array, "map": Map}[outer](DataType[inner] if outer else inner)
+    return Map(_type_of(inner)) if outer == "map" else DataType[inner]
 
 
 def _code(scratch: Path) -> Path:

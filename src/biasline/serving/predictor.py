@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from biasline.bases.limits import limits_of
 from biasline.bases.pin import Pin, load_tokenizer, wants_token_types
 from biasline.bases.tokenizer import Tokenizer
@@ -22,8 +24,12 @@ from biasline.params import Evaluate, Task, changed
 from biasline.tokens.mask import Encoder
 from biasline.tokens.template import Template, Turn
 from biasline.tokens.texts import TextEncoder
+from biasline.tokens.words import WordEncoder, placed, words_of
 
 _DRAWN = tuple(field.name for field in fields(Drawing))
+_SHOWN = 60
+# MLflow hands over a table by columns as one row of lists.
+_BY_ROWS = "give one text per row; columns of texts go as dataframe_split"
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,27 @@ class Predictor:
         """
         return _columns(records, *columns_of(self.task.kind).prompt)
 
+    def word_rows(self, records: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str, int, int]]]]:
+        """The text of each row and its words, each with the place of its first character and the one behind its last.
+
+        A row has its words as a list under the first column of the prompt, or a text, which is parted into words.
+
+        Raises:
+            BiaslineError: naming the first row that has neither.
+        """
+        first = columns_of(self.task.kind).prompt[0]
+        rows = []
+        for number, record in enumerate(records, 1):
+            given = record.get(first)
+            if isinstance(given, str):
+                _check_characters(given, number, first)
+                _check_filled(given, number, first)
+                rows.append((given, words_of(given)))
+            else:
+                words = _words(given, number, first)
+                rows.append((" ".join(words), placed(words)))
+        return rows
+
     def said_before(self, records: Sequence[dict[str, Any]]) -> list[list[Turn]]:
         """The turns before each row's question; none where its `history` is missing, None, NaN or empty.
 
@@ -114,6 +141,11 @@ class Predictor:
     def text_encoder(self) -> TextEncoder:
         """What turns texts, or pairs of them, into tokens."""
         return TextEncoder(self.tokenizer, self.task.tokens.max_length, self.token_types)
+
+    @cached_property
+    def word_encoder(self) -> WordEncoder:
+        """What turns rows of words into tokens."""
+        return WordEncoder(self.tokenizer, self.task.tokens.max_length, self.token_types)
 
     @property
     def template(self) -> Template:
@@ -168,16 +200,30 @@ def _columns(records: Sequence[dict[str, Any]], first: str, *further: str) -> li
         row |= {name: "" if _is_absent(record.get(name)) else record[name] for name in further}
         for name, given in row.items():
             if not isinstance(given, str):
-                # MLflow hands over a table by columns as one row of lists.
-                hint = (
-                    "give one text per row; columns of texts go as dataframe_split" if isinstance(given, list) else ""
+                raise BiaslineError(
+                    f"row {number}: `{name}` must be a text, not {_told(given)}", _BY_ROWS * isinstance(given, list)
                 )
-                raise BiaslineError(f"row {number}: `{name}` must be a text, not {_told(given)}", hint)
             _check_characters(given, number, name)
-        if not row[first].strip():
-            raise BiaslineError(f"row {number}: `{first}` must be a text, not an empty one")
+        _check_filled(row[first], number, first)
         rows.append(tuple(row.values()))
     return rows
+
+
+def _words(given: Any, number: int, name: str) -> list[str]:
+    if not isinstance(given, list | tuple | np.ndarray):
+        raise BiaslineError(f"row {number}: `{name}` must be a text or a list of words, not {_told(given)}")
+    words: list[str] = []
+    for word in given:
+        if not isinstance(word, str) or word.split() != [word]:
+            told = f"a value of type {type(word).__name__}" if not isinstance(word, str) else f"{word[:_SHOWN]!r}"
+            raise BiaslineError(
+                f"row {number}: `{name}` must be a text or a list of words; {told} is no word", _BY_ROWS
+            )
+        _check_characters(word, number, name)
+        words.append(word)
+    if not words:
+        raise BiaslineError(f"row {number}: `{name}` must be a text or a list of words, not an empty one")
+    return words
 
 
 def _history(number: int, given: Any) -> list[Turn]:
@@ -202,6 +248,11 @@ def _is_absent(given: Any) -> bool:
 
 def _told(given: Any) -> str:
     return "missing" if _is_absent(given) else f"a value of type {type(given).__name__}"
+
+
+def _check_filled(text: str, number: int, name: str) -> None:
+    if not text.strip():
+        raise BiaslineError(f"row {number}: `{name}` must be a text, not an empty one")
 
 
 def _check_characters(text: str, number: int, name: str) -> None:

@@ -122,7 +122,7 @@ class SharedBase:
 
         learning = find_learning(package.task.kind)
         config: Any = copy.deepcopy(body.config)
-        labels = learning.outputs(package.delta.manifest.labels)
+        labels = learning.output_names(package.delta.manifest.labels)
         config.id2label, config.label2id = dict(enumerate(labels)), {name: i for i, name in enumerate(labels)}
         with torch.device("meta"):
             model = getattr(transformers, learning.auto_class).from_config(config)

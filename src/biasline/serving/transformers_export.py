@@ -76,7 +76,7 @@ def export(
     torch.set_num_threads(package.task.train.threads)
     predictor = package.predictor()
     inputs = predictor.inputs(rows)
-    wanted = _outputs(predictor.model, inputs)
+    wanted = _outputs(predictor.model, inputs, package.headed)
     # A delta that is on keeps the originals; merging starts from the plain base.
     package.delta.revert(predictor.model)
     try:
@@ -89,7 +89,7 @@ def export(
         reloaded, tokenizer = _reloaded(draft, package)
         if odd := sorted(dict(set(_digests(reloaded).items()) ^ set(tensors.items()))):
             raise BiaslineError(f"tensor {odd[0]}: reloaded, the merged model has another", _SERVE)
-        _compare(wanted, _outputs(reloaded, inputs), rows)
+        _compare(wanted, _outputs(reloaded, inputs, package.headed), rows)
         stock_ids = find_answering(package.task.kind).stock_ids
         otherwise = sum(
             stock_ids(tokenizer, row, predictor) != given["input_ids"] for row, given in zip(rows, inputs, strict=True)
@@ -112,14 +112,15 @@ def _check_stock(package: Package) -> None:
         raise BiaslineError("its base runs code of its own (load.trust_remote_code), which is not stock", _SERVE)
 
 
-def _outputs(model: Any, inputs: _Inputs) -> list[torch.Tensor]:
-    """For each row the logits of the last position, (classes or vocabulary,), fp32."""
+def _outputs(model: Any, inputs: _Inputs, headed: bool) -> list[torch.Tensor]:
+    """For each row the logits, (positions, labels), or of a language model those of the last, (1, vocabulary), fp32."""
     found = []
     for row in inputs:
         batch = {name: tensor.to(model.device) for name, tensor in padded([row], model.config.pad_token_id).items()}
         with torch.inference_mode():
             logits = model(**batch).logits.float().cpu()
-        found.append(logits.reshape(-1, logits.shape[-1])[-1])
+        logits = logits.reshape(-1, logits.shape[-1])
+        found.append(logits if headed else logits[-1:])
     return found
 
 

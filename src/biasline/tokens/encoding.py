@@ -1,7 +1,7 @@
 """What rows become: token sets, and how a kind of task says that they are made and shown."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,14 @@ class TokenSet:
         rejected: numbers of the rows that were left out.
         cut: of each row in the table, whether a text or question lost a part since it was too long.
         exchanges: of each row in the table, how many of its oldest exchanges it lost.
+        counts: what else is counted of each row in the table, by what it is, (rows,) each.
     """
 
     table: pa.Table
     rejected: list[int]
     cut: np.ndarray
     exchanges: np.ndarray
+    counts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def joined(cls, parts: "Sequence[TokenSet]") -> "TokenSet":
@@ -37,6 +39,7 @@ class TokenSet:
             [row for part in parts for row in part.rejected],
             np.concatenate([part.cut for part in parts]),
             np.concatenate([part.exchanges for part in parts]),
+            {name: np.concatenate([part.counts[name] for part in parts]) for name in parts[0].counts},
         )
 
     def ids(self) -> np.ndarray:

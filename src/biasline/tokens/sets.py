@@ -88,6 +88,8 @@ def _losses(sets: Collection[TokenSet]) -> str:
         "{:,} rows cut to max_length": sum(int(found.cut.sum()) for found in sets),
         "{:,} dialogues without their oldest exchanges": sum(int((found.exchanges > 0).sum()) for found in sets),
     }
+    for what in next(iter(sets)).counts:
+        lost[f"{{:,}} {what.replace('_', ' ')}"] = sum(int(found.counts[what].sum()) for found in sets)
     return "".join(f", {what.format(count)}" for what, count in lost.items() if count)
 
 
@@ -158,6 +160,7 @@ def _summary(
             "rejected_rows": found.rejected,
             "cut_rows": int(found.cut.sum()),
             **(exchanges if learning.columns.context else {}),
+            **{what: int(counts.sum()) for what, counts in found.counts.items()},
             "unknown_tokens": unknown_tokens(tokenizer, found.ids()),
             **_sizes("", found.lengths()),
             **(_sizes("supervised_", found.supervised()) if encoding.per_token else {}),

@@ -135,6 +135,34 @@ class ResponseTokens(Objective):
         return ""
 
 
+class WordTags(ResponseTokens):
+    """The tag of each word, at its first token; classes are the tag names.
+
+    Unlike a language model's, a label is of the token that it stands at, not of the one before.
+    """
+
+    labelled = True
+
+    def targets(self, examples: Sequence[dict[str, Any]]) -> int:
+        """Number of tagged words."""
+        return sum(int((np.asarray(example["labels"]) != IGNORED).sum()) for example in examples)
+
+    def losses(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """The loss of each tagged word."""
+        return self.judged(model, batch)[0]
+
+    def judged(self, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The losses, whether each word's tag is right, and weights of 1."""
+        chosen = batch.labels != IGNORED
+        logits, tags = model(**batch.inputs).logits[chosen], batch.labels[chosen]
+        losses = target_losses(logits, tags)
+        return losses, logits.argmax(-1) == tags, torch.ones_like(losses)
+
+    def check(self, model: nn.Module, batch: Batch) -> str:
+        """Logits are few as they are: nothing is cut short."""
+        return ""
+
+
 class ClassLabels(Objective):
     """The label of each row; classes are the label names.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from biasline.kinds.headed import HeadedAnswering
 from biasline.kinds.learning.classification import LEARNING
+from biasline.kinds.protocols import Output
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,7 +22,7 @@ class Classification(HeadedAnswering):
     """The likeliest label, beside the majority class: an untrained head knows nothing better."""
 
     learning = LEARNING
-    outputs: ClassVar[Mapping[str, str]] = {"label": "string", "probability": "double"}
+    outputs: ClassVar[Mapping[str, Output]] = {"label": "string", "probability": "double"}
     base_label = "majority class"
 
     # evaluation

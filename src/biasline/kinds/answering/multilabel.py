@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from biasline.kinds.headed import HeadedAnswering
 from biasline.kinds.learning.multilabel import LEARNING
+from biasline.kinds.protocols import Output
 from biasline.metrics.label_sets import metrics_of_sets
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Multilabel(HeadedAnswering):
     learning = LEARNING
     metrics = metrics_of_sets(LEARNING.name)
     base_label = "labels of most rows"
-    outputs: ClassVar[Mapping[str, str]] = {"labels": "list of string", "probabilities": "map of double"}
+    outputs: ClassVar[Mapping[str, Output]] = {"labels": ["string"], "probabilities": "map of double"}
 
     # evaluation
 

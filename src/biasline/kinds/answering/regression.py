@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from biasline.kinds.headed import HeadedAnswering
 from biasline.kinds.learning.regression import LEARNING
+from biasline.kinds.protocols import Output
 from biasline.metrics.metric import Metric
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class Regression(HeadedAnswering):
     """Scores beside the training rows' mean: an untrained head knows nothing better."""
 
     learning = LEARNING
-    outputs: ClassVar[Mapping[str, str]] = {"score": "double"}
+    outputs: ClassVar[Mapping[str, Output]] = {"score": "double"}
     base_label = "training rows' mean"
 
     # evaluation

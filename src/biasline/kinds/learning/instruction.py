@@ -38,7 +38,7 @@ class Instruction(Learning):
     auto_class = "AutoModelForCausalLM"
     headed = False
 
-    def prepared(self, frame: "pl.DataFrame") -> "tuple[pl.DataFrame, list[str]]":
+    def prepared(self, frame: "pl.DataFrame", task: "Task") -> "tuple[pl.DataFrame, list[str]]":
         """Inputs that only say that there is none are empty."""
         from biasline.data.contract import emptied_inputs
 

@@ -39,7 +39,7 @@ class Regression(Learning):
         reading=reading,
     )
 
-    def outputs(self, labels: Sequence[str]) -> list[str]:
+    def output_names(self, labels: Sequence[str]) -> list[str]:
         """One, the score."""
         return ["score"]
 

@@ -1,0 +1,68 @@
+"""CoNLL columns: words and tags line by line."""
+
+import pytest
+
+from biasline.data.conll import is_conll, read_conll
+from biasline.data.files import raw_files
+from biasline.errors import BiaslineError
+
+
+def read(tmp_path, text, blocks=()):
+    return list(read_conll(tmp_path / "a.conll", text, iter(blocks)))
+
+
+def test_sentences_stand_between_empty_lines(tmp_path):
+    text = "-DOCSTART- -X- O O\n\nAda NNP B-NP B-PER\nleft VBD B-VP O\n\n\nOslo NNP B-NP B-LOC"
+    assert read(tmp_path, text) == [
+        {"tokens": ["Ada", "left"], "tags": ["B-PER", "O"]},
+        {"tokens": ["Oslo"], "tags": ["B-LOC"]},
+    ]
+
+
+def test_a_line_may_come_in_two_blocks(tmp_path):
+    assert read(tmp_path, "Ada B-P", ["ER\r\nleft O\r", "\n\r\nOslo B-LOC\r\n"]) == [
+        {"tokens": ["Ada", "left"], "tags": ["B-PER", "O"]},
+        {"tokens": ["Oslo"], "tags": ["B-LOC"]},
+    ]
+
+
+def test_comments_are_no_words_and_a_hash_may_be_one(tmp_path):
+    text = "# id 12 domain=en\nAda _ _ B-PER\n# _ _ O\n#tag _ _ O\n\n# text = Oslo\nOslo _ _ B-LOC\n"
+    assert [row["tokens"] for row in read(tmp_path, text)] == [["Ada", "#", "#tag"], ["Oslo"]]
+
+
+def test_tabs_part_columns_where_there_are_some(tmp_path):
+    assert read(tmp_path, "10 000\tNUM\n")[0] == {"tokens": ["10 000"], "tags": ["NUM"]}
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("alone", r"a\.conll: line 3 \('alone'\): a word and its tag were expected"),
+        ("Ada NNP O", r"line 3 \('Ada NNP O'\): 3 columns, and 2 in the lines before → mend it"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path, line, told):
+    with pytest.raises(BiaslineError, match=told):
+        read(tmp_path, f"Ada B-PER\n\n{line}\n")
+
+
+def test_files_are_known_by_their_endings_and_deal_splits(tmp_path):
+    assert is_conll(tmp_path / "x.CONLL") and is_conll(tmp_path / "x.iob2.gz") and not is_conll(tmp_path / "x.conllu")
+    for name in ("train", "valid", "test"):
+        (tmp_path / f"{name}.conll").write_text("Ada B-PER\n")
+    found = raw_files(tmp_path).files
+    assert [file.split for file in found] == ["test", "valid", "train"]
+    assert list(found[0].records(lambda *_: True)) == [{"tokens": ["Ada"], "tags": ["B-PER"]}]
+
+
+def test_numbers_of_classes_in_lists_are_read_by_their_names(tmp_path):
+    import datasets
+
+    tags = datasets.List(datasets.ClassLabel(names=["O", "B-PER"]))
+    features = datasets.Features({"tokens": datasets.List(datasets.Value("string")), "ner_tags": tags})
+    datasets.Dataset.from_dict({"tokens": [["Ada", "left"]], "ner_tags": [[1, 0]]}, features=features).save_to_disk(
+        str(tmp_path / "saved")
+    )
+    [record] = raw_files(tmp_path / "saved").files[0].records(lambda *_: True)
+    assert record == {"tokens": ["Ada", "left"], "ner_tags": ["B-PER", "O"]}
