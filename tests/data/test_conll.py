@@ -48,12 +48,45 @@ def test_a_broken_line_is_named(tmp_path, line, told):
 
 
 def test_files_are_known_by_their_endings_and_deal_splits(tmp_path):
-    assert is_conll(tmp_path / "x.CONLL") and is_conll(tmp_path / "x.iob2.gz") and not is_conll(tmp_path / "x.conllu")
+    assert is_conll(tmp_path / "x.CONLL") and is_conll(tmp_path / "x.iob2.gz") and not is_conll(tmp_path / "x.txt")
     for name in ("train", "valid", "test"):
         (tmp_path / f"{name}.conll").write_text("Ada B-PER\n")
     found = raw_files(tmp_path).files
     assert [file.split for file in found] == ["test", "valid", "train"]
     assert list(found[0].records(lambda *_: True)) == [{"tokens": ["Ada"], "tags": ["B-PER"]}]
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("-DOCSTART- -X- O O\n\nAda NNP B-NP B-PER\nleft VBD B-VP O\n\nOslo NNP B-NP B-LOC\n", True),
+        ("Ada\tB-PER\nleft\tO\n\n", True),
+        ("Ada\tB-PER\nleft\tO\n", False),  # no sentence ends: it may be a table
+        ("word\ttag\nAda\tB-PER\n\n", False),
+        ("text label\n\nso good\n", False),
+        ("Ada NNP O\nleft O\n\n", False),
+        ("O\n\n", False),
+        ("", False),
+    ],
+)
+def test_a_text_of_words_with_tags_of_entities_is_known_by_its_content(tmp_path, text, known):
+    assert is_conll(tmp_path / "train.txt", text) is known
+
+
+def test_a_treebank_gives_words_and_parts_of_speech(tmp_path):
+    rows = [
+        ("1-2", "im", "_", "_"),
+        ("1", "in", "in", "ADP"),
+        ("2", "dem", "der", "DET"),
+        ("3", "Haus", "Haus", "NOUN"),
+        ("3.1", "steht", "stehen", "VERB"),
+        ("4", "#", "#", "SYM"),
+    ]
+    text = "# text = im Haus #\n" + "".join("\t".join((*row, *"_" * 6)) + "\n" for row in rows) + "\n"
+    found = list(read_conll(tmp_path / "de.conllu", text, iter(())))
+    assert found == [{"tokens": ["in", "dem", "Haus", "#"], "tags": ["ADP", "DET", "NOUN", "SYM"]}]
+    with pytest.raises(BiaslineError, match="line 1 .*: 3 columns, and a treebank's lines have 10"):
+        list(read_conll(tmp_path / "de.conllu", "1\tin\tADP\n", iter(())))
 
 
 def test_numbers_of_classes_in_lists_are_read_by_their_names(tmp_path):

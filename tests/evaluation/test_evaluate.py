@@ -145,5 +145,6 @@ def test_the_card_says_what_training_rows_lost(trained):
     tokenize(short, place)
     evaluate(short, place)
     train = json.loads((place.tokens / "summary.json").read_text())["splits"]["train"]
-    lost = f"Of the training rows, in 28 tokens: {len(train['rejected_rows'])} left out, since their answer is too long"
+    left_out = f"{len(train['rejected_rows'])} left out, since their answer is too long or has no token"
+    lost = f"Of the training rows, in 28 tokens: {left_out}"
     assert train["rejected_rows"] and lost in place.card.read_text()

@@ -58,7 +58,7 @@ def test_the_preview_marks_what_is_supervised(small):
 def test_left_out_rows_are_counted_and_listed(small):
     task, place = small
     short = task.model_copy(update={"tokens": task.tokens.model_copy(update={"max_length": 24})})
-    assert "rows left out (response over max_length)" in tokenize(short, place)
+    assert "rows left out (answer over max_length, or without a token)" in tokenize(short, place)
     assert read_summary(place)["splits"]["train"]["rejected_rows"]
 
 

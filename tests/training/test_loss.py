@@ -11,6 +11,7 @@ from biasline.training.loss import (
     LabelSets,
     ResponseTokens,
     Way,
+    WordTags,
     plain_logits,
     supervised_logits,
     target_losses,
@@ -103,6 +104,24 @@ def test_golden_loss_of_any_number_of_labels():
     assert batch.inputs["input_ids"].tolist() == [[5, 6], [7, 9]] and batch.labels.dtype == torch.float32
     assert LabelSets().losses(Fixed(), batch).tolist() == pytest.approx([0.37778, 1.44531], abs=1e-5)
     assert LabelSets().targets(rows) == 2  # a row counts once, however many labels there are
+
+
+def test_golden_loss_of_tags_at_their_own_places():
+    """A language model's label is told one token before; a word's tag at the token itself."""
+
+    class Fixed(nn.Module):
+        def forward(self, **_):
+            return SimpleNamespace(logits=torch.tensor([[[9.0, 9.0], [1.0, 0.0], [0.0, 2.0]], [[0.0, 2.0]] * 3]))
+
+    rows = [
+        {"row": 1, "input_ids": [5, 6, 7], "labels": [IGNORED, 0, 1]},
+        {"row": 2, "input_ids": [8], "labels": [0]},
+    ]
+    batch = WordTags().collate(rows, 9)
+    losses, right, weights = WordTags().judged(Fixed(), batch)
+    assert losses.tolist() == pytest.approx([0.313262, 0.126928, 2.126928], abs=1e-5)
+    assert (right.tolist(), weights.tolist()) == ([True, True, False], [1.0, 1.0, 1.0])
+    assert WordTags().targets(rows) == 3
 
 
 def test_balanced_labels_weigh_the_same_however_many_rows_they_have():

@@ -1,4 +1,7 @@
-"""CoNLL columns: a word a line, its tag in the last column, an empty line between sentences."""
+"""CoNLL columns: a word a line, its tag in the last column, an empty line between sentences.
+
+Of CoNLL-U, as treebanks are written, words and universal parts of speech are read.
+"""
 
 import re
 from collections.abc import Iterator
@@ -7,17 +10,39 @@ from pathlib import Path
 from biasline.data.json_objects import Record
 from biasline.errors import BiaslineError, shown
 
-# Endings by which such a file is known: its content alone could be that of a table.
-CONLL = {".conll", ".conll03", ".bio", ".iob", ".iob2"}
+# Endings by which such a file is known: the content of many could be that of a table.
+_TREEBANK = ".conllu"
+CONLL = {".conll", ".conll03", ".bio", ".iob", ".iob2", _TREEBANK}
+# Columns of a treebank: the number of a word (a range or a decimal is none), the word, its part of speech.
+_NUMBER, _FORM, _UPOS, _WIDTH = 0, 1, 3, 10
 _PACKED = {".gz", ".zst"}
 _TAG = re.compile(r"O|[BIESLU]-.+")
+_DOCUMENT = "-DOCSTART-"
+_LOOKED = 100
 _SHOWN = 60
 
 
-def is_conll(path: Path) -> bool:
-    """Whether a file's name says that it has CoNLL columns."""
+def is_conll(path: Path, first: str = "") -> bool:
+    """Whether a file has CoNLL columns: by its name, or since a text begins with words that have tags of entities.
+
+    Args:
+        path: the file.
+        first: the beginning of its text.
+    """
+    if _suffix(path) in CONLL:
+        return True
+    lines = [line.split() for line in first.splitlines()[:_LOOKED]]
+    words = [cells for cells in lines if cells and cells[0] != _DOCUMENT]
+    return (
+        len({len(cells) for cells in words}) == 1
+        and [] in lines
+        and all(len(cells) > 1 and _TAG.fullmatch(cells[-1]) for cells in words)
+    )
+
+
+def _suffix(path: Path) -> str:
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in _PACKED]
-    return bool(suffixes) and suffixes[-1] in CONLL
+    return suffixes[-1] if suffixes else ""
 
 
 def read_conll(path: Path, first: str, blocks: Iterator[str]) -> Iterator[Record]:
@@ -36,7 +61,7 @@ def read_conll(path: Path, first: str, blocks: Iterator[str]) -> Iterator[Record
     """
     words: list[str] = []
     tags: list[str] = []
-    width, known = 0, set[str]()
+    width, known, treebank = 0, set[str](), _suffix(path) == _TREEBANK
     for number, line in enumerate(_lines(first, blocks), 1):
         if not line.strip(" \t"):
             if words:
@@ -45,7 +70,14 @@ def read_conll(path: Path, first: str, blocks: Iterator[str]) -> Iterator[Record
             continue
         cells = line.split("\t") if "\t" in line else line.split(" ")
         cells = [cell.strip(" ") for cell in cells if cell.strip(" ")]
-        if cells[0] == "-DOCSTART-":
+        if cells[0] == _DOCUMENT or (treebank and line.startswith("#")):
+            continue
+        if treebank:
+            if len(cells) != _WIDTH:
+                raise _broken(path, number, line, f"{len(cells)} columns, and a treebank's lines have {_WIDTH}")
+            if cells[_NUMBER].isdecimal():
+                words.append(cells[_FORM])
+                tags.append(cells[_UPOS])
             continue
         tag = cells[-1]
         # A word may be `#`, or begin with it: then a tag stands in the last column.

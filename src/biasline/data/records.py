@@ -20,8 +20,7 @@ def read_records(path: Path, is_header: IsHeader) -> Iterator[Record]:
     """The records of a file, as they stream by.
 
     Args:
-        path: JSON, JSON Lines, CSV, TSV (packed or not), Parquet or Arrow, whatever its name ends in; or CoNLL columns,
-            by its name.
+        path: JSON, JSON Lines, CSV, TSV (packed or not), Parquet or Arrow, whatever its name ends in; or CoNLL columns.
         is_header: judges the first line of a delimited file.
 
     Raises:
@@ -44,7 +43,7 @@ def read_records(path: Path, is_header: IsHeader) -> Iterator[Record]:
                 break
         else:
             raise BiaslineError(f"{shown(path)}: empty", "put the data there")
-        if is_conll(path):
+        if is_conll(path, first):
             yield from read_conll(path, first, blocks)
             return
         start = first.lstrip()[0]

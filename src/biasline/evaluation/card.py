@@ -100,7 +100,7 @@ def _losses(summary: Mapping[str, Any]) -> str:
     """What training rows lost on the way into tokens, as a sentence; empty where that is nothing."""
     train = summary["splits"]["train"]
     lost = {
-        "left out, since their answer is too long": len(train["rejected_rows"]),
+        "left out, since their answer is too long or has no token": len(train["rejected_rows"]),
         "cut": train.get("cut_rows", 0),
         "without their oldest exchanges": sum(train.get("rows_by_lost_exchanges", {}).values()),
     }

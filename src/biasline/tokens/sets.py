@@ -84,7 +84,7 @@ def tokenize(task: Task, place: TaskPlace) -> str:
 def _losses(sets: Collection[TokenSet]) -> str:
     """What rows lost, as a part of a sentence."""
     lost = {
-        "{:,} rows left out (response over max_length)": sum(len(found.rejected) for found in sets),
+        "{:,} rows left out (answer over max_length, or without a token)": sum(len(found.rejected) for found in sets),
         "{:,} rows cut to max_length": sum(int(found.cut.sum()) for found in sets),
         "{:,} dialogues without their oldest exchanges": sum(int((found.exchanges > 0).sum()) for found in sets),
     }
