@@ -62,8 +62,14 @@ def test_a_module_that_is_left_out_brings_nothing_in(house):
     assert "upper.below" not in import_closure(house / "program.py", house, ["upper.room"])
 
 
-def test_a_room_that_finds_its_modules_by_name_has_them_all(house):
-    by_name = "from importlib import import_module\nFOUND = import_module(f'{__name__}.lazy')\n"
+@pytest.mark.parametrize(
+    "by_name",
+    [
+        "from importlib import import_module\nFOUND = import_module(f'{__name__}.lazy')\n",
+        "from house.declared import declared\nFOUND = declared(__name__, 'KIND')\n",
+    ],
+)
+def test_a_room_that_finds_its_modules_by_name_has_them_all(house, by_name):
     (house / "upper" / "__init__.py").write_text(by_name)
     found = import_closure(house / "program.py", house)
     assert {"upper.lazy", "upper.unused", "alone"} <= set(found)

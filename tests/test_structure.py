@@ -23,6 +23,7 @@ DOORS = {"evaluation/serving.py": {"serving"}}
 
 # What every stage may run without its being among the stage's `deps` in dvc.yaml; the rest of what it runs must be.
 NO_DEP = {
+    "declared": "finds what modules declare, which are among the deps themselves",
     "errors": "texts of errors",
     "jsonfile": "how JSON is laid out, not what it says",
     "layout": "where outs lie, which dvc.yaml says itself, and how a file is put in its place",

@@ -9,6 +9,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 # The room whose modules serve many programs, a part of each.
 _KINDS = "kinds"
+# What a room's `__init__` calls to import all of its modules by their names, and the module that does so for others.
+_BY_NAME = ("import_module", "declared")
+_DOES_SO = "declared"
 
 
 def import_closure(
@@ -16,8 +19,8 @@ def import_closure(
 ) -> dict[str, Path]:
     """The modules of a package that a program may import, by reading it and them: also those imported in a function.
 
-    What only a type checker imports is left out. A room that imports its modules by name (`import_module` in its
-    `__init__`) has all of them.
+    What only a type checker imports is left out. A room that imports its modules by name (`declared` or `import_module`
+    in its `__init__`) has all of them.
 
     Args:
         entry: the program's file; part of the result where it lies in the package.
@@ -39,7 +42,7 @@ def import_closure(
             if name in found or any(name == one or name.startswith(f"{one}.") for one in left_out):
                 continue
             found[name] = path
-        if _imports_by_name(path):
+        if path != package / f"{_DOES_SO}.py" and _imports_by_name(path):
             assert path.name == "__init__.py", f"{path}: what a module imports by name is not followed"
             waiting += sorted(path.parent.glob("*.py"))
         waiting += [file for wanted in _imported(path, package, uncalled) for file in _files_of(wanted, package)]
@@ -97,8 +100,9 @@ def _imported(path: Path, package: Path, uncalled: Collection[str]) -> Iterator[
 
 def _imports_by_name(path: Path) -> bool:
     calls = [node.func for node in _run_nodes(_parsed(path)) if isinstance(node, ast.Call)]
-    names = [function.id for function in calls if isinstance(function, ast.Name)]
-    return "import_module" in [*names, *(function.attr for function in calls if isinstance(function, ast.Attribute))]
+    names = {function.id for function in calls if isinstance(function, ast.Name)}
+    attributes = {function.attr for function in calls if isinstance(function, ast.Attribute)}
+    return not names.isdisjoint(_BY_NAME) or _BY_NAME[0] in attributes
 
 
 def _run_nodes(tree: ast.AST) -> Iterator[ast.AST]:

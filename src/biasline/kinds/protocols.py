@@ -191,6 +191,16 @@ class _Answers(ABC):
     outputs: ClassVar[Mapping[str, Output]] = {}
     own_metrics: ClassVar[bool] = False
 
+    @property
+    def name(self) -> str:
+        """The kind's."""
+        return self.learning.name
+
+    @property
+    def order(self) -> int:
+        """Its place where kinds are listed."""
+        return self.learning.order
+
 
 class InEvaluation(_Answers):
     """What evaluation and gates ask of a kind."""
