@@ -38,6 +38,9 @@ RESERVED = frozenset(
         "tuned",
         "base_exact",
         "tuned_exact",
+        "probe",
+        "probe_exact",
+        "probe_error",
         "base_error",
         "tuned_error",
     }

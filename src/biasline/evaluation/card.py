@@ -63,7 +63,7 @@ def model_card(
         ),
         "",
         f"On {metrics['rows']} held-out rows (test set {metrics['test_sha256'][:12]}). Judged by "
-        f"{label_of(task.kind, metrics['metric'])}: {metrics['metric_reason']}.",
+        f"{label_of(task.kind, metrics['metric'])}: {metrics['metric_reason']}.{_over_head(metrics)}",
         *(
             f"{task.declared(name).title} is left out: {reason}."
             for name, reason in metrics.get("left_out", {}).items()
@@ -94,6 +94,15 @@ def model_card(
             values = f"{row['rows']} | {row['base']:.3f} | {row['tuned']:.3f} | {interval}"
             lines.append(f"| {row['slice']} = {row['value']} | {values} |")
     return "\n".join([*lines, *_limits(name, task, answering.example), ""])
+
+
+def _over_head(metrics: Mapping[str, Any]) -> str:
+    """What the tuned model is better by than a head alone, as a sentence; empty where there is none."""
+    if "over_head_alone" not in metrics:
+        return ""
+    mean, low, high = metrics["over_head_alone"].values()
+    told = "It is better than a head alone" if low > 0 else "It is not shown to be better than a head alone"
+    return f" {told}: paired difference {mean:+.3f}{format_interval(low, high, '+.3f')}."
 
 
 def _losses(summary: Mapping[str, Any]) -> str:

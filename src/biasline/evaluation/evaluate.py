@@ -16,7 +16,7 @@ from biasline.errors import BiaslineError
 from biasline.evaluation.card import model_card, samples_page
 from biasline.evaluation.compared import Compared
 from biasline.evaluation.intervals import format_interval
-from biasline.evaluation.measure import has_row_values, measured_rows, row_metric
+from biasline.evaluation.measure import has_row_values, measured_rows, over_head_alone, row_metric
 from biasline.evaluation.references import Decisive, decisive_metric
 from biasline.evaluation.scoring import LENGTH, with_lengths
 from biasline.evaluation.statistics import paired_interval
@@ -86,11 +86,12 @@ def evaluate(task: Task, place: TaskPlace) -> Evaluated:
         if (pairs := answering.confusion(found.predictions)) is not None:
             pairs.write_csv(draft / "labels.csv")
     write_text(place.metrics, dump_json(metrics))
+    beside = _beside_head(metrics)
     observed = {f"{who}.latency_ms": round(value, 3) for who, value in found.timed.items()}
     if references:
         print(f"judged by {metric.label}: {decisive.reason}")
     rows = measured_rows(found.predictions, metric).height
-    return Evaluated(f"{_in_short(task, metric, rows, found)}; see {place.card}", observed)
+    return Evaluated(f"{_in_short(task, metric, rows, found)}{beside}; see {place.card}", observed)
 
 
 def _in_short(task: Task, metric: Metric, rows: int, found: Compared) -> str:
@@ -103,6 +104,16 @@ def _in_short(task: Task, metric: Metric, rows: int, found: Compared) -> str:
         title = task.declared(metric.beside).title
         told += f"; {title} {found.base[metric.beside]:.3f}, {tuned[metric.beside]:.3f}"
     return f"{metric.label} on {rows} held-out rows: {told}"
+
+
+def _beside_head(metrics: dict[str, Any]) -> str:
+    """Of a model that has a head: where it is not shown to be better than a head alone, as a part of a sentence."""
+    name = metrics["metric"]
+    gain = metrics.get("over_head_alone", {})
+    if not gain or gain[f"{name}_low"] > 0:
+        return ""
+    interval = format_interval(gain[f"{name}_low"], gain[f"{name}_high"], "+.3f")
+    return f"; not shown to be better than a head alone: {gain[name]:+.3f}{interval}"
 
 
 def _declared(task: Task, name: str, found: Compared) -> Metric:
@@ -138,6 +149,8 @@ def _metrics(
     sliced = row_metric(found.predictions, metric, task.kind)
     name, tuned, base = answering.gain(found.predictions, metric)
     gain = zip((name, f"{name}_low", f"{name}_high"), paired_interval(tuned, base), strict=True)
+    over = over_head_alone(found.predictions, metric, task.kind, found.positive)
+    names = (metric.name, f"{metric.name}_low", f"{metric.name}_high")
     return {
         "fingerprint": fingerprint,
         "rows": test.height,
@@ -151,5 +164,6 @@ def _metrics(
         **({"probe": found.probe} if found.probe else {}),
         "tuned": found.tuned,
         "gain": {key: round(value, 6) for key, value in gain},
+        **({"over_head_alone": {key: round(value, 6) for key, value in zip(names, over, strict=True)}} if over else {}),
         **({"positive_label": found.positive} if found.positive else {}),
     }

@@ -7,13 +7,21 @@ import numpy as np
 import polars as pl
 
 from biasline.errors import BiaslineError
-from biasline.evaluation.statistics import bootstrap_interval, bootstrap_mean, fisher_interval, wilson_interval
+from biasline.evaluation.statistics import (
+    bootstrap_interval,
+    bootstrap_mean,
+    fisher_interval,
+    paired_interval,
+    wilson_interval,
+)
 from biasline.kinds.learning import columns_of
 from biasline.metrics.metric import TOKENS, Metric, Predictions
 from biasline.metrics.table import metrics_of
 
 _DIGITS = 6
 _WHO = ("base", "tuned")
+# What a head alone, fitted on the frozen base, gives to test rows; where models have a head.
+HEAD_ALONE = "probe"
 # Columns of predictions that are of a row, or of the tuned model alone: they have no prefix.
 _PLAIN = (TOKENS, "probability")
 
@@ -137,6 +145,45 @@ def paired_statistic(frame: pl.DataFrame, metric: Metric, kind: str, positive: s
     tuned, base = (metric.of_rows(predictions_of(frame, who, kind, positive)) for who in ("tuned", "base"))
     sign = 1.0 if metric.higher_is_better else -1.0
     return bootstrap_interval(lambda rows: sign * (tuned(rows) - base(rows)), frame.height)
+
+
+def with_head_alone(predictions: pl.DataFrame, alone: pl.DataFrame) -> pl.DataFrame:
+    """Predictions with what a head alone gave in further columns.
+
+    Args:
+        predictions: test rows with the answers of base and tuned model.
+        alone: the same rows as if a head alone were the tuned model.
+    """
+    given = [name for name in alone.columns if name.split("_")[0] == "tuned"]
+    return predictions.with_columns(alone[name].alias(HEAD_ALONE + name.removeprefix("tuned")) for name in given)
+
+
+def in_place_of_base(frame: pl.DataFrame, other: pl.DataFrame, who: str) -> pl.DataFrame:
+    """Predictions in which a model of another frame stands where the base stood.
+
+    Args:
+        frame: test rows with answers.
+        other: the same rows, with answers of the other model.
+        who: what its columns begin with there: `tuned`, or `HEAD_ALONE`.
+    """
+    given = {name: "base" + name.removeprefix(who) for name in other.columns if name.split("_")[0] == who}
+    kept = frame.drop(name for name in frame.columns if name.split("_")[0] == "base")
+    return kept.with_columns(other[name].alias(alias) for name, alias in given.items())
+
+
+def over_head_alone(
+    frame: pl.DataFrame, metric: Metric, kind: str, positive: str = ""
+) -> tuple[float, float, float] | None:
+    """What the tuned model is better by than a head alone: mean, low, high; None where there is none.
+
+    Arguments as `paired_statistic`; of a metric that rows have values of, the interval is that of their differences.
+    """
+    if HEAD_ALONE not in frame.columns:
+        return None
+    beside = in_place_of_base(frame, frame, HEAD_ALONE)
+    if metric.row_values is None:
+        return paired_statistic(beside, metric, kind, positive)
+    return paired_interval(*paired_values(measured_rows(beside, metric), metric, kind))
 
 
 def row_metric(frame: pl.DataFrame, metric: Metric, kind: str) -> Metric:

@@ -259,6 +259,11 @@ class _Head(Group):
         description="a head that the base has: is as its other weights (auto: frozen, unless all are tuned), trained "
         "whole (train) or replaced (new)",
     )
+    head_start: Literal["fitted", "random"] = Field(
+        "fitted",
+        description="a new head's first values: fitted to the training rows on the frozen base, the penalty on its "
+        "weights by the validation rows; or random",
+    )
     pooling: Literal["auto", "model", "mean"] = Field(
         "auto",
         description="what a new head reads: the model's own pooler, or the mean over a text's tokens; auto: the mean "
@@ -412,7 +417,17 @@ class Gates(Group):
         description="the tuned model must reach this (where lower is better: must not exceed it); of a log-likelihood, "
         "which has no natural floor, only a negative one counts",
     )
-    better_than_base: bool = Field(True, description="the paired 95 % interval of tuned - base must lie above zero")
+    better_than_base: bool = Field(
+        True,
+        description="the paired 95 % interval of tuned - base must lie above zero; and, where the model has a head, "
+        "that of tuned - head alone above -head_margin",
+    )
+    head_margin: float = Field(
+        0.0,
+        ge=0,
+        description="how much worse than a head alone on the frozen base the model may be, in the metric's unit: a "
+        "margin where the head alone is nearly perfect, or the test rows are few",
+    )
     margin: float = Field(
         0.03,
         ge=0,

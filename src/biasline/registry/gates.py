@@ -10,12 +10,19 @@ import polars as pl
 
 from biasline.custom import own_functions
 from biasline.errors import BiaslineError, first_line, shown
-from biasline.evaluation.measure import in_own_units, measured_rows, paired_statistic, paired_values
+from biasline.evaluation.measure import (
+    HEAD_ALONE,
+    in_own_units,
+    in_place_of_base,
+    measured_rows,
+    paired_statistic,
+    paired_values,
+)
 from biasline.evaluation.scoring import LENGTH, with_lengths
 from biasline.evaluation.statistics import CONFIDENCE, paired_interval
 from biasline.kinds.answering import find_answering
 from biasline.metrics.metric import Metric
-from biasline.params import FLOOR, Task
+from biasline.params import FLOOR, Task, method_spec
 
 # A column beside those of the data, whatever they are called.
 _PLACE = "place among the rows"
@@ -193,6 +200,22 @@ def _better_than_base(task: Task, metric: Metric, candidate: Shown) -> Iterator[
     if near is not None:
         # A correlation says nothing about being near: answers that hardly differ may have a high one.
         yield Gate("nearer than the training rows' mean", near.low > 0, f"R² {near.told}", near.numbers)
+    if HEAD_ALONE in frame.columns and not method_spec(task.train.method).needs_head:
+        yield _better_than_head(task, metric, candidate)
+
+
+def _better_than_head(task: Task, metric: Metric, candidate: Shown) -> Gate:
+    """Of a model that has a head: that what was trained besides is worth it."""
+    alone, tuned = (candidate.metrics[who][metric.name] for who in (HEAD_ALONE, "tuned"))
+    frame, margin = in_place_of_base(candidate.predictions, candidate.predictions, HEAD_ALONE), task.gates.head_margin
+    found = _difference(task, metric, frame, candidate.metrics)
+    passed = found.low > -margin and found.is_enough
+    told = f"head alone {alone:.4f}, tuned {tuned:.4f}; {found.told}"
+    if margin:
+        told += f"; margin {margin:g}{_unit(metric)}"
+    if found.low <= 0:
+        told += "; not shown to be better than a head alone"
+    return Gate("better than a head alone", passed, told, {**found.numbers, "margin": margin})
 
 
 def _not_worse(task: Task, metric: Metric, candidate: Shown, other: Shown, who: str) -> tuple[str, list[Gate]]:
@@ -306,9 +329,7 @@ def _beside(task: Task, metric: Metric, candidate: Shown, other: Shown) -> pl.Da
     Likelihoods of both are then in units of the candidate's tokens, though the other's base may have other tokens.
     """
     mine, theirs = (in_own_units(one.predictions, metric, task.kind) for one in (candidate, other))
-    given = {name: "base" + name.removeprefix("tuned") for name in theirs.columns if name.split("_")[0] == "tuned"}
-    mine = mine.drop(name for name in mine.columns if name.split("_")[0] == "base")
-    return mine.with_columns(theirs[name].alias(alias) for name, alias in given.items())
+    return in_place_of_base(mine, theirs, "tuned")
 
 
 def _difference(task: Task, metric: Metric, frame: pl.DataFrame, metrics: dict[str, Any]) -> _Difference:

@@ -39,6 +39,7 @@ class Row:
         gain, gain_low, gain_high: over the best run of biases, row by row on the same test rows (of token_accuracy the
             mean over rows, not over tokens), above zero where it is better; None for that run, and for metrics that
             single rows have no value of.
+        over_head, over_head_low, over_head_high: over a head alone on the frozen base, where the model has a head.
         trained, head: parameters; a new head apart.
         bytes: of the artifact.
         seconds, memory_mb: of training; the process's or the accelerator's peak.
@@ -54,6 +55,9 @@ class Row:
     gain: float | None
     gain_low: float | None
     gain_high: float | None
+    over_head: float | None
+    over_head_low: float | None
+    over_head_high: float | None
     trained: int
     head: int
     learning_rate: float | None
@@ -177,6 +181,9 @@ def _row(run: "Run", metric: str, gain: tuple[float, float, float] | None) -> Ro
         gain=mean,
         gain_low=low,
         gain_high=high,
+        over_head=metrics.get(f"over_head_alone.{metric}"),
+        over_head_low=metrics.get(f"over_head_alone.{metric}_low"),
+        over_head_high=metrics.get(f"over_head_alone.{metric}_high"),
         trained=int(params.get("trainable") or 0) - head,
         head=head,
         learning_rate=float(rate) if rate else None,
@@ -228,15 +235,16 @@ def run_missing(name: str, data: str, missing: Sequence[str]) -> None:
 def as_markdown(found: Comparison) -> str:
     """The table."""
     lines = [
-        f"| {found.task}: {found.rows:,} test rows | {found.label} | over the best biases | trained | head | rate | "
-        "bytes | training s | peak MB | ms a row |",
-        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        f"| {found.task}: {found.rows:,} test rows | {found.label} | over the best biases | over a head alone | "
+        "trained | head | rate | bytes | training s | peak MB | ms a row |",
+        "|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in found.runs:
         cells = [
             f"{row.name} · {row.fingerprint[:6]}",
             _interval(row.value, row.low, row.high, ".3f"),
             _interval(row.gain, row.gain_low, row.gain_high, "+.3f"),
+            _interval(row.over_head, row.over_head_low, row.over_head_high, "+.3f"),
             f"{row.trained:,}",
             f"{row.head:,}" if row.head else "",
             *(_number(value, form) for value, form in ((row.learning_rate, "g"), (row.bytes, ","))),

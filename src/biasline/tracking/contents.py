@@ -118,7 +118,7 @@ def single_metrics(record: Record) -> dict[str, float]:
     quality = record.read(place.quality) or {}
     final |= {"data.quarantine_rate": quality.get("quarantine_rate"), "data.rows": quality.get("rows")}
     metrics = record.read(place.metrics) or {}
-    for group in ("base", "probe", "tuned", "gain"):
+    for group in ("base", "probe", "tuned", "gain", "over_head_alone"):
         final |= {f"{group}.{name}": value for name, value in metrics.get(group, {}).items()}
     if metrics:
         final["test.rows"] = metrics["rows"]

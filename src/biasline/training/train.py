@@ -23,10 +23,11 @@ from biasline.params import ResolvedTrain, Task, Train
 from biasline.tokens.saved import read_summary, read_token_set
 from biasline.training.batches import Plan
 from biasline.training.fingerprint import fingerprint, folder_sha256
+from biasline.training.head_start import start_head
 from biasline.training.loop import Report, Sets, fit
 from biasline.training.methods import PreparedModel, Provenance, get_method, prepare_model
 from biasline.training.prepare import prepare
-from biasline.training.ranks import of_all, same_error, together
+from biasline.training.ranks import of_all, of_first, same_error, together
 from biasline.training.rates import resolve_learning_rates, unusual_learning_rates
 from biasline.training.runtime.checkpoint import Checkpoints
 from biasline.training.runtime.launch import joined, watched
@@ -59,7 +60,9 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
     torch.set_num_threads(task.train.threads)
     alone, accelerator = watched(), joined(task.run)
     main = accelerator.is_main_process
-    ready = together(accelerator, lambda: _set_up(task, place, accelerator))
+    loaded = together(accelerator, lambda: _load(task, place))
+    start = of_first(accelerator, lambda: _head_values(task, loaded, accelerator))
+    ready = together(accelerator, lambda: _set_up(task, place, loaded, start, accelerator))
     name, prepared = ready.start.fingerprint, ready.prepared
     plans = of_all(accelerator, [f"{name}{' with run.shard' * task.run.shard}"])
     if len(set(plans)) > 1:
@@ -118,7 +121,24 @@ class _Ready:
     settle: Callable[[], tuple[dict[str, str], list[str]]]
 
 
-def _set_up(task: Task, place: TaskPlace, accelerator: Accelerator) -> _Ready:
+@dataclass(frozen=True)
+class _Loaded:
+    """Base and rows of a training.
+
+    Attributes:
+        head: names of the head's parameters that are trained.
+        name: the fingerprint.
+    """
+
+    pin: Pin
+    summary: Mapping[str, Any]
+    model: PretrainedModel
+    head: list[str]
+    sets: Sets
+    name: str
+
+
+def _load(task: Task, place: TaskPlace) -> _Loaded:
     """Read all that goes into a training, and refuse what cannot go together."""
     pin, folder = verified_folder(Path(task.base))
     summary = read_summary(place)
@@ -130,9 +150,35 @@ def _set_up(task: Task, place: TaskPlace, accelerator: Accelerator) -> _Ready:
     name = fingerprint(task, pin, place)
     learning = find_learning(task.kind)
     model, head = learning.load(pin, folder, task.load, task.train, summary.get("labels", []))
+    get_method(task.train.method).check(task)
+    _check_positions(task, limits_of(folder), summary)
+    rows, valid = read_token_set(place, "train"), read_token_set(place, "valid")
+    if not len(rows):
+        raise BiaslineError(f"{place.tokens}: no row to train on", f"look at {place.quality_page}")
+    _check_ids({"train": rows, "valid": valid}, model, pin, place)
+    sets = Sets(rows, valid, learning.objective(task.train, summary, rows), model.config.pad_token_id)
+    return _Loaded(pin, summary, model, head, sets, name)
+
+
+def _head_values(task: Task, loaded: _Loaded, accelerator: Accelerator) -> dict[str, torch.Tensor]:
+    """The first values of a new head; none where they are random, or the head is the base's own."""
+    if task.train.head_start == "random" or task.run.shard or not loaded.head:
+        return {}
+    loaded.model.to(accelerator.device)
+    return start_head(loaded.model, loaded.head, loaded.sets)
+
+
+def _set_up(
+    task: Task, place: TaskPlace, loaded: _Loaded, start: Mapping[str, torch.Tensor], accelerator: Accelerator
+) -> _Ready:
+    """Choose what is trained."""
+    pin, summary, model, name = loaded.pin, loaded.summary, loaded.model, loaded.name
+    learning = find_learning(task.kind)
+    for part, value in start.items():
+        model.get_parameter(part).data.copy_(value)
     by_mean = pools_by_mean(model.base_model)
     settings = resolve_learning_rates(task.train, model)
-    prepared = prepare_model(model, head, settings)
+    prepared = prepare_model(model, loaded.head, settings)
     trainable = prepared.trainable
     notes = [*prepared.notes, *unusual_learning_rates(task.train, model)]
     asked = [name for name in sorted(task.train.unused) if getattr(task.train, name) != getattr(Train(), name)]
@@ -148,14 +194,7 @@ def _set_up(task: Task, place: TaskPlace, accelerator: Accelerator) -> _Ready:
         f"parameters){counted}: {prepared.what}, on {pin.name}; fingerprint {name}",
         flush=True,
     )
-    get_method(task.train.method).check(task)
-    _check_positions(task, limits_of(folder), summary)
-    rows, valid = read_token_set(place, "train"), read_token_set(place, "valid")
-    if not len(rows):
-        raise BiaslineError(f"{place.tokens}: no row to train on", f"look at {place.quality_page}")
-    _check_ids({"train": rows, "valid": valid}, model, pin, place)
-    sets = Sets(rows, valid, learning.objective(task.train, summary, rows), model.config.pad_token_id)
-    plan = Plan.of(len(rows), task.train)
+    plan = Plan.of(len(loaded.sets.train), task.train)
     about = {
         "task": place.task,
         **({"pooling": "mean"} if by_mean else {}),
@@ -169,10 +208,10 @@ def _set_up(task: Task, place: TaskPlace, accelerator: Accelerator) -> _Ready:
         Start(name, pin, trainable, plan.total_steps),
         prepared,
         settings,
-        sets,
+        loaded.sets,
         plan,
         provenance,
-        lambda: learning.settled(prepared.model, valid, summary, task.train),
+        lambda: learning.settled(prepared.model, loaded.sets.valid, summary, task.train),
     )
 
 

@@ -29,10 +29,13 @@ class Classification(HeadedAnswering):
 
     def compare(self, task: "Task", place: "TaskPlace", pin: "Pin", folder: Path, test: "pl.DataFrame") -> "Compared":
         """Labels of the majority class, of a head alone, and of the tuned model."""
+        import polars as pl
+
         from biasline.data.clean import read_split
         from biasline.evaluation import classify
         from biasline.evaluation.compared import Compared
         from biasline.evaluation.headed import load_headed
+        from biasline.evaluation.measure import with_head_alone
         from biasline.tokens.saved import read_summary
 
         labels, kind = read_summary(place)["labels"], self.learning.name
@@ -42,10 +45,12 @@ class Classification(HeadedAnswering):
         majority = max(labels, key=lambda label: (int((train == label).sum()), label))
         table = classify.predictions(test, labels, asked.tuned, majority)
         reference, with_head = test["label"].to_list(), [labels[number] for number in asked.probe]
+        alone = test.select(tuned=pl.Series(with_head, dtype=pl.String), label="label")
+        alone = alone.with_columns(tuned_exact=pl.col("tuned") == pl.col("label"))
         return Compared(
             classify.class_metrics(kind, reference, table["base"].to_list(), labels),
             classify.class_metrics(kind, reference, table["tuned"].to_list(), labels, table["probability"].to_list()),
-            table,
+            with_head_alone(table, alone),
             headed.change,
             classify.class_metrics(kind, reference, with_head, labels),
             timed=asked.timed,

@@ -39,6 +39,7 @@ class Multilabel(HeadedAnswering):
         from biasline.evaluation import label_sets
         from biasline.evaluation.compared import Compared
         from biasline.evaluation.headed import load_headed
+        from biasline.evaluation.measure import with_head_alone
         from biasline.jsonfile import load_json
         from biasline.tokens.saved import read_summary
 
@@ -57,7 +58,7 @@ class Multilabel(HeadedAnswering):
         return Compared(
             label_sets.set_metrics(kind, table, "base"),
             label_sets.set_metrics(kind, table, "tuned"),
-            table,
+            with_head_alone(table, alone),
             headed.change,
             label_sets.set_metrics(kind, alone, "tuned"),
             timed=asked.timed,

@@ -39,18 +39,20 @@ class Regression(HeadedAnswering):
         from biasline.evaluation import regress
         from biasline.evaluation.compared import Compared
         from biasline.evaluation.headed import load_headed
+        from biasline.evaluation.measure import with_head_alone
         from biasline.tokens.saved import read_summary
 
         scale = read_summary(place)["score"]
         headed = load_headed(self.learning, task, place, pin, folder, ())
         asked = headed.asked(regress.probed, partial(regress.scores, scale=scale))
         table = regress.predictions(test, asked.tuned, scale["mean"])
+        alone = regress.predictions(test, np.asarray(asked.probe), scale["mean"])
         reference = test["score"].cast(pl.Float64).to_numpy()
         base, tuned, probe = (
             regress.score_metrics(self.learning.name, reference, np.asarray(given))
-            for given in (table["base"], table["tuned"], asked.probe)
+            for given in (table["base"], table["tuned"], alone["tuned"])
         )
-        return Compared(base, tuned, table, headed.change, probe, timed=asked.timed)
+        return Compared(base, tuned, with_head_alone(table, alone), headed.change, probe, timed=asked.timed)
 
     def slices(self, frame: "pl.DataFrame", columns: tuple[str, ...], metric: Metric) -> "pl.DataFrame":
         """Mean absolute errors, whatever metric decides: a correlation within a slice says little."""

@@ -45,6 +45,7 @@ class Tagging(Answering):
         from biasline.evaluation import tagged
         from biasline.evaluation.compared import Compared
         from biasline.evaluation.headed import load_headed
+        from biasline.evaluation.measure import with_head_alone
         from biasline.tokens.saved import read_summary
         from biasline.tokens.words import WordEncoder
 
@@ -64,7 +65,7 @@ class Tagging(Answering):
         return Compared(
             tagged.tag_metrics(kind, table, "base"),
             tagged.tag_metrics(kind, table, "tuned"),
-            table,
+            with_head_alone(table, alone),
             headed.change,
             tagged.tag_metrics(kind, alone, "tuned"),
             timed=asked.timed,
