@@ -99,3 +99,24 @@ def test_numbers_of_classes_in_lists_are_read_by_their_names(tmp_path):
     )
     [record] = raw_files(tmp_path / "saved").files[0].records(lambda *_: True)
     assert record == {"tokens": ["Ada", "left"], "ner_tags": ["B-PER", "O"]}
+
+
+def test_words_that_begin_with_a_hash_are_no_comments(tmp_path):
+    text = "#Oslo\tHASH\nleft\tVERB\n#\tSYM\n\n# sent\tid\n#win\tHASH\n#newdoc\n"
+    assert [row["tokens"] for row in read(tmp_path, text)] == [["#Oslo", "left", "#"], ["#win"]]
+    assert read(tmp_path, "Ada NOUN\n# SYM\n")[0]["tags"] == ["NOUN", "SYM"]
+
+
+def test_a_document_ends_a_sentence(tmp_path):
+    text = "-DOCSTART- O\nAda B-PER\n-DOCSTART- O\nleft O\n"
+    assert [row["tokens"] for row in read(tmp_path, text)] == [["Ada"], ["left"]]
+
+
+def test_a_long_first_sentence_and_words_of_odd_white_space_are_known(tmp_path):
+    text = "".join(f"{word} O\n" for word in ["我"] * 300) + "\u00a0 O\n\n我 B-LOC\n我 M-LOC\n我 E-LOC\n\n"
+    assert is_conll(tmp_path / "train.txt", text)
+
+
+def test_a_word_of_a_treebank_without_a_part_of_speech_has_no_tag(tmp_path):
+    line = "\t".join(["1", "Ada", "Ada", *"_" * 7])
+    assert next(read_conll(tmp_path / "a.conllu", f"{line}\n", iter(()))) == {"tokens": ["Ada"], "tags": [""]}

@@ -73,3 +73,9 @@ def test_names_are_paths_below_the_folder_and_say_their_splits(tmp_path):
         ("test/y.CSV", ("test",)),
     ]
     assert notes == []
+
+
+def test_the_text_of_a_treebank_is_not_read_beside_it(tmp_path):
+    found, [note] = data_files(put(tmp_path, "de-ud-test.conllu", "de-ud-test.txt", "de-ud-train.conllu"))
+    assert [file.name for file in found] == ["de-ud-test.conllu", "de-ud-train.conllu"]
+    assert note == "not read: de-ud-test.txt (the text of de-ud-test.conllu)"

@@ -200,3 +200,9 @@ def test_one_label_a_row_is_noted(workspace):
 def test_a_separator_is_a_parameter_with_limits():
     with pytest.raises(ValueError, match=r"separator\s+String should have at least 1 character"):
         Source(separator="")
+
+
+def test_broken_labels_cannot_be_switched_off():
+    frame = pl.DataFrame({"row": [1], "text": ["a"], "text_pair": [""], "labels": ["x"]})
+    with pytest.raises(BiaslineError, match="quality.off: broken_labels cannot be switched off"):
+        check_examples(frame, "multilabel", Quality(off=("broken_labels",)))

@@ -7,7 +7,7 @@ import pytest
 
 from biasline.data.contract import check_examples
 from biasline.data.sources import read_examples
-from biasline.data.tags import in_bio, refuse_unlearned, tag_counts, tag_notes, with_beginnings
+from biasline.data.tags import in_bio, refuse_one_tag, refuse_unlearned, tag_counts, tag_notes, with_beginnings
 from biasline.errors import BiaslineError
 from biasline.kinds.learning.tagging import LEARNING
 from biasline.params import Quality, Source, Task
@@ -86,6 +86,9 @@ def test_other_schemes_become_bio():
     frame, count = in_bio(frame_of("S-PER O B-LOC E-LOC", "U-PER", "O B-LOC I-LOC L-LOC"), ())
     assert frame["tags"].to_list() == ["B-PER O B-LOC I-LOC", "B-PER", "O B-LOC I-LOC I-LOC"] and count == 3
     assert in_bio(frame_of("S-X NOUN"), ())[1] == 0
+    frame, count = in_bio(frame_of("O S-PER", "B-LOC M-LOC E-LOC O"), ())
+    assert frame["tags"].to_list() == ["O B-PER", "B-LOC I-LOC I-LOC O"] and count == 2
+    assert in_bio(frame_of("O S-PER O"), ())[0]["tags"].to_list() == ["O B-PER O"]
     with pytest.raises(BiaslineError, match="source.labels: E-LOC is of a scheme"):
         in_bio(frame_of("B-LOC E-LOC"), ["O", "B-LOC", "E-LOC"])
 
@@ -106,3 +109,42 @@ def test_what_is_told_of_tags():
 def test_a_rule_is_known_by_its_name():
     with pytest.raises(BiaslineError, match="'broken_bia' is no rule; expected some of .*broken_bio"):
         check_examples(frame_of("O"), "tagging", Quality(off=("broken_bia",)))
+
+
+def test_lists_in_the_cells_of_a_table_are_lists(tmp_path):
+    rows = [
+        {"tokens": '["Ada", "left"]', "tags": "['B-PER', 'O']"},
+        {"tokens": "[ Ada ]", "tags": "O O O"},
+        {"tokens": "[1]", "tags": "O"},  # a word of running text
+        {"tokens": "left Oslo", "tags": "[0, 1]"},
+    ]
+    found = read(tmp_path, rows, labels=["O", "B-PER"]).select("text", "tags").rows()
+    assert found == [("Ada left", "B-PER O"), ("[ Ada ]", "O O O"), ("[1]", "O"), ("left Oslo", "O B-PER")]
+
+
+def test_numbers_in_texts_are_named_too(tmp_path):
+    rows = [{"tokens": "Ada left", "tags": "1 0"}, {"tokens": "Ada", "tags": "B-PER"}]
+    assert read(tmp_path, rows, labels=["O", "B-PER"])["tags"].to_list() == ["B-PER O", "B-PER"]
+
+
+def test_the_same_words_with_other_tags_are_kept_in_neither_form(tmp_path):
+    rows = [
+        {"tokens": ["May", "came"], "tags": ["B-PER", "O"]},
+        {"tokens": ["May", "came"], "tags": ["O", "O"]},
+        {"tokens": ["may", "came"], "tags": ["O", "O"]},  # another word
+        {"tokens": ["May", "came"], "tags": ["O"]},  # says nothing about the others
+    ]
+    found = reasons(tmp_path, rows)
+    assert found[1] == found[2] == ["conflicting_duplicate"] and 3 not in found and found[4] == ["unequal_lengths"]
+
+
+@pytest.mark.parametrize("name", ["broken_word", "empty_tags", "unequal_lengths", "unknown_tag"])
+def test_rows_that_no_later_step_can_read_stay_out(name):
+    with pytest.raises(BiaslineError, match=f"quality.off: {name} cannot be switched off: no later step can read"):
+        check_examples(frame_of("O"), "tagging", Quality(off=(name,)))
+
+
+def test_one_tag_tells_nothing_apart():
+    with pytest.raises(BiaslineError, match="every word of the training rows has the tag 'O': there is nothing to"):
+        refuse_one_tag(frame_of("O O", "O"))
+    refuse_one_tag(frame_of("O O", "B-X"))

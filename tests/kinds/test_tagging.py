@@ -198,6 +198,11 @@ def test_a_file_of_texts_and_lists_is_asked(run, workspace):
     Path("asked.jsonl").write_text('{"text": "I saw Oslo, today."}\n{"text": ["the", "U.S."]}\n')
     rows = read_asked(Path("asked.jsonl"), columns_of("tagging"), run[0].source)
     assert rows == [{"text": "I saw Oslo, today."}, {"text": ["the", "U.S."]}]
+    Path("asked.csv").write_text('text\n"[""the"", ""U.S.""]"\n[1] is cited\n')
+    rows = read_asked(Path("asked.csv"), columns_of("tagging"), run[0].source)
+    assert rows == [{"text": ["the", "U.S."]}, {"text": "[1] is cited"}]
+    Path("asked.jsonl").write_text('{"text": 5}\n')
+    assert read_asked(Path("asked.jsonl"), columns_of("tagging"), run[0].source) == [{"text": 5}]
     Path("asked.conll").write_text("Ada B-PER\nleft O\n")
     assert read_asked(Path("asked.conll"), columns_of("tagging"), run[0].source) == [{"text": ["Ada", "left"]}]
 
@@ -243,6 +248,10 @@ def test_from_two_lines_of_params_to_a_champion_that_is_asked(run, monkeypatch):
     register(client, record)
     decision = promote(client, "names", task, by="tests", reason="a first one")
     assert decision.promoted, decision.verdict
+    Path("asked.jsonl").write_text('{"text": ["a b"]}\n')
+    refused = CliRunner().invoke(app, ["predict", "names", "--file", "asked.jsonl"])
+    assert isinstance(refused.exception, BiaslineError)
+    assert str(refused.exception).startswith("row 1: `text` must be a text or a list of words; 'a b' is no word")
     text = "Ada Lovelace left Oslo on day 7."
     told = CliRunner().invoke(app, ["predict", "names", text])
     assert told.exit_code == 0, told.output

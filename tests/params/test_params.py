@@ -60,7 +60,7 @@ def test_numbers_are_read_as_numbers(tmp_path, text):
         ("tasks: {a: {base: b, data: d, kind: regression, gates: {floor: 2}}}", ["2 is beyond 0 … 1, which pearson"]),
         (
             "tasks: {a: {base: b, data: d, train: {class_weights: balanced}}}",
-            ["params.yaml: tasks.a: train.class_weights balanced: there are no labels to weigh (instruction)"],
+            ["params.yaml: tasks.a: train.class_weights balanced: no loss of this kind weighs labels (instruction)"],
         ),
         ("just text", ["expected a mapping"]),
         ("tasks: {a: {base: b, base: c}}", ["not valid YAML", "base"]),

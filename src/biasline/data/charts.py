@@ -39,14 +39,15 @@ def histogram(sizes: Iterable[int], unit: str) -> list[str]:
     return lines
 
 
-def shares(counts: Sequence[tuple[str, int]], unit: str) -> list[str]:
+def shares(counts: Sequence[tuple[str, int]], unit: str, counted: str = "rows") -> list[str]:
     """Lines of a table: how many rows have which of some values, the most first; the first of them alone.
 
     Args:
         counts: values with their number of rows, in that order.
         unit: what a value is.
+        counted: what the numbers are of.
     """
-    lines = [f"| {unit} | rows | |", "|---|---:|---|"]
+    lines = [f"| {unit} | {counted} | |", "|---|---:|---|"]
     lines += [f"| {cell(value)} | {count:,} | {bar(count, counts[0][1])} |" for value, count in counts[:_LABELS]]
     more = len(counts) - _LABELS
     return [*lines, *([f"| and {more:,} more | | |"] if more > 0 else [])]

@@ -14,11 +14,11 @@ from biasline.errors import BiaslineError, shown
 _TREEBANK = ".conllu"
 CONLL = {".conll", ".conll03", ".bio", ".iob", ".iob2", _TREEBANK}
 # Columns of a treebank: the number of a word (a range or a decimal is none), the word, its part of speech.
-_NUMBER, _FORM, _UPOS, _WIDTH = 0, 1, 3, 10
+_NUMBER, _FORM, _UPOS, _WIDTH, _UNSAID = 0, 1, 3, 10, "_"
 _PACKED = {".gz", ".zst"}
-_TAG = re.compile(r"O|[BIESLU]-.+")
+_TAG = re.compile(r"O|[BIESLUM]-.+")
 _DOCUMENT = "-DOCSTART-"
-_LOOKED = 100
+_LOOKED = 2_000
 _SHOWN = 60
 
 
@@ -31,7 +31,7 @@ def is_conll(path: Path, first: str = "") -> bool:
     """
     if _suffix(path) in CONLL:
         return True
-    lines = [line.split() for line in first.splitlines()[:_LOOKED]]
+    lines = [_cells(line) for line in first.removesuffix("\n").split("\n")[:_LOOKED]]
     words = [cells for cells in lines if cells and cells[0] != _DOCUMENT]
     return (
         len({len(cells) for cells in words}) == 1
@@ -68,21 +68,26 @@ def read_conll(path: Path, first: str, blocks: Iterator[str]) -> Iterator[Record
                 yield {"tokens": words, "tags": tags}
                 words, tags = [], []
             continue
-        cells = line.split("\t") if "\t" in line else line.split(" ")
-        cells = [cell.strip(" ") for cell in cells if cell.strip(" ")]
-        if cells[0] == _DOCUMENT or (treebank and line.startswith("#")):
+        cells = _cells(line)
+        if cells[0] == _DOCUMENT:
+            if words:
+                yield {"tokens": words, "tags": tags}
+                words, tags = [], []
+            continue
+        if treebank and line.startswith("#"):
             continue
         if treebank:
             if len(cells) != _WIDTH:
                 raise _broken(path, number, line, f"{len(cells)} columns, and a treebank's lines have {_WIDTH}")
             if cells[_NUMBER].isdecimal():
                 words.append(cells[_FORM])
-                tags.append(cells[_UPOS])
+                tags.append("" if cells[_UPOS] == _UNSAID else cells[_UPOS])
             continue
         tag = cells[-1]
-        # A word may be `#`, or begin with it: then a tag stands in the last column.
-        is_word = len(cells) == (width or max(2, len(cells))) and (tag in known or _TAG.fullmatch(tag) is not None)
-        if line.startswith("#") and not is_word:
+        # A word may be `#`, or begin with it. A comment is `# …` before a sentence, in as many cells as it likes.
+        fits = len(cells) == (width or max(2, len(cells)))
+        is_word = bool(words) or not line.startswith("# ") or tag in known or _TAG.fullmatch(tag) is not None
+        if line.startswith("#") and not (fits and is_word):
             continue
         if len(cells) < 2:
             raise _broken(path, number, line, "a word and its tag were expected")
@@ -94,6 +99,12 @@ def read_conll(path: Path, first: str, blocks: Iterator[str]) -> Iterator[Record
         tags.append(tag)
     if words:
         yield {"tokens": words, "tags": tags}
+
+
+def _cells(line: str) -> list[str]:
+    """Columns of a line: parted by tabs where it has some, else by spaces."""
+    cells = line.split("\t") if "\t" in line else line.split(" ")
+    return [cell.strip(" \r") for cell in cells if cell.strip(" \r")]
 
 
 def _lines(first: str, blocks: Iterator[str]) -> Iterator[str]:

@@ -67,14 +67,14 @@ def data_files(folder: Path) -> tuple[list[Found], list[str]]:
         folders[:] = sorted(name for name in folders if not _is_hidden_folder(name))
         for name in sorted(names):
             path = here / name
-            reason = _why_not(path)
+            reason = _why_not(path) or _raw_text(path, names)
             below = path.relative_to(folder)
             if not reason:
                 found.append(Found(path, below.as_posix(), tuple(named_splits(_parts(below)))))
                 continue
             data = _beside(path, names)
             left_out[below.as_posix()] = f"beside {data}" if data else reason
-            if not (_is_hidden(name) or _has_no_rows(path) or data):
+            if not (_is_hidden(name) or _has_no_rows(path) or data or _raw_text(path, names)):
                 _refuse_split(path, folder, reason)
     notes = []
     if left_out:
@@ -127,6 +127,12 @@ def _why_not(path: Path) -> str:
     if path.suffix.lower() not in SUFFIXES:
         return f"{path.suffix} is not read" if path.suffix else "no suffix"
     return ""
+
+
+def _raw_text(path: Path, names: list[str]) -> str:
+    """Why the text of a treebank is not read beside it: its sentences would come twice, then without tags."""
+    beside = f"{path.stem}.conllu"
+    return f"the text of {beside}" if path.suffix == ".txt" and beside in names else ""
 
 
 def _refuse_split(path: Path, folder: Path, reason: str) -> None:

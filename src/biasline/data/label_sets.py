@@ -3,14 +3,13 @@
 All become the JSON of a list of names, in one order and without repeats.
 """
 
-import ast
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from biasline.data.name_lists import canonical, one_by_one
+from biasline.data.name_lists import canonical, one_by_one, parsed
 from biasline.data.raw import Raw
 from biasline.errors import BiaslineError
 
@@ -118,7 +117,13 @@ def set_rules() -> "tuple[Rule, ...]":
 
     about = ("labels",)
     return (
-        Rule("broken_labels", "labels are missing or no names, or their columns neither 0 nor 1", is_list, about),
+        Rule(
+            "broken_labels",
+            "labels are missing or no names, or their columns neither 0 nor 1",
+            is_list,
+            about,
+            structural=True,
+        ),
         Rule("empty_labels", "no labels", lambda _: pl.col("labels").ne_missing(UNNAMED), about),
         Rule("unknown_label", "a label is none of source.labels", is_known, about),
         Rule(
@@ -151,7 +156,7 @@ def _read(cell: str, not_text: bool, separator: str, order: Sequence[str]) -> st
     """A cell as a canonical list; itself where it is nothing of the kind."""
     value: Any = cell
     if not_text or cell.lstrip()[:1] in ("[", "{"):
-        value = _parsed(cell)
+        value = parsed(cell)
     if isinstance(value, Mapping):
         truths = {str(name).strip(): _truth(item) for name, item in value.items()}
         if not truths or None in truths.values() or "" in truths:
@@ -165,16 +170,6 @@ def _read(cell: str, not_text: bool, separator: str, order: Sequence[str]) -> st
     if None in names or "" in names:
         return cell
     return canonical((name for name in names if name), order) if names else UNNAMED
-
-
-def _parsed(cell: str) -> Any:
-    """What a cell says as JSON, or as Python writes a list; the text itself where it is neither."""
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            return parse(cell)
-        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-            continue
-    return cell
 
 
 def _name(value: Any) -> str | None:

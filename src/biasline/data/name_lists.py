@@ -1,8 +1,10 @@
 """Several names in one cell: as JSON, in one order and without repeats."""
 
+import ast
 import json
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -35,3 +37,13 @@ def one_by_one(frame: pl.DataFrame) -> pl.DataFrame:
     """A row for each label of each row: `row`, `label`."""
     rows = [(row, name) for row, names in zip(frame["row"], sets_of(frame["labels"]), strict=True) for name in names]
     return pl.DataFrame(rows, schema={"row": pl.Int64, "label": pl.String}, orient="row")
+
+
+def parsed(cell: str) -> Any:
+    """What a cell says as JSON, or as Python writes a list; the text itself where it is neither."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(cell)
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            continue
+    return cell

@@ -90,6 +90,7 @@ class Rule:
         columns: those of ours that it is about; it holds for each kind that has them.
         on: whether it holds unless switched off; one that does not is switched on by `quality.on`.
         rounds: whether it holds for each round of a dialogue by itself, as if that were a row.
+        structural: whether it cannot be switched off, since no later step can read a row that breaks it.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Rule:
     columns: tuple[str, ...] = ()
     on: bool = True
     rounds: bool = True
+    structural: bool = False
 
 
 def _text(name: str) -> pl.Expr:
@@ -180,7 +182,7 @@ def _translated(terms: Terms) -> pl.Expr:
     return prompted & (~foreign | output.str.contains(_CODE) | prompt.str.contains(_OTHER_TONGUE))
 
 
-def agreed(answer: str, says: Good) -> Good:
+def agreed(answer: str, says: Good, fold: bool = True) -> Good:
     """No other row has the same text under another answer.
 
     A given test set stays whole: where it agrees with itself, the rows of other files that contradict it go.
@@ -188,10 +190,11 @@ def agreed(answer: str, says: Good) -> Good:
     Args:
         answer: the column.
         says: whether a row's answer is one that says anything about the others.
+        fold: whether texts that differ in case and white space alone are the same.
     """
 
     def good(terms: Terms) -> pl.Expr:
-        folded = [_squeezed(name).str.to_lowercase() for name in terms.kind.prompt]
+        folded = [_squeezed(name).str.to_lowercase() if fold else _text(name) for name in terms.kind.prompt]
         rank = pl.col(FIXED_SPLIT).replace_strict({"test": 0, "valid": 1}, default=2, return_dtype=pl.Int8)
         leads = rank == rank.min().over(folded)
         said = pl.when(says(terms)).then(_text(answer).str.strip_chars())
@@ -318,6 +321,11 @@ def active_rules(kind: str, quality: Quality, own: Sequence[Rule] = ()) -> list[
     for key, asked in (("off", quality.off), ("on", quality.on), ("hard", quality.hard)):
         if unknown := [name for name in asked if name not in names]:
             raise BiaslineError(f"quality.{key}: {unknown[0]!r} is no rule; expected some of {', '.join(names)}")
+    if needed := [rule.name for rule in rules if rule.structural and rule.name in quality.off]:
+        raise BiaslineError(
+            f"quality.off: {needed[0]} cannot be switched off: no later step can read a row that breaks it",
+            "take it out there, and mend the rows or leave them in quarantine (quality.max_quarantine)",
+        )
     return [rule for rule in rules if (rule.on or rule.name in quality.on) and rule.name not in quality.off]
 
 

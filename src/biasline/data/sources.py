@@ -164,7 +164,7 @@ def read_asked(path: Path, kind: Columns, source: Source) -> list[dict[str, Any]
     """Rows that a model is to be asked: of a `.txt` each line, else the columns of the kind but for the answer.
 
     A dialogue that ends with the user is asked for what comes next; empty lines of a CSV are none of its rows. Lists
-    in the place of a text stay lists: whoever answers knows whether it takes them.
+    and numbers in the place of a text stay what they are: whoever answers knows whether it takes them.
 
     Raises:
         BiaslineError: as `read_examples`; naming the first row without its text.
@@ -186,7 +186,7 @@ def read_asked(path: Path, kind: Columns, source: Source) -> list[dict[str, Any]
         rows = frame.select(pl.col(kind.given).fill_null("")).to_dicts()
         for name in kind.prompt:
             for row, not_text in zip(rows, frame[name + NOT_TEXT_SUFFIX], strict=True):
-                if not_text and row[name].startswith("["):
+                if not_text and row[name]:
                     row[name] = json.loads(row[name])
     for number, row in enumerate(rows, 1):
         if isinstance(row[first], str) and not row[first].strip():

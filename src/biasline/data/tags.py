@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import polars as pl
 
+from biasline.data.name_lists import parsed
 from biasline.data.raw import Raw
 from biasline.errors import BiaslineError
-from biasline.metrics.spans import entities, has_entities, mended
+from biasline.metrics.spans import OUTSIDE, entities, has_entities, mended
 
 _SPACE = re.compile(r"\s")
 _RUN = re.compile(r"\s+")
 # Schemes that tell the ends of entities and entities of one word too, and what their prefixes are in BIO.
-_FURTHER = {"S": "B", "U": "B", "E": "I", "L": "I"}
+_FURTHER = {"S": "B", "U": "B", "E": "I", "L": "I", "M": "I"}
+_MARKS = {"B", "I", *_FURTHER}
 _LISTED = 10
 
 
@@ -31,33 +33,46 @@ def joined(raw: Raw, taken: Mapping[str, str], labels: Sequence[str]) -> Raw:
         labels: names of tags, by their numbers where a file has numbers.
     """
     for ours in ("text", "tags"):
-        if (name := taken.get(ours)) is None:  # rows that a model is asked have no tags
-            continue
-        named = labels if ours == "tags" else ()
+        name, named = taken[ours], labels if ours == "tags" else ()
         texts, flags = raw.text(name).to_list(), raw.not_text(name).to_list()
         for row, (text, not_text) in enumerate(zip(texts, flags, strict=True)):
             if text is None:
                 continue
-            parts = _parts(text, not_text)
-            if parts is None:
+            parts = _listed(text, not_text, numbers=ours == "tags")
+            if parts is None and not_text:
                 continue  # an object or a number, which the contract refuses
-            numbered = not_text and bool(named) and not {*parts} <= {*named}
+            parts = _RUN.sub(" ", text).strip().split(" ") if parts is None else parts
+            numbered = bool(named) and not {*parts} <= {*named}
             texts[row] = " ".join(_name(part, named) if numbered else _SPACE.sub("\t", part) for part in parts)
             flags[row] = False
         raw = raw.replaced(name, texts, pl.Series(flags, dtype=pl.Boolean))
     return raw
 
 
-def _parts(text: str, not_text: bool) -> list[str] | None:
-    """The words of a text or a list; None for anything else."""
-    if not not_text:
-        return _RUN.sub(" ", text).strip().split(" ")
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+def listed(raw: Raw, name: str) -> Raw:
+    """A column of texts and lists that a model is to be asked: lists that stand in texts as lists."""
+    texts, flags = raw.text(name).to_list(), raw.not_text(name).to_list()
+    for row, (text, not_text) in enumerate(zip(texts, flags, strict=True)):
+        if text is not None and not not_text and (parts := _listed(text, not_text, numbers=False)) is not None:
+            texts[row], flags[row] = json.dumps(parts, ensure_ascii=False), True
+    return raw.replaced(name, texts, pl.Series(flags, dtype=pl.Boolean))
+
+
+def _listed(text: str, not_text: bool, numbers: bool) -> list[str] | None:
+    """The parts of a list, also of one that stands in a text as JSON or Python write it; None for anything else.
+
+    Args:
+        text: the cell.
+        not_text: whether the file had something else than a text there.
+        numbers: whether parts may be numbers; a text such as `[1]` is then a list too.
+    """
+    if not not_text and not text.lstrip().startswith("["):
         return None
-    plain = isinstance(found, list) and all(isinstance(part, str | int | None) for part in found)
-    return ["" if part is None else str(part) for part in found] if plain else None
+    found = parsed(text)
+    allowed = str | int | None if not_text or numbers else str
+    if not isinstance(found, list) or not all(isinstance(part, allowed) for part in found):
+        return None
+    return ["" if part is None else str(part) for part in found]
 
 
 def _name(part: str, labels: Sequence[str]) -> str:
@@ -90,22 +105,26 @@ def as_many() -> pl.Expr:
 
 
 def in_bio(frame: pl.DataFrame, labels: Sequence[str]) -> tuple[pl.DataFrame, int]:
-    """Tags of the schemes IOBES and BILOU as BIO, and of how many rows.
+    """Tags of the schemes IOBES, BILOU and BMES as BIO, and of how many rows.
 
     Raises:
         BiaslineError: where parameters name the labels of such a scheme.
     """
-    found = _distinct(frame["tags"])
-    if not has_entities(found) or not any(tag[:1] in _FURTHER and tag[1:2] == "-" for tag in found):
+    found = _distinct(frame["tags"]) - {"", OUTSIDE}
+    if not any(map(_is_further, found)) or not all(tag[1:2] == "-" and tag[2:] and tag[0] in _MARKS for tag in found):
         return frame, 0
-    if odd := [tag for tag in labels if tag[:1] in _FURTHER and tag[1:2] == "-"]:
+    if odd := [tag for tag in labels if _is_further(tag)]:
         raise BiaslineError(
             f"source.labels: {odd[0]} is of a scheme that tells the ends of entities; here tags are O, B-X and I-X",
-            "leave S-, U-, E- and L- out: such tags of the data become B- and I-",
+            "leave S-, U-, E-, L- and M- out: such tags of the data become B- and I-",
         )
     texts = [text and _with_prefixes(text) for text in frame["tags"]]
     changed = int((pl.Series(texts, dtype=pl.String) != frame["tags"]).sum())
     return frame.with_columns(pl.Series("tags", texts, dtype=pl.String)), changed
+
+
+def _is_further(tag: str) -> bool:
+    return tag[:1] in _FURTHER and tag[1:2] == "-"
 
 
 def _with_prefixes(text: str) -> str:
@@ -123,6 +142,19 @@ def with_beginnings(frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 
 def _distinct(texts: pl.Series) -> set[str]:
     return {tag for text in texts.drop_nulls().unique() for tag in text.split(" ")}
+
+
+def refuse_one_tag(train: pl.DataFrame) -> None:
+    """Training rows whose words all have the same tag.
+
+    Raises:
+        BiaslineError: since there is nothing to tell apart.
+    """
+    if len(found := _distinct(train["tags"])) == 1:
+        raise BiaslineError(
+            f"every word of the training rows has the tag {min(found)!r}: there is nothing to tell apart",
+            "add rows with other tags, or name the column that has the tags: source: {columns: {tags: …}}",
+        )
 
 
 def refuse_unlearned(splits: Mapping[str, pl.DataFrame]) -> None:

@@ -478,7 +478,7 @@ class Task(Group):
             raise ValueError(f"source.preset {self.source.preset} is a {preset.kind}: say so (kind: {preset.kind})")
         if self.train.class_weights != "none" and not learning.class_weights:
             raise ValueError(
-                f"train.class_weights {self.train.class_weights}: there are no labels to weigh ({self.kind})"
+                f"train.class_weights {self.train.class_weights}: no loss of this kind weighs labels ({self.kind})"
             )
         if method_spec(self.train.method).needs_head and not learning.headed:
             raise ValueError(f"train.method {self.train.method}: a task of kind {self.kind} has no head of its own")

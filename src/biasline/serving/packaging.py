@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from biasline.bases.match import check_base
 from biasline.bases.pin import file_sha256, read_pin
 from biasline.bitfit import BiasDelta
+from biasline.errors import BiaslineError
 from biasline.kinds.answering import find_answering
 from biasline.kinds.learning import find_learning
 from biasline.kinds.protocols import InData, InEvaluation, InExport, InTokens, InTracking, InTraining, Output, asked_by
@@ -99,7 +100,10 @@ def packaged_answers(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Any]:
 
     _, pin, _ = files_in(folder)
     model = mlflow.pyfunc.load_model(str(folder), model_config={"pin_path": str(pin)})
-    return list(model.predict(list(rows)))
+    try:
+        return list(model.predict(list(rows)))
+    except mlflow.MlflowException as error:  # what the model refuses it says so, for servers
+        raise BiaslineError(error.message) from None
 
 
 @cache

@@ -216,9 +216,8 @@ def _words(given: Any, number: int, name: str) -> list[str]:
     for word in given:
         if not isinstance(word, str) or word.split() != [word]:
             told = f"a value of type {type(word).__name__}" if not isinstance(word, str) else f"{word[:_SHOWN]!r}"
-            raise BiaslineError(
-                f"row {number}: `{name}` must be a text or a list of words; {told} is no word", _BY_ROWS
-            )
+            hint = _BY_ROWS * (isinstance(word, str) and bool(word.strip()))
+            raise BiaslineError(f"row {number}: `{name}` must be a text or a list of words; {told} is no word", hint)
         _check_characters(word, number, name)
         words.append(word)
     if not words:

@@ -23,7 +23,8 @@ _SPACED = [_PROBE[0], *(f" {word}" for word in _PROBE[1:])]
 
 # A word of running text: an abbreviation with its periods, an ideograph, a number or a word with what stands inside of
 # it (3.5, don't), or else one character, such as punctuation.
-_WORD = r"(?:\p{L}\.){2,}|\p{Han}|[\w&&[^\p{Han}]]+(?:[^\w\s][\w&&[^\p{Han}]]+)*|[^\w\s]"
+_INSIDE = r"(?:['’‑\-@_&/+.:#·]|(?<=\d),(?=\d))"
+_WORD = rf"(?:\p{{L}}\.){{2,}}|\p{{Han}}|[\w&&[^\p{{Han}}]]+(?:{_INSIDE}[\w&&[^\p{{Han}}]]+)*|[^\w\s]"
 # Of a row that does not fit into one window, so much of the next is said again.
 _AGAIN = 4
 

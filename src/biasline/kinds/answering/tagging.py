@@ -127,7 +127,7 @@ class Tagging(Answering):
 
     def line(self, answer: Any) -> str:
         """The entities with their types; words with their tags where these are plain."""
-        told = " ".join(f"{one['text']}/{one['type']}" for one in answer["entities"])
+        told = " ".join(f"{' '.join(one['text'].split())}/{one['type']}" for one in answer["entities"])
         return told or "(none)"
 
     def evaluated(self, predictions: "pl.DataFrame") -> list[Any]:

@@ -24,10 +24,10 @@ _BROKEN_BIO = "broken_bio"
 
 def reading(where: str, raw: "Raw", taken: Mapping[str, str], source: "Source") -> "Raw":
     """Words and tags are lists in most files."""
-    from biasline.data.tags import joined
+    from biasline.data.tags import joined, listed
 
     # What a model is asked stays a text or a list: they are not parted into words in the same way.
-    return joined(raw, taken, source.labels) if "tags" in taken else raw
+    return joined(raw, taken, source.labels) if "tags" in taken else listed(raw, taken["text"])
 
 
 class Tagging(Learning):
@@ -52,7 +52,7 @@ class Tagging(Learning):
         """What words and tags must be to belong together."""
         import polars as pl
 
-        from biasline.data.rules import Rule
+        from biasline.data.rules import Rule, agreed
         from biasline.data.tags import are_good, as_many, holds
         from biasline.metrics.spans import OUTSIDE, marks, mended
 
@@ -61,11 +61,20 @@ class Tagging(Learning):
 
         ours = ("text", "tags")
         filled = pl.col("tags").fill_null("") != ""
+        readable = filled & are_good("tags") & are_good("text") & as_many()
         return (
-            Rule("broken_word", "a word is empty or holds white space", lambda _: are_good("text"), ours),
-            Rule("empty_tags", "no tags, or an empty one", lambda _: filled & are_good("tags"), ours),
-            Rule("unequal_lengths", "not as many tags as words", lambda _: as_many(), ours),
-            Rule("unknown_tag", "a tag is none of source.labels", lambda terms: known(terms.labels), ours),
+            Rule(
+                "broken_word", "a word is empty or holds white space", lambda _: are_good("text"), ours, structural=True
+            ),
+            Rule("empty_tags", "no tags, or an empty one", lambda _: filled & are_good("tags"), ours, structural=True),
+            Rule("unequal_lengths", "not as many tags as words", lambda _: as_many(), ours, structural=True),
+            Rule(
+                "unknown_tag",
+                "a tag is none of source.labels",
+                lambda terms: known(terms.labels),
+                ours,
+                structural=True,
+            ),
             Rule(
                 "stray_tag",
                 "a tag is none of O, B-X and I-X, as others are",
@@ -74,8 +83,14 @@ class Tagging(Learning):
             ),
             Rule(
                 _BROKEN_BIO,
-                "a tag I-X follows neither B-X nor I-X",
+                "a tag I-X follows neither B-X nor I-X (with quality.off: [broken_bio] it begins an entity)",
                 lambda _: holds(lambda tags, marked: not marked or list(mended(tags)) == list(tags)),
+                ours,
+            ),
+            Rule(
+                "conflicting_duplicate",
+                "the same words have other tags elsewhere",
+                agreed("tags", lambda _: readable, fold=False),
                 ours,
             ),
         )
@@ -95,8 +110,9 @@ class Tagging(Learning):
         self, splits: "Mapping[str, pl.DataFrame]", good: "pl.DataFrame", read: "pl.DataFrame", task: "Task"
     ) -> list[str]:
         """Tags that no training row has are refused, unless parameters name all tags; odd ones are told."""
-        from biasline.data.tags import refuse_unlearned, tag_notes
+        from biasline.data.tags import refuse_one_tag, refuse_unlearned, tag_notes
 
+        refuse_one_tag(splits["train"])
         if not task.source.labels:
             refuse_unlearned(splits)
         return tag_notes(splits)
@@ -106,7 +122,7 @@ class Tagging(Learning):
         from biasline.data.charts import shares
         from biasline.data.tags import tag_counts
 
-        return [*shares(tag_counts(good["tags"]), "tag"), ""]
+        return [*shares(tag_counts(good["tags"]), "entity or tag", "times"), ""]
 
     def encoding(self, task: "Task", tokenizer: "Tokenizer", folder: Path, train: "pl.DataFrame") -> "Encoding":
         """Words, the tag of each at its first token."""
