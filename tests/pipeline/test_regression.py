@@ -40,6 +40,7 @@ def task_of(**more):
         quality={"near_duplicate": 1.0, "off": ["leak"]},
         train={**settings, **more},
         evaluate={"slices": ["thing"]},
+        gates={"head_margin": 0.05},  # a word says it all: a head alone is nearly perfect
     )
 
 
@@ -68,6 +69,8 @@ def test_a_regression_goes_through_every_stage_and_is_served(stars, workspace):
     verdict = judge(task, Shown("v", metrics, predictions))
     names = ["floor", "better than the untuned base", "nearer than the training rows' mean"]
     assert [gate.name for gate in verdict.gates][:3] == names
+    assert verdict.gates[3].name == "better than a head alone" and "margin 0.05" in verdict.gates[3].told
+    assert metrics["over_head_alone"]["pearson"] == pytest.approx(verdict.gates[3].numbers["mean"], abs=1e-6)
     assert verdict.passed and f"tuned {metrics['tuned']['pearson']:.4f}; difference" in verdict.gates[1].told
 
     import mlflow

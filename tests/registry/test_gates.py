@@ -62,6 +62,45 @@ def test_better_than_the_base_must_be_more_than_chance(base, tuned, passed):
     assert judge(task(better_than_base=False), candidate).passed
 
 
+def headed(tuned, alone, rows=400):
+    """A classifier beside a majority class that is right on half of the rows, and a head alone."""
+    label = ["a", "b"] * (rows // 2)
+
+    def said(correct):
+        return [one if good else "ab"[one == "a"] for one, good in zip(label, right(correct, rows), strict=True)]
+
+    frame = pl.DataFrame({"text": [f"case {number}" for number in range(rows)], "text_pair": "", "label": label})
+    metrics = {}
+    for who, given in {"base": ["a"] * rows, "probe": said(alone), "tuned": said(tuned)}.items():
+        exact = [one == other for one, other in zip(given, label, strict=True)]
+        frame = frame.with_columns(pl.Series(who, given), pl.Series(f"{who}_exact", exact))
+        metrics[who] = class_metrics("classification", label, given, ["a", "b"])
+    return Shown("v", metrics | {"positive_label": "b"}, frame, {"quarantine_rate": 0.0, "rows": rows})
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1_macro", "mcc"])
+@pytest.mark.parametrize(
+    ("tuned", "alone", "margin", "passed"),
+    [(360, 330, 0.0, True), (332, 330, 0.0, False), (330, 340, 0.0, False), (330, 330, 0.05, True)],
+)
+def test_what_has_a_head_must_be_better_than_a_head_alone(metric, tuned, alone, margin, passed):
+    verdict = judge(task("classification", metric=metric, head_margin=margin), headed(tuned, alone))
+    gate = named(verdict, "better than a head alone")
+    assert gate.passed is passed and (metric != "accuracy" or f"head alone {alone / 400:.4f}" in gate.told)
+    assert ("not shown to be better than a head alone" in gate.told) == (tuned - alone <= 2)
+    assert named(verdict, "better than the untuned base").passed
+
+
+def test_a_head_alone_and_earlier_evaluations_are_not_held_against_one():
+    alone = Task(kind="classification", base="b", data="d", train={"method": "head"})
+    assert "better than a head alone" not in passes(judge(alone, headed(330, 330)))
+    earlier = headed(330, 330)
+    earlier = replace(earlier, predictions=earlier.predictions.drop("probe", "probe_exact"))
+    assert "better than a head alone" not in passes(judge(task("classification"), earlier))
+    off = task("classification", better_than_base=False)
+    assert "better than a head alone" not in passes(judge(off, headed(330, 330)))
+
+
 def test_a_verdict_shows_its_numbers():
     verdict = judge(task(floor=0.95), shown(right(90), right(10)))
     page = verdict.as_markdown()

@@ -15,8 +15,18 @@ from biasline.params import METHOD_SPECS, Task, method_spec
 from biasline.source_code import code_sha256, import_closure
 
 # Modules that a training imports and that decide no number: what they give is part of the fingerprint (parameters), or
-# they tell errors, read and write JSON, know paths, or keep a training from harm.
-_NO_NUMBERS = ("errors", "jsonfile", "layout", "params", "source_code", "training.fingerprint", "training.runtime")
+# they tell errors and progress, find modules, read and write JSON, know paths, or keep a training from harm.
+_NO_NUMBERS = (
+    "declared",
+    "errors",
+    "jsonfile",
+    "layout",
+    "params",
+    "progress",
+    "source_code",
+    "training.fingerprint",
+    "training.runtime",
+)
 
 # What a kind of task says of other stages: what token sets were made by is seen in them.
 NOT_IN_TRAINING = asked_by(InData, InTokens, InEvaluation, InTracking, InServing, InExport)
