@@ -54,6 +54,7 @@ print(mlflow.pyfunc.load_model("models:/biasline-instruct@champion").predict([{"
 """
 
 
+@pytest.mark.slow
 def test_from_a_clone_to_a_champion_and_back_from_a_wiped_store(project):
     """The mechanics, on a model that has hardly learned: `test_the_main_job` is about what it learns."""
     quick(project)

@@ -12,9 +12,7 @@ from biasline.bitfit.pretrained import PretrainedModel
 from biasline.errors import BiaslineError
 from biasline.evaluation.cells import MISTAKES, cell, prompt_of
 from biasline.evaluation.heads import features, head_outputs
-from biasline.evaluation.measure import measure, predictions_of
 from biasline.kinds.columns import Columns
-from biasline.metrics.table import metrics_of
 from biasline.progress import Advance
 
 _DIGITS = 6
@@ -97,7 +95,7 @@ def answered(rows: pl.DataFrame, who: str, given: Sequence[str], labels: Sequenc
 
     Args:
         rows: with their own `labels`.
-        who: `base` or `tuned`.
+        who: `base`, `tuned` or a head alone.
         given: a JSON list for each row.
         labels: names of all labels.
     """
@@ -108,17 +106,6 @@ def answered(rows: pl.DataFrame, who: str, given: Sequence[str], labels: Sequenc
         pl.Series(f"{who}_exact", [held == said for held, said in pairs], dtype=pl.Boolean),
         pl.Series(f"{who}_hamming_loss", wrong, dtype=pl.Float64).round(_DIGITS),
     )
-
-
-def set_metrics(kind: str, frame: pl.DataFrame, who: str) -> dict[str, float]:
-    """All metrics of what a model gave, with their intervals.
-
-    Args:
-        kind: of task, whose metrics they are.
-        frame: see `answered`.
-        who: `base` or `tuned`.
-    """
-    return measure(metrics_of(kind), predictions_of(frame, who, kind)).values
 
 
 def label_table(predictions: pl.DataFrame, labels: Sequence[str]) -> pl.DataFrame:

@@ -78,7 +78,7 @@ def predictions_of(frame: pl.DataFrame, who: str, kind: str, positive: str = "")
 
     Args:
         frame: test rows with both models' answers.
-        who: `base` or `tuned`.
+        who: `base`, `tuned` or `HEAD_ALONE`.
         kind: the task's.
         positive: the second of two labels.
     """
@@ -93,6 +93,11 @@ def predictions_of(frame: pl.DataFrame, who: str, kind: str, positive: str = "")
         columns["probability"] = frame["probability"].to_numpy()
     tokens = frame[TOKENS].to_numpy() if TOKENS in frame.columns else None
     return Predictions(reference.to_numpy(), predicted.to_numpy(), columns, tokens, positive)
+
+
+def metrics_in(frame: pl.DataFrame, who: str, kind: str) -> dict[str, float]:
+    """All metrics of what a model gave, with their intervals; arguments as `predictions_of`."""
+    return measure(metrics_of(kind), predictions_of(frame, who, kind)).values
 
 
 def has_row_values(frame: pl.DataFrame, metric: Metric) -> bool:

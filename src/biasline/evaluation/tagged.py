@@ -13,9 +13,7 @@ import torch
 from biasline.bitfit.pretrained import PretrainedModel
 from biasline.evaluation.cells import MISTAKES, cell
 from biasline.evaluation.heads import word_features, word_outputs
-from biasline.evaluation.measure import measure, predictions_of
 from biasline.metrics.spans import OUTSIDE, entities
-from biasline.metrics.table import metrics_of
 from biasline.metrics.tags import by_type
 from biasline.progress import Advance
 from biasline.tokens.saved import IGNORED
@@ -158,7 +156,7 @@ def answered(rows: pl.DataFrame, who: str, given: Sequence[Sequence[str]]) -> pl
 
     Args:
         rows: with their own `tags`.
-        who: `base` or `tuned`.
+        who: `base`, `tuned` or a head alone.
         given: the tags of each row.
     """
     texts = [" ".join(tags) for tags in given]
@@ -171,17 +169,6 @@ def answered(rows: pl.DataFrame, who: str, given: Sequence[Sequence[str]]) -> pl
 def probabilities_told(given: Sequence[Sequence[float]]) -> pl.Series:
     """Probabilities of each row's tags as JSON, the column `tuned_probabilities`."""
     return pl.Series("tuned_probabilities", [json.dumps(list(one)) for one in given], dtype=pl.String)
-
-
-def tag_metrics(kind: str, frame: pl.DataFrame, who: str) -> dict[str, float]:
-    """All metrics of what a model gave, with their intervals.
-
-    Args:
-        kind: of task, whose metrics they are.
-        frame: see `answered`.
-        who: `base` or `tuned`.
-    """
-    return measure(metrics_of(kind), predictions_of(frame, who, kind)).values
 
 
 def spans_told(

@@ -39,7 +39,7 @@ class Multilabel(HeadedAnswering):
         from biasline.evaluation import label_sets
         from biasline.evaluation.compared import Compared
         from biasline.evaluation.headed import load_headed
-        from biasline.evaluation.measure import with_head_alone
+        from biasline.evaluation.measure import HEAD_ALONE, metrics_in
         from biasline.jsonfile import load_json
         from biasline.tokens.saved import read_summary
 
@@ -49,20 +49,14 @@ class Multilabel(HeadedAnswering):
         headed = load_headed(self.learning, task, place, pin, folder, labels)
         asked = headed.asked(label_sets.probed, label_sets.probabilities)
         most = label_sets.most_have(sets_of(read_split(place, "train")["labels"]), labels)
-        base = [json.dumps(most, ensure_ascii=False)] * test.height
-        table = label_sets.answered(test, "base", base, labels)
+        same = [json.dumps(most, ensure_ascii=False)] * test.height
+        table = label_sets.answered(test, "base", same, labels)
         table = label_sets.answered(table, "tuned", label_sets.names_of(asked.tuned >= thresholds, labels), labels)
         told = label_sets.probabilities_told(asked.tuned, labels)
         table = table.with_columns(pl.Series("tuned_probabilities", told, dtype=pl.String))
-        alone = label_sets.answered(test, "tuned", label_sets.names_of(asked.probe, labels), labels)
-        return Compared(
-            label_sets.set_metrics(kind, table, "base"),
-            label_sets.set_metrics(kind, table, "tuned"),
-            with_head_alone(table, alone),
-            headed.change,
-            label_sets.set_metrics(kind, alone, "tuned"),
-            timed=asked.timed,
-        )
+        table = label_sets.answered(table, HEAD_ALONE, label_sets.names_of(asked.probe, labels), labels)
+        base, tuned, probe = (metrics_in(table, who, kind) for who in ("base", "tuned", HEAD_ALONE))
+        return Compared(base, tuned, table, headed.change, probe, timed=asked.timed)
 
     def sections(self, predictions: "pl.DataFrame", labels: Sequence[str], settled: Mapping[str, str]) -> list[str]:
         """Labels one by one with their thresholds, and the rows of which most labels are wrong."""

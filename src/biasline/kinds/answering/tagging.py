@@ -45,7 +45,7 @@ class Tagging(Answering):
         from biasline.evaluation import tagged
         from biasline.evaluation.compared import Compared
         from biasline.evaluation.headed import load_headed
-        from biasline.evaluation.measure import with_head_alone
+        from biasline.evaluation.measure import HEAD_ALONE, metrics_in
         from biasline.tokens.saved import read_summary
         from biasline.tokens.words import WordEncoder
 
@@ -57,19 +57,13 @@ class Tagging(Answering):
         windows, owners = tagged.windows_of(encoder, rows)
         headed = replace(load_headed(self.learning, task, place, pin, folder, labels), rows=windows)
         asked = headed.asked(tagged.probed, tagged.tag_scores)
-        tuned = tagged.tagged(asked.tuned, owners, sizes, labels)
+        given, alone = (tagged.tagged(part, owners, sizes, labels) for part in (asked.tuned, asked.probe))
         table = tagged.answered(test, "base", tagged.mostly(read_split(place, "train"), rows))
-        table = tagged.answered(table, "tuned", [one.tags for one in tuned])
-        table = table.with_columns(tagged.probabilities_told([one.probabilities for one in tuned]))
-        alone = tagged.answered(test, "tuned", [one.tags for one in tagged.tagged(asked.probe, owners, sizes, labels)])
-        return Compared(
-            tagged.tag_metrics(kind, table, "base"),
-            tagged.tag_metrics(kind, table, "tuned"),
-            with_head_alone(table, alone),
-            headed.change,
-            tagged.tag_metrics(kind, alone, "tuned"),
-            timed=asked.timed,
-        )
+        table = tagged.answered(table, "tuned", [one.tags for one in given])
+        table = tagged.answered(table, HEAD_ALONE, [one.tags for one in alone])
+        table = table.with_columns(tagged.probabilities_told([one.probabilities for one in given]))
+        base, tuned, probe = (metrics_in(table, who, kind) for who in ("base", "tuned", HEAD_ALONE))
+        return Compared(base, tuned, table, headed.change, probe, timed=asked.timed)
 
     def sections(self, predictions: "pl.DataFrame", labels: Sequence[str], settled: Mapping[str, str]) -> list[str]:
         """Types of entities one by one, and the rows with the most wrong tags."""
