@@ -4,6 +4,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from sklearn.linear_model import LogisticRegression
 from transformers import (
     BertConfig,
@@ -15,8 +16,9 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from biasline.params import Task
 from biasline.tokens.saved import IGNORED
-from biasline.training import head_start
+from biasline.training import head_start, train
 from biasline.training.head_start import last_linear, start_head
 from biasline.training.loop import Sets
 from biasline.training.loss import ClassLabels, LabelSets, Scores, WordTags
@@ -140,3 +142,15 @@ def test_the_last_layer_of_heads_of_several_kinds():
     assert list(values) == ["score.weight"]
     # A head that stays frozen is none of its business.
     assert last_linear(bloom, []) is None and start_head(bloom, [], sets(ClassLabels(), by_first)) == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "started"),
+    [({}, True), ({"head": "new"}, True), ({"head": "train"}, False), ({"head_start": "random"}, False)],
+)
+def test_a_head_that_the_base_brings_is_never_replaced_by_a_fitted_one(changed, started):
+    """`train.head: train` goes on from the base's own head, where it has one."""
+    model, data = bert(3), sets(ClassLabels(), by_first)
+    task = Task(kind="classification", base="b", data="d", train=changed)
+    loaded = train._Loaded(None, {}, model, head_of(model), data, "")
+    assert bool(train._head_values(task, loaded, Accelerator(cpu=True))) is started

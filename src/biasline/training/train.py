@@ -161,8 +161,8 @@ def _load(task: Task, place: TaskPlace) -> _Loaded:
 
 
 def _head_values(task: Task, loaded: _Loaded, accelerator: Accelerator) -> dict[str, torch.Tensor]:
-    """The first values of a new head; none where they are random, or the head is the base's own."""
-    if task.train.head_start == "random" or task.run.shard or not loaded.head:
+    """The first values of a new head; none where they are random, or the head is (or may be) the base's own."""
+    if task.train.head_start == "random" or task.train.head == "train" or task.run.shard or not loaded.head:
         return {}
     loaded.model.to(accelerator.device)
     return start_head(loaded.model, loaded.head, loaded.sets)
