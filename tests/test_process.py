@@ -26,6 +26,7 @@ def _passes(*arguments: str) -> tuple[int, bool]:
     return int(passes), frozen == "True"
 
 
+@pytest.mark.slow
 def test_imports_are_not_searched_for_garbage_again_and_again() -> None:
     plain, plain_frozen = _passes()
     seldom, frozen = _passes("seldom")

@@ -43,6 +43,7 @@ def large(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_seven_billion_parameters_within_a_gigabyte(large):
     """All three in one process, whose memory is that of the one command."""
     script = (

@@ -24,6 +24,7 @@ def bench(tmp_path, monkeypatch, root):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_each_cell_is_one_json_that_is_not_done_twice(bench, monkeypatch):
     for method in ("bitfit-value", "article", "full"):
         cell = Cell("sst2", "40", method, 1)

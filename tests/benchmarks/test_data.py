@@ -13,6 +13,7 @@ def alpaca(tmp_path, shared):
     return path
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_what_it_tells(alpaca, shared, monkeypatch, capsys):
     monkeypatch.setattr(data, "ROUNDS", 1)
     monkeypatch.setattr(data, "TIMES", (1,))

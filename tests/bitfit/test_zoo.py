@@ -108,7 +108,7 @@ def snapshot(model):
 
 
 def choices(animal):
-    yield {"roles": "all+norm_scale", "inject": "all" if bare(animal) else ""}
+    yield {"roles": "all+norm_scale+scale", "inject": "all" if bare(animal) else ""}
     yield {"roles": "query+mlp_in", "inject": "query+mlp_in" if bare(animal) else "", "layers": "0"}
     yield {"roles": "value", "inject": "value" if "value" in ZOO[animal].missing else ""}
     if "norm" in ZOO[animal].missing:
@@ -142,12 +142,12 @@ def test_train_save_apply_revert(animal, dtype, tmp_path):
         for names in tied.values():
             mask = torch.stack([chosen[name] for name in names]).any(0)
             for name in names:
-                base = before.get(name, torch.zeros_like(changed[name]))
+                base = before.get(name, put_in(name, changed[name]))
                 assert torch.equal(changed[name][~mask], base[~mask]), f"{name} changed where it was not chosen"
         for entry in tuning.entries:
             if "vision_tower" in entry.name or "multi_modal" in entry.name:
                 continue  # the vision tower sees no picture here
-            base = before.get(entry.name, torch.zeros_like(changed[entry.name]))
+            base = before.get(entry.name, put_in(entry.name, changed[entry.name]))
             assert not torch.equal(entry.read(changed[entry.name]), entry.read(base)), f"{entry.key} did not move"
 
         delta = BiasDelta.of(tuning)
@@ -161,6 +161,11 @@ def test_train_save_apply_revert(animal, dtype, tmp_path):
             assert same_logits(fresh, tokens, tuned)
         assert_same(snapshot(fresh), before)
         assert same_logits(fresh, tokens, plain)
+
+
+def put_in(name, like):
+    """What is put in where a base has nothing."""
+    return torch.full_like(like, float(name.endswith(".scale")))
 
 
 def assert_same(one, other):
@@ -179,7 +184,7 @@ def test_a_merged_model_reloads_in_stock_transformers(animal, model, tmp_path):
     if not merges and not ZOO[animal].biases.keys() - {"other"}:
         pytest.skip("no bias in the language model, and none that could be merged")
     inject = "+".join(merges)
-    tuning = tune_biases(model, "all", inject=inject, head="train")
+    tuning = tune_biases(model, "all+scale", inject=inject, head="train")
     one_step(model, tuning)
     with torch.no_grad():
         tuned = logits(model, ids())
@@ -187,11 +192,22 @@ def test_a_merged_model_reloads_in_stock_transformers(animal, model, tmp_path):
     delta.revert(model)
 
     merged = delta.merge(model)
+    assert not [name for name, _ in merged.named_parameters() if name.endswith(".scale")]
     merged.save_pretrained(tmp_path / "merged")
     again, info = type(merged).from_pretrained(tmp_path / "merged", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     with torch.no_grad():
-        assert torch.allclose(logits(again.eval(), ids()), tuned, rtol=1e-6, atol=1e-6)
+        assert torch.allclose(logits(again.eval(), ids()), tuned, rtol=1e-5, atol=2e-6)
+
+
+def test_every_output_scale_acts(animal, model):
+    """Every scale that can be put somewhere moves the outputs: no layer is used around its forward pass."""
+    scales = [scale for scale in inspect_biases(model).outputs if "vision_tower" not in scale.name]
+    scales = [scale for scale in scales if "multi_modal" not in scale.name]
+    assert {scale.role for scale in scales} == {f"{role}_scale" for role in ALL_LINEAR}
+    Injection(model, {scale.name: scale.shape[0] for scale in scales})
+    for scale in scales:
+        assert moved(model, [scale], ids()) > 1e-6, scale.key
 
 
 def test_a_bias_that_no_stock_model_has_a_place_for_stays_a_delta(animal, model):

@@ -70,10 +70,6 @@ def test_a_base_that_has_changed(small):
     assert "model.safetensors has changed since it was pinned" in refused(small, "biasline task check")
 
 
-def test_a_promotion_without_a_candidate(small):
-    assert "biasline-small: no candidate to promote" in refused(small, "biasline promote small")
-
-
 @pytest.mark.slow
 def test_a_row_without_output_goes_to_quarantine_and_the_run_goes_on(small):
     rows = small.folder / "rows.jsonl"

@@ -82,6 +82,7 @@ def test_a_regression_goes_through_every_stage_and_is_served(stars, workspace):
     assert [row["score"] for row in given] == pytest.approx(predictions["tuned"].to_list(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_twice_gives_the_same_bytes(stars):
     task, seen = task_of(min_steps=10), []
     for _ in range(2):
@@ -90,6 +91,7 @@ def test_twice_gives_the_same_bytes(stars):
     assert seen[0] == seen[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["head", "lora", "prefix", "full"])
 def test_every_method_learns_scores(stars, method):
     rate = None if method == "prefix" else 1e-3
@@ -107,6 +109,7 @@ def test_scores_that_are_none_are_quarantined(stars, workspace):
     assert json.loads(stars.quality.read_text())["reasons"] == {"empty_score": 1, "no_number": 4}
 
 
+@pytest.mark.slow
 def test_a_head_of_the_bases_own_is_no_score_in_these_units(stars, workspace):
     from transformers import AutoModelForSequenceClassification
 
@@ -135,6 +138,7 @@ def test_one_score_for_all_rows_is_refused(stars, workspace):
         tokenize(task, stars)
 
 
+@pytest.mark.slow
 def test_the_head_of_a_score_has_one_output(stars):
     run_stages(task_of(min_steps=2), stars)
     with safe_open(stars.delta, framework="np") as file:

@@ -51,7 +51,12 @@ def bases(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", SETS)
+_LARGE = ("alpaca_en/alpaca_data.json", "alpaca_zh/alpaca_zh.json")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in _LARGE else []) for name in SETS]
+)
 def test_goes_through_with_params_only(name, bases, tmp_path, monkeypatch, shared):
     params, rows, given_test, labels = SETS[name]
     shutil.copytree(bases, tmp_path / "data/bases")

@@ -211,6 +211,7 @@ def test_a_broken_ledger_is_told(registered, trained):
         sync(registered[0], "small")
 
 
+@pytest.mark.slow
 def test_the_packaged_model_answers_in_a_fresh_process_as_the_evaluation_did(registered, workspace, trained):
     import polars as pl
 

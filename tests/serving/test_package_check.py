@@ -37,6 +37,7 @@ def test_a_package_that_answers_as_evaluated_is_registered_and_not_asked_twice(r
     assert int(register(client, record).version) == 1  # a wiped registry, rebuilt
 
 
+@pytest.mark.slow
 def test_a_package_that_answers_otherwise_gets_no_version(record, trained):
     says_otherwise(record, trained[1], rows=3)
     client = connect()

@@ -41,6 +41,7 @@ def shown_code(folder):
     return re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S).group(1)
 
 
+@pytest.mark.slow
 def test_the_card_shows_code_that_gives_the_evaluations_answer(registered, workspace, trained):
     out = workspace / "out"
     merged = merge(registered, "small", "candidate", out)

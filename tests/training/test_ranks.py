@@ -53,6 +53,7 @@ def assert_equal(several, one, tolerance=1e-6):
             assert row[name] == pytest.approx(known[name], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives_and_exchange_the_biases(root, tmp_path, alone):
     two = ran(root, tmp_path, 2, "bitfit")
     assert_equal(two, alone)

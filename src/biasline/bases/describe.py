@@ -8,13 +8,14 @@ from biasline.bitfit import Bias, Inventory, by_role
 
 
 def as_data(inventory: Inventory) -> dict[str, Any]:
-    """The summary, and each bias, missing bias, norm scale and head parameter with layer, role, shape and count."""
+    """The summary, and each bias, missing bias, scale and head parameter with layer, role, shape and count."""
     return {
         **inventory.summary(),
         "key_entries": f"{inventory.key_entries} of {inventory.head_width} per head",
         "biases_found": [_row(bias) for bias in inventory.biases if bias.role != "head"],
         "biases_missing": [_row(bias) for bias in inventory.missing],
         "scales_found": [_row(scale) for scale in inventory.scales],
+        "scales_missing": [_row(scale) for scale in inventory.outputs],
         "head_found": [_row(entry) for entry in inventory.head],
     }
 
@@ -41,6 +42,7 @@ def as_text(inventory: Inventory, width: int) -> str:
             ("biases", present),
             ("missing: `inject` would add zeros", inventory.missing),
             ("norm scales: trained if `norm_scale` is asked for", inventory.scales),
+            ("outputs that can be scaled: `scale` would put ones there", inventory.outputs),
             ("head: apart from the biases", inventory.head),
         )
         for title, biases in sections:

@@ -1,4 +1,4 @@
-"""The delta: trained bias values with a manifest, applied to and taken off a model bit by bit.
+"""The delta: trained biases (and scales) with a manifest, applied to and taken off a model bit by bit.
 
 Stored are the trained values, not differences: `b + (t - b)` is not `t` in floating point.
 """
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,8 +19,8 @@ from torch import nn
 
 from biasline.bitfit.applied import Applied, Traces, applied_to, set_applied
 from biasline.bitfit.injection import Injection
-from biasline.bitfit.inventory import Bias, unwrapped, value_hash
-from biasline.bitfit.roles import Cut
+from biasline.bitfit.inventory import Bias, is_transposed, storage_of, unwrapped, value_hash
+from biasline.bitfit.roles import Cut, is_scale
 from biasline.bitfit.stock import stock_form
 from biasline.bitfit.tuning import BiasTuning
 from biasline.errors import BiaslineError, first_line, shown
@@ -74,7 +75,8 @@ class Manifest(BaseModel):
 class Difference:
     """How far two deltas are apart in one tensor: Euclidean norms of the trained values' difference and of both.
 
-    A tensor that one of them lacks counts as zero there; one that has another shape in each comes twice, once for each.
+    A tensor that one of them lacks counts as zero there (a scale as one); one that has another shape in each comes
+    twice, once for each.
     """
 
     key: str
@@ -157,7 +159,7 @@ class BiasDelta:
 
     @property
     def injected(self) -> dict[str, int]:
-        """Names of the biases that the base does not have, with their lengths."""
+        """Names of the biases and scales that the base does not have, with their lengths."""
         places = self._places().items()
         return {place.name: place.shape[0] for key, place in places if self.manifest.tensors[key].injected}
 
@@ -278,22 +280,30 @@ class BiasDelta:
             model: the plain base.
 
         Returns:
-            `model`, changed in place. Where biases were injected, its config says so; if its type has no place for them
-            but another type does the same computation with biases, a model of that type, sharing the tensors.
+            `model`, changed in place; the outputs' scales are in its weights and biases. Where biases were injected,
+            its config says so; if its type has no place for them but another type does the same computation with
+            biases, a model of that type, sharing the tensors.
 
         Raises:
-            BiaslineError: as `apply`; naming the first bias that no stock model has a place for.
-                The model is then left as it was.
+            BiaslineError: as `apply`; naming the first bias that no stock model has a place for, and the first scale
+                whose weight is not the layer's own or no floating-point matrix. The model is then left as it was.
         """
         model = unwrapped(model)
-        injected = self.injected
-        finish = stock_form(model, list(injected)) if injected and applied_to(model) is None else None
+        scales = {name: length for name, length in self.injected.items() if name.endswith(".scale")}
+        injected = [name for name in self.injected if name not in scales]
+        finish = stock_form(model, injected) if injected and applied_to(model) is None else None
         self.apply(model)
+        injection = cast(Applied, applied_to(model)).injection
         try:
+            values = {name: _foldable_scale(model, name) for name in scales}
+            injection.remove(model, scales)
             merged = finish() if finish else model
         except BaseException:
+            injection.add(model, {name: length for name, length in scales.items() if name not in injection.names})
             self.revert(model)
             raise
+        for name, value in values.items():
+            _fold_scale(merged, name, value)
         set_applied(model, None)
         return merged
 
@@ -303,7 +313,7 @@ class BiasDelta:
         found = []
         for key, place in self._places().items():
             if place.role != "head":
-                base = place.read(parameters[place.name]).float().cpu() if place.name in parameters else 0.0
+                base = place.read(parameters[place.name]).float().cpu() if place.name in parameters else _plain(place)
                 found.append((place, self.tensors[key].flatten() - base))
         return found
 
@@ -319,11 +329,12 @@ class BiasDelta:
         told = []
         for key in [*self.tensors, *(key for key in other.tensors if key not in self.tensors)]:
             entry = (self.manifest.tensors.get(key) or other.manifest.tensors[key]).place(key)
-            one, two = self.tensors.get(key, torch.zeros(())), other.tensors.get(key, torch.zeros(()))
+            plain = torch.full((), float(is_scale(entry.role)))
+            one, two = self.tensors.get(key, plain), other.tensors.get(key, plain)
             pairs = [(one, two)]
             if key in self.tensors and key in other.tensors and not self._same_place(other, key):
                 # Heads of different tasks, or parts of one bias that were cut otherwise: nothing to subtract.
-                pairs = [(one, torch.zeros(())), (torch.zeros(()), two)]
+                pairs = [(one, plain), (plain, two)]
             for left, right in pairs:
                 norms = (float(left.norm()), float(right.norm()))
                 told.append(Difference(key, entry.role, entry.layer, float((left - right).norm()), norms))
@@ -373,6 +384,38 @@ class BiasDelta:
         return BiaslineError(
             f"tensor {name}: this model's values are not those of the base that the delta was trained on", way_out
         )
+
+
+def _plain(place: Bias) -> torch.Tensor:
+    """What entries are that a base does not have: no bias, no scaling."""
+    return torch.full((place.count,), float(is_scale(place.role)))
+
+
+def _foldable_scale(model: nn.Module, name: str) -> torch.Tensor:
+    """The scale of a layer's outputs, held to be one that the layer's weight can take."""
+    weight = model.get_submodule(name.rpartition(".")[0]).get_parameter("weight")
+    owners = {
+        id(model.get_submodule(other.rpartition(".")[0]))
+        for other, part in model.named_parameters(remove_duplicate=False)
+        if storage_of(part) == storage_of(weight)
+    }
+    if len(owners) > 1 or not weight.is_floating_point() or weight.ndim != 2:
+        why = "is shared with another layer" if len(owners) > 1 else "is no matrix of floating-point numbers"
+        raise BiaslineError(
+            f"tensor {name}: the layer's weight {why}, so that no scale can be merged into it",
+            "keep the delta form: load the base and apply the delta",
+        )
+    return model.get_parameter(name).detach().clone()
+
+
+@torch.no_grad()
+def _fold_scale(model: nn.Module, name: str, scale: torch.Tensor) -> None:
+    """Put the scale of a layer's outputs into its weight and bias."""
+    module = model.get_submodule(name.rpartition(".")[0])
+    weight, bias = module.get_parameter("weight"), getattr(module, "bias", None)
+    weight.copy_(weight.float() * (scale if is_transposed(module) else scale[:, None]))
+    if isinstance(bias, nn.Parameter):
+        bias.copy_(bias.float() * scale)
 
 
 def _read_manifest(where: str, metadata: Mapping[str, str]) -> Manifest:

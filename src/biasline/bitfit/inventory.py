@@ -4,24 +4,24 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from biasline.bitfit.architectures import architecture_of
 from biasline.bitfit.pretrained import Config
-from biasline.bitfit.roles import NORM_SCALE, UNKNOWN, Architecture, Cut, Fused, Heads
+from biasline.bitfit.roles import NORM_SCALE, OUTPUT_SCALES, UNKNOWN, Architecture, Cut, Fused, Heads
 from biasline.errors import BiaslineError
 
 
 @dataclass(frozen=True)
 class Bias:
-    """One bias, or the part of a fused bias that has one role; also a norm's scale, or a parameter of a head.
+    """One bias, or the part of a fused bias that has one role; also a scale vector, or a parameter of a head.
 
     Attributes:
         name: parameter name as in `model.named_parameters()`.
-        role: one of `biasline.bitfit.roles.ROLES`, or `norm_scale`.
+        role: one of `biasline.bitfit.roles.ROLES`, or that of a scale vector, as `norm_scale`.
         layer: number of the Transformer layer, or None outside the layers.
         shape: shape of the whole parameter.
         cut: the entries meant, inside the flattened parameter; None means all of them.
@@ -78,6 +78,7 @@ class Inventory:
             head have the role `head`.
         missing: biases that linear layers and norms do not have, and that could be injected.
         scales: the norms' scale vectors.
+        outputs: the scale vectors that can be put on the outputs of linear layers of attention and MLP.
         head: every parameter of a head, weights and all.
         total: number of parameters of the model, tied ones once.
         model_type: the Transformers model type, or the class name of a plain module.
@@ -89,6 +90,7 @@ class Inventory:
     biases: tuple[Bias, ...]
     missing: tuple[Bias, ...]
     scales: tuple[Bias, ...]
+    outputs: tuple[Bias, ...]
     head: tuple[Bias, ...]
     total: int
     model_type: str
@@ -139,6 +141,7 @@ def inspect_biases(model: nn.Module) -> Inventory:
     biases: list[Bias] = []
     missing: list[Bias] = []
     scales: list[Bias] = []
+    outputs: list[Bias] = []
     head: list[Bias] = []
     seen: set[tuple[int, int]] = set()
     width = 0
@@ -163,6 +166,9 @@ def inspect_biases(model: nn.Module) -> Inventory:
                 scales.append(Bias(name, NORM_SCALE, layer, shape))
         if length := _bias_lacks(module):
             missing += _parts(_joined(path, "bias"), _injected_role(module, role), layer, (length,), heads)
+        if length := linear_outputs(module):
+            parts = _parts(_joined(path, "scale"), role, layer, (length,), heads)
+            outputs += (replace(part, role=OUTPUT_SCALES[part.role]) for part in parts if part.role in OUTPUT_SCALES)
         if heads and isinstance(module, nn.Linear):
             if isinstance(role, Fused):
                 width = heads.width(module.out_features)
@@ -176,6 +182,7 @@ def inspect_biases(model: nn.Module) -> Inventory:
         tuple(biases),
         tuple(missing),
         tuple(scales),
+        tuple(outputs),
         tuple(head),
         sum(storages.values()),
         model_type,
@@ -210,6 +217,18 @@ def is_norm(module: nn.Module) -> bool:
         and "Norm" in type(module).__name__
         and next(module.children(), None) is None
     )
+
+
+def linear_outputs(module: nn.Module) -> int:
+    """How many outputs a linear layer has, GPT-2's own kind too; 0 for any other module."""
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    return int(cast(int, module.nf)) if is_transposed(module) else 0
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a module is GPT-2's own kind of linear layer, whose weight is (inputs, outputs)."""
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
 
 
 def value_hash(values: torch.Tensor) -> str:

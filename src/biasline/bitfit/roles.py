@@ -23,8 +23,15 @@ ROLES = (
     "other",
 )
 NORM_ROLES = ("norm", "embedding_norm")
-# Scale vectors of the norms: no biases, so no part of `all`, but they can be asked for by this name.
+# Scale vectors are no biases, so no part of `all`, but they can be asked for by name. Those of the norms are there.
 NORM_SCALE = "norm_scale"
+# Those of linear layers' outputs, which are put in: the role of the layer → the role of its scale.
+OUTPUT_SCALES = {role: f"{role}_scale" for role in ("query", "key", "value", "attention_output", "mlp_in", "mlp_out")}
+
+
+def is_scale(role: str) -> bool:
+    """Whether a role is that of a scale vector, which multiplies and is one where nothing was trained."""
+    return role.endswith("_scale")
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,23 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from biasline.bitfit.inventory import Bias, Inventory, by_role
-from biasline.bitfit.roles import NORM_ROLES, NORM_SCALE, ROLES
+from biasline.bitfit.roles import NORM_ROLES, NORM_SCALE, OUTPUT_SCALES, ROLES, is_scale
 from biasline.errors import BiaslineError
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "attention": ("query", "key", "value", "attention_output"),
     "mlp": ("mlp_in", "mlp_out"),
+}
+# Output scales by group, each beside those of one role; `scale` are all of them.
+SCALES: dict[str, tuple[str, ...]] = {
+    "scale": tuple(OUTPUT_SCALES.values()),
+    **{f"{name}_scale": tuple(OUTPUT_SCALES[role] for role in roles) for name, roles in GROUPS.items()},
+    **{name: (name,) for name in (*OUTPUT_SCALES.values(), NORM_SCALE)},
 }
 # What `all` leaves out: a head has a policy of its own, and scales are no biases.
 _NOT_IN_ALL = {"head"}
@@ -24,8 +31,8 @@ class Selection:
     """The chosen biases and what should be said about the choice.
 
     Attributes:
-        biases: what is trained, in model order; norm scales last.
-        inject: names of the chosen biases that the model does not have, with their lengths.
+        biases: what is trained, in model order; scales last.
+        inject: names of the chosen biases and scales that the model does not have, with their lengths.
         notes: what should be said.
         asked: roles, layers, pattern and inject as asked.
     """
@@ -37,13 +44,15 @@ class Selection:
 
     @property
     def count(self) -> int:
-        """Number of trained bias entries, without norm scales."""
-        return sum(bias.count for bias in self.biases if bias.role != NORM_SCALE)
+        """Number of trained bias entries, without scales."""
+        return sum(bias.count for bias in self.biases if not is_scale(bias.role))
 
     @property
-    def scale_count(self) -> int:
-        """Number of trained entries of norm scales."""
-        return sum(bias.count for bias in self.biases if bias.role == NORM_SCALE)
+    def scales(self) -> dict[str, int]:
+        """Number of trained entries of scales: `norm_scale` of norms, `scale` of the outputs of linear layers."""
+        norms = sum(bias.count for bias in self.biases if bias.role == NORM_SCALE)
+        outputs = sum(bias.count for bias in self.biases if is_scale(bias.role)) - norms
+        return {name: count for name, count in ((NORM_SCALE, norms), ("scale", outputs)) if count}
 
 
 def select_biases(
@@ -54,7 +63,8 @@ def select_biases(
     Args:
         inventory: the model's biases, see `inspect_biases`.
         roles: `all`, or roles and groups joined by `+`: `attention+mlp`, `query+mlp_in`, `value`, `norm`, …;
-            `norm_scale` adds the norms' scale vectors, which is BitFit no longer.
+            `norm_scale` adds the norms' scale vectors; `scale`, `attention_scale`, `mlp_scale` or `query_scale` one on
+            the outputs of each linear layer meant: which is BitFit no longer.
         layers: `0-3`, `2,5`, `7-` (inclusive); empty for all. With layers given, biases outside them are left out.
         pattern: regular expression searched in the parameter's name; empty for all.
         inject: roles, written likewise, where a zero bias is put if a layer has none; `all` means every linear layer
@@ -66,8 +76,8 @@ def select_biases(
         BiaslineError: for an unknown role, a role this architecture is not known to have, a bad range or pattern, for
             an empty selection, and for `inject` where nothing is missing.
     """
-    wanted = _roles("biases", roles, frozenset(ROLES) - _NOT_IN_ALL, [NORM_SCALE])
-    injected = _roles("inject", inject, frozenset(ROLES) - _NOT_INJECTED_BY_ALL, []) if inject else frozenset()
+    wanted = _roles("biases", roles, frozenset(ROLES) - _NOT_IN_ALL, SCALES)
+    injected = _roles("inject", inject, frozenset(ROLES) - _NOT_INJECTED_BY_ALL) if inject else frozenset()
     for what, asked in (("biases", roles), ("inject", inject)):
         # Norms are told by their class, on any architecture.
         always = {"", "all", "norm"} if what == "inject" else {"all", NORM_SCALE}
@@ -89,7 +99,7 @@ def select_biases(
     present = _acting(chosen(inventory.biases), inventory, named, notes)
     missing = chosen(bias for bias in inventory.missing if bias.role in injected)
     missing = _acting(missing, inventory, named | set(inject.split("+")), notes)
-    scales = chosen(inventory.scales)
+    scales = chosen((*inventory.scales, *inventory.outputs))
     if inject and not missing:
         raise BiaslineError(
             f"inject {inject!r}: nothing to inject among biases {roles!r} of {inventory.model_type}; biases are "
@@ -101,9 +111,10 @@ def select_biases(
         raise BiaslineError(_told_empty(inventory, roles, layers, pattern), "choose among these, or 'all'")
     if scales:
         count = sum(scale.count for scale in scales)
-        notes.append(f"{count} entries of norm scales are trained too: this is no longer BitFit proper")
+        notes.append(f"{count} entries of scales are trained too: this is no longer BitFit proper")
     said = {"roles": roles, "layers": layers, "pattern": pattern, "inject": inject}
-    return Selection(biases, {bias.name: bias.shape[0] for bias in missing}, tuple(notes), said)
+    put_in = (*missing, *(scale for scale in scales if scale.role != NORM_SCALE))
+    return Selection(biases, {bias.name: bias.shape[0] for bias in put_in}, tuple(notes), said)
 
 
 def select_linears(inventory: Inventory, roles: str = "all") -> tuple[str, ...]:
@@ -117,7 +128,7 @@ def select_linears(inventory: Inventory, roles: str = "all") -> tuple[str, ...]:
     Raises:
         BiaslineError: as `select_biases`, and for roles that no linear layer has.
     """
-    wanted = _roles("layers", roles.replace("all", "attention+mlp"), frozenset(), [])
+    wanted = _roles("layers", roles.replace("all", "attention+mlp"), frozenset())
     if not inventory.known:
         _refuse_unknown(inventory, f"layers {roles!r}")
     if heads := sorted(wanted & {"head", "lm_head"}):
@@ -151,14 +162,17 @@ def _acting(biases: list[Bias], inventory: Inventory, named: set[str], notes: li
     return kept
 
 
-def _roles(what: str, text: str, everything: frozenset[str], more: list[str]) -> frozenset[str]:
+def _roles(
+    what: str, text: str, everything: frozenset[str], more: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> frozenset[str]:
+    groups = {**GROUPS, **more}
     wanted: set[str] = set()
     for part in text.split("+"):
         if part == "all":
             wanted |= everything
-        elif part in GROUPS:
-            wanted.update(GROUPS[part])
-        elif part in ROLES or part in more:
+        elif part in groups:
+            wanted.update(groups[part])
+        elif part in ROLES:
             wanted.add(part)
         else:
             known = ["all", *GROUPS, *ROLES, *more]

@@ -1,4 +1,4 @@
-"""Training biases in place: everything else frozen, fp32 masters beside the model's own values."""
+"""Training biases, and scales, in place: all else frozen, fp32 masters beside the model's own values."""
 
 from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
@@ -12,6 +12,7 @@ from biasline.bitfit.applied import Traces, applied_to
 from biasline.bitfit.architectures import architecture_of
 from biasline.bitfit.injection import Injection
 from biasline.bitfit.inventory import Bias, Inventory, inspect_biases, storage_of, unwrapped
+from biasline.bitfit.roles import is_scale
 from biasline.bitfit.selection import Selection, select_biases
 from biasline.errors import BiaslineError
 
@@ -19,9 +20,9 @@ Head = Literal["auto", "train", "keep"] | Sequence[str]
 
 
 class BiasTuning:
-    """The chosen biases of one model, ready to train, and the head if it is trained.
+    """The chosen biases of one model, ready to train, and scales and the head if they are trained.
 
-    One flat fp32 vector, `master`, holds all trained entries in the order of `selection.biases`. The optimizer works
+    One flat fp32 vector, `master`, holds all trained biases in the order of `selection.biases`. The optimizer works
     on it: a bf16 bias would lose small updates, and a fused bias can be trained in part because only its chosen
     entries are in the vector. A step is: backward; `collect()`; clip; `optimizer.step()`; `write()`. The optimizer
     that `optimizer()` gives does `collect` and `write` by itself.
@@ -34,7 +35,8 @@ class BiasTuning:
         new: those of them that the base's files do not have.
 
     Attributes:
-        master: the trained bias entries, (n,), fp32.
+        master: the trained bias entries, (n,), fp32; of none where scales or a head alone are trained.
+        scale_master: the entries of scales, likewise.
         head_master: the entries of the head's parameters, or None.
         originals: key → what the entries were before training, in the model's dtype.
         injection: the biases that were put in.
@@ -55,6 +57,8 @@ class BiasTuning:
         self.traces = Traces({name: part.requires_grad for name, part in model.named_parameters()})
         parameters = dict(model.named_parameters(remove_duplicate=False))
         self.head = tuple(Bias(name, "head", None, tuple(parameters[name].shape)) for name in head)
+        self._biases = tuple(bias for bias in selection.biases if not is_scale(bias.role))
+        self._scales = tuple(bias for bias in selection.biases if is_scale(bias.role))
         self.injection = Injection(model, selection.inject)
         parameters = dict(model.named_parameters(remove_duplicate=False))
         self._parameters = {entry.name: parameters[entry.name] for entry in (*selection.biases, *self.head)}
@@ -67,24 +71,28 @@ class BiasTuning:
         for parameter in chain.from_iterable(self._sharing.values()):
             parameter.requires_grad_(True)
         self.originals = {entry.key: entry.read(self._parameters[entry.name]) for entry in self.entries}
-        self.master = self._master(selection.biases)
+        self.master, self.scale_master = self._master(self._biases), self._master(self._scales)
         self.head_master = self._master(self.head) if self.head else None
         self._written = [self._current(entries) for entries, _ in self._blocks()]
 
     @property
     def entries(self) -> tuple[Bias, ...]:
-        """All that is trained: the biases, then the head."""
-        return (*self.selection.biases, *self.head)
+        """All that is trained: the biases, the scales, then the head."""
+        return (*self._biases, *self._scales, *self.head)
 
     @property
     def masters(self) -> list[nn.Parameter]:
-        """What the optimizer works on: the biases if any are trained, then the head if there is one."""
-        return [master for group in self.groups for master in group]
+        """What the optimizer works on: of the biases, the scales and the head, what is trained."""
+        return [master for group in self.groups.values() for master in group]
 
     @property
-    def groups(self) -> list[list[nn.Parameter]]:
-        """The masters, those of the biases and those of the head apart: each has a learning rate of its own."""
-        return [[self.master] if self.selection.biases else [], [] if self.head_master is None else [self.head_master]]
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """The masters by what they are, each with a learning rate of its own: `tuned`, `scales`, `head`."""
+        return {
+            "tuned": [self.master] if self._biases else [],
+            "scales": [self.scale_master] if self._scales else [],
+            "head": [] if self.head_master is None else [self.head_master],
+        }
 
     @property
     def head_count(self) -> int:
@@ -96,6 +104,7 @@ class BiasTuning:
         factory: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
         *,
         head_lr: float | None = None,
+        scale_lr: float | None = None,
         **arguments: Any,
     ) -> torch.optim.Optimizer:
         """An optimizer for any training loop: `loss.backward(); optimizer.step()`, or the `Trainer` of Transformers.
@@ -108,11 +117,15 @@ class BiasTuning:
         Args:
             factory: an optimizer class of torch's kind; not one that needs a closure.
             head_lr: learning rate of the head; that of the biases if left out.
+            scale_lr: learning rate of scales; likewise.
             arguments: passed on, as `lr`.
         """
-        groups: list[dict[str, Any]] = [{"params": [master]} for master in self.masters]
-        if head_lr is not None and len(groups) > 1:
-            groups[1]["lr"] = head_lr
+        rates = {"scales": scale_lr, "head": head_lr}
+        groups = [
+            {"params": masters, **({"lr": rate} if (rate := rates.get(name)) is not None else {})}
+            for name, masters in self.groups.items()
+            if masters
+        ]
         decays = "weight_decay" in signature(factory).parameters
         made = factory(groups, **{**({"weight_decay": 0.0} if decays else {}), **arguments})
 
@@ -227,8 +240,10 @@ class BiasTuning:
         return master
 
     def _blocks(self) -> Iterator[tuple[Sequence[Bias], nn.Parameter]]:
-        if self.selection.biases:
-            yield self.selection.biases, self.master
+        if self._biases:
+            yield self._biases, self.master
+        if self._scales:
+            yield self._scales, self.scale_master
         if self.head_master is not None:
             yield self.head, self.head_master
 

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from biasline.bitfit import Bias, Inventory
-from biasline.bitfit.roles import NORM_SCALE, ROLES
+from biasline.bitfit.roles import NORM_SCALE, OUTPUT_SCALES, ROLES
 from biasline.figures.canvas import new_figure
 
 # What belongs to no layer, in tables of layers.
@@ -64,7 +64,7 @@ def _layers_by_roles(
         words: the text itself, where it is more than the value.
     """
     asked = {role for _, role in values}
-    roles = [role for role in (*ROLES, NORM_SCALE) if role in asked]
+    roles = [role for role in (*ROLES, *OUTPUT_SCALES.values(), NORM_SCALE) if role in asked]
     layers = sorted({layer for layer, _ in values})
     grid = np.full((len(layers), len(roles)), np.nan)
     for (layer, role), value in values.items():

@@ -187,12 +187,16 @@ def fit(
 
 
 def _optimizer(tuning: Tuning, params: ResolvedTrain) -> torch.optim.Optimizer:
-    """AdamW with a group for what is tuned and one for a new head, each with its peak rate.
+    """AdamW with a group for what is tuned, one for scales and one for a new head, each with its peak rate.
 
     No weight decay: biases are trained in absolute values, and decay would pull them to zero.
     """
-    peaks = [params.learning_rate, params.head_learning_rate]
-    groups = [{"params": group, "peak": peak} for group, peak in zip(tuning.groups, peaks, strict=True) if group]
+    peaks = {
+        "tuned": params.learning_rate,
+        "scales": params.scale_learning_rate,
+        "head": params.head_learning_rate,
+    }
+    groups = [{"params": masters, "peak": peaks[name]} for name, masters in tuning.groups.items() if masters]
     return torch.optim.AdamW(groups, weight_decay=0.0)
 
 

@@ -26,12 +26,11 @@ def prepared_delta(tuning: BiasTuning, what: str, notes: Sequence[str] = ()) -> 
         delta.save(target)
 
     chosen = tuning.selection
-    scales = {"norm_scale": chosen.scale_count} if chosen.scale_count else {}
     return PreparedModel(
         model=cast(PretrainedModel, tuning.model),
         tuning=tuning,
         total=tuning.inventory.total,
-        counts={"biases": chosen.count, **scales, "head": tuning.head_count},
+        counts={"biases": chosen.count, **chosen.scales, "head": tuning.head_count},
         what=what,
         roles=by_role(chosen.biases),
         save=save,

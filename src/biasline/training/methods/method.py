@@ -26,8 +26,8 @@ class Tuning(Protocol):
         """All that the optimizer works on, fp32."""
 
     @property
-    def groups(self) -> list[list[nn.Parameter]]:
-        """The masters: of what is tuned, and of a new head; one of them may be empty."""
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """The masters by the learning rate that they have: `tuned`, `scales`, `head`; some may be empty or missing."""
 
     def to(self, device: torch.device) -> None:
         """Move it to where the model is."""
@@ -75,7 +75,7 @@ class PreparedModel:
         model: the base, with an adapter where the method has one.
         tuning: what is trained of it.
         total: parameters of the base with its head.
-        counts: what is trained → number of entries: `biases`, `norm_scale`, `adapter`, `weights`, `head`.
+        counts: what is trained → number of entries: `biases`, `norm_scale`, `scale`, `adapter`, `weights`, `head`.
         what: what is trained, in words.
         roles: bias role, or part → number of trained entries.
         save: writes the artifact to the path that it is called with.
@@ -97,10 +97,10 @@ class PreparedModel:
     def trainable(self) -> dict[str, float]:
         """Trained entries: a new head apart from the rest, their sum, and the rest's share of all parameters.
 
-        The head is not in the share: a figure that mixes the two, or hides the head, tells nothing. Norm scales are not
-        in it either: they are no biases.
+        The head is not in the share: a figure that mixes the two, or hides the head, tells nothing. Scales are not in
+        it either: they are no biases.
         """
-        tuned = sum(count for name, count in self.counts.items() if name not in ("head", "norm_scale"))
+        tuned = sum(count for name, count in self.counts.items() if name not in ("head", "norm_scale", "scale"))
         return {**self.counts, "total": sum(self.counts.values()), "share": tuned / self.total}
 
 

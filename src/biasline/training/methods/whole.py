@@ -24,13 +24,13 @@ class WholeTuning:
     @property
     def masters(self) -> list[nn.Parameter]:
         """All masters: what is tuned, then the head."""
-        return [master for group in self.groups for master in group]
+        return [master for group in self.groups.values() for master in group]
 
     @property
-    def groups(self) -> list[list[nn.Parameter]]:
+    def groups(self) -> dict[str, list[nn.Parameter]]:
         """The masters of what is tuned, and those of the head."""
         body = [master for name, pairs in self._parts.items() if name != "head" for _, master in pairs]
-        return [body, [master for _, master in self._parts.get("head", [])]]
+        return {"tuned": body, "head": [master for _, master in self._parts.get("head", [])]}
 
     def to(self, device: torch.device) -> None:
         """Move the masters that are not the parameters themselves."""

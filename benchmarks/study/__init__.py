@@ -1,0 +1,1 @@
+"""The study of what trains best: `python -m benchmarks.study`."""

@@ -1,0 +1,47 @@
+"""The table of the study."""
+
+import json
+
+import numpy as np
+
+from benchmarks.study.cells import CHANGES, Cell, cells
+
+
+def page() -> str:
+    """A table per data set: each change beside the start, on the same rows."""
+    done = {(one.rows, one.change, one.seed): one for one in cells() if one.path.is_file()}
+    lines = ["# The study: one factor at a time", "", "`python -m benchmarks.study`", ""]
+    for rows in dict.fromkeys(one.rows for one in done.values()):
+        lines += [
+            f"## {rows}",
+            "",
+            "| change | accuracy | less the start, points | Matthews | loss | calibration error "
+            "| kept step | seconds |",
+            "|---|---:|---|---:|---:|---:|---:|---:|",
+        ]
+        start = done.get((rows, "start", 0))
+        for change in CHANGES:
+            if (one := done.get((rows, change, 0))) is None:
+                continue
+            found = _read(one)
+            gap = _gap(found, _read(start)) if start else ""
+            lines.append(
+                f"| {change} | {found['accuracy']:.4f} | {gap} | {found['matthews']:.3f} | {found['loss']:.4f} | "
+                f"{found['calibration_error']:.3f} | {found['kept_step']} of {found['steps']} | "
+                f"{found['seconds']:.0f} |"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _read(cell: Cell) -> dict:
+    return json.loads(cell.path.read_text(encoding="utf-8"))
+
+
+def _gap(one: dict, other: dict) -> str:
+    count = one["rows"]["judges"]
+    first, second = (
+        np.unpackbits(np.frombuffer(bytes.fromhex(part["right"]), np.uint8))[:count] for part in (one, other)
+    )
+    gaps = 100 * (first.astype(float) - second)
+    return f"{gaps.mean():+.2f} ± {1.96 * gaps.std() / np.sqrt(count):.2f}"
