@@ -44,10 +44,12 @@ CHANGES: dict[str, Change] = {
     "start": Change(),
     "scales": Change({"biases": "attention+mlp+scale"}),
     "norms": Change({"biases": "all"}),
-    "rate-0.3": Change({"learning_rate": 1.5e-3}),
+    "lora": Change(_LORA),
     "rate-0.5": Change({"learning_rate": 2.5e-3}),
     "rate-2": Change({"learning_rate": 1e-2}),
     "rate-4": Change({"learning_rate": 2e-2}),
+    "full": Change(_FULL),
+    "rate-0.3": Change({"learning_rate": 1.5e-3}),
     "dropout-off": Change(dropout=False),
     "average": Change({"keep": "last"}, average=0.99),
     "last": Change({"keep": "last"}),
@@ -72,11 +74,10 @@ CHANGES: dict[str, Change] = {
     "scales-rate-4": Change({"biases": "attention+mlp+scale", "scale_learning_rate": 2e-2}),
     "scales-mlp": Change({"biases": "attention+mlp+mlp_scale"}),
     "scales-norms": Change({"biases": "all+scale+norm_scale"}),
-    "lora": Change(_LORA),
     "lora-2": Change({**_LORA, "learning_rate": 2e-3}),
-    "full": Change(_FULL),
 }
-_SETS = ("sst2-6000", "cola", "banking-10")
+# The later ones only once all is known of those before them.
+_SETS = (("sst2-6000", "cola"), ("banking-10",))
 SEEDS = (0,)
 
 
@@ -112,5 +113,6 @@ class Cell:
 def cells() -> Iterator[Cell]:
     """Every cell, those first that say most."""
     for seed in SEEDS:
-        for change in CHANGES:
-            yield from (Cell(rows, change, seed) for rows in _SETS)
+        for sets in _SETS:
+            for change in CHANGES:
+                yield from (Cell(rows, change, seed) for rows in sets)

@@ -380,6 +380,33 @@ def compare(
 
 
 @app.command()
+def tune(
+    task: TaskName,
+    trials: Annotated[int, typer.Option(help="Points to try, the task's own parameters among them.", min=2)] = 24,
+    minutes: Annotated[float, typer.Option(help="After so long no further trial begins; 0: no limit.", min=0)] = 20.0,
+    write: Annotated[bool, typer.Option("--write", help="Write what is better into params.yaml.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="Draw what mattered into this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search biases, rates and steps of a task's training, judged by its validation rows; stopped, it can go on."""
+    from biasline.figures.canvas import save_figure
+    from biasline.figures.search import trials as drawn
+    from biasline.layout import local_state
+    from biasline.paramsfile import set_train
+    from biasline.search.told import as_data, as_text, current_task
+    from biasline.search.tune import tune as tuned
+
+    asked = _task(task)
+    found = tuned(*current_task(task, asked), trials, minutes, lambda line: print(line, file=sys.stderr, flush=True))
+    print(json.dumps(as_data(found), indent=2) if as_json else as_text(task, found))
+    if write and found.verdict.better:
+        print(set_train(_project() / "params.yaml", task, found.verdict.best.changes), file=sys.stderr)
+    target = figure or local_state() / "tune" / f"{task}.png"
+    save_figure(drawn(found.points, found.importance), target)
+    print(f"drawn: {shown(target)}", file=sys.stderr)
+
+
+@app.command()
 def why(
     model: Annotated[
         str, typer.Argument(metavar="TASK[@WHICH]", help="Which: an alias or a fingerprint; champion if left out.")

@@ -1,6 +1,7 @@
 """Adding a task to params.yaml as text that a person would write: every default, with its meaning behind it."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from biasline.errors import BiaslineError, shown
 from biasline.layout import write_text
-from biasline.params import DEFAULT_KIND, TASK_NAME, Group, Task, check_inputs, read_params
+from biasline.params import DEFAULT_KIND, TASK_NAME, Group, Task, check_inputs, parse_params, read_params
 
 
 def add_task(path: Path, name: str, base: str, data: str, kind: str = DEFAULT_KIND) -> str:
@@ -43,6 +44,30 @@ def add_task(path: Path, name: str, base: str, data: str, kind: str = DEFAULT_KI
     yaml.dump(document, text)
     write_text(path, text.getvalue())
     return f"{shown(path)}: tasks.{name} added; run it with `dvc repro register@{name}`"
+
+
+def set_train(path: Path, name: str, values: Mapping[str, Any]) -> str:
+    """Set parameters of a task's training; comments and order of the file stay as they are.
+
+    Args:
+        path: of params.yaml.
+        name: the task's.
+        values: parameter of `train` → value.
+
+    Returns:
+        one line that tells what happened.
+    """
+    yaml = YAML()
+    yaml.width = 4096
+    document = yaml.load(path)
+    train = document["tasks"][name].setdefault("train", CommentedMap())
+    for key, value in values.items():
+        train[key] = value
+    text = io.StringIO()
+    yaml.dump(document, text)
+    parse_params(text.getvalue(), shown(path))
+    write_text(path, text.getvalue())
+    return f"{shown(path)}: tasks.{name}.train: {', '.join(values)} written; train with `dvc repro register@{name}`"
 
 
 def _spelled_out(model: type[Group], given: dict[str, Any]) -> CommentedMap:

@@ -137,6 +137,7 @@ def test_the_card_has_a_line_for_each_label_with_its_threshold(run):
     assert sum(line.startswith(tuple(f"| {name} | 0." for name in NAMES)) for line in card.splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_all_stages_again_give_the_same_bytes(run, workspace):
     task, place = run
     before = contents(place)
@@ -185,6 +186,7 @@ def test_an_answer_in_a_line_and_in_a_signature():
     )
 
 
+@pytest.mark.slow
 def test_other_methods_have_their_thresholds_too(workspace):
     task, place = laid(workspace, train={**SETTINGS["train"], "min_steps": 2, "method": "lora"}, split={"valid": 0.0})
     run_stages(task, place)

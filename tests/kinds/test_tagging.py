@@ -127,6 +127,7 @@ def test_the_card_has_a_line_for_each_type(run):
     assert pairs.columns == ["actual", "predicted"] and pairs["actual"].is_in(["LOC", "PER", "O"]).all()
 
 
+@pytest.mark.slow
 def test_all_stages_again_give_the_same_bytes(run):
     task, place = run
     before = contents(place)

@@ -50,6 +50,7 @@ def stars(workspace):
     return TaskPlace("stars")
 
 
+@pytest.mark.slow
 @pytest.mark.draws
 def test_a_regression_goes_through_every_stage_and_is_served(stars, workspace):
     task = task_of()

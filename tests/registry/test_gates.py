@@ -315,6 +315,7 @@ def test_scores_that_hardly_differ_are_refused_however_well_they_correlate(scale
     assert verdict.gates[2].name == "nearer than the training rows' mean" and verdict.gates[2].passed is passed
 
 
+@pytest.mark.slow
 def test_a_regression_must_stay_as_near_as_the_champion():
     """The same order, other units: the correlation says that nothing has changed."""
     generator = np.random.default_rng(0)

@@ -80,6 +80,7 @@ def test_files_that_no_record_brings_back_are_named(promoted, workspace):
     assert int(aliased(client, "small", CHAMPION).version) == 1  # nothing is deleted that cannot be made again
 
 
+@pytest.mark.slow
 def test_a_copied_checkout_keeps_its_champion(promoted, workspace, tmp_path_factory, monkeypatch):
     """The other one may go; and nothing is written there."""
     folder = tmp_path_factory.mktemp("copies") / "ml moved é%20"
@@ -190,7 +191,13 @@ def test_a_refused_version_leaves_no_package(trained, monkeypatch):
     assert int(register(client, other).version) == 2 and len(packages()) == 2
 
 
-@pytest.mark.parametrize("command", ["predict small hi", "why small", "merge small out", "verify small"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "predict small hi",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("why small", "merge small out", "verify small")),
+    ],
+)
 def test_a_deleted_model_comes_back_by_sync(promoted, command):
     client, record = promoted
     client.delete_registered_model("biasline-small")

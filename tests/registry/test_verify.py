@@ -72,7 +72,7 @@ def test_aliases_that_the_ledger_does_not_know_and_the_other_way_round(promoted,
     assert "of which the ledger knows nothing" in wrong[1]
 
 
-@pytest.mark.parametrize("name", ["predictor.py", "pyfunc.py"])
+@pytest.mark.parametrize("name", ["predictor.py", pytest.param("pyfunc.py", marks=pytest.mark.slow)])
 def test_code_that_was_changed_in_the_package_is_found(promoted, workspace, name):
     for path in (workspace / "mlartifacts").rglob(name):
         path.write_text(path.read_text() + "# harmless\n")
@@ -83,6 +83,7 @@ def test_code_that_was_changed_in_the_package_is_found(promoted, workspace, name
     assert len(wrong) == 2 and all("the code beside them is not what was registered" in line for line in wrong)
 
 
+@pytest.mark.slow
 def test_code_that_is_broken_or_added_is_found(promoted, workspace):
     [path] = (workspace / "mlartifacts").rglob("predictor.py")
     before = path.read_text()

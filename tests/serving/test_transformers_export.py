@@ -77,6 +77,7 @@ for row in json.load(open("asked.json")):
 """
 
 
+@pytest.mark.slow
 def test_every_test_row_is_answered_as_evaluated(registered, workspace, trained):
     merge(registered, "small", "candidate", workspace / "out")
     predictions = pl.read_parquet(trained[1].predictions)

@@ -171,6 +171,7 @@ def test_one_process_does_not_heed_what_a_shell_says_of_several(root):
     assert "do not find together" in refused[2] and len(refused) == 3
 
 
+@pytest.mark.slow
 def test_more_processes_than_asked_for_are_refused(root, tmp_path):
     """A launcher's variables count where a launcher has set them: two that would train alone are not let."""
     code = "from biasline.params import Run; from biasline.training.runtime.launch import joined; joined(Run())"

@@ -17,6 +17,15 @@ def new_figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, figure.subplots()
 
 
+def new_figures(width: float, height: float, columns: int) -> tuple[Any, list[Any]]:
+    """A figure of a size in inches with several panels beside each other, which share what stands upright."""
+    from matplotlib.figure import Figure
+
+    _take_chinese_font()
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(figure.subplots(1, columns, sharey=True, squeeze=False)[0])
+
+
 def save_figure(figure: Any, path: Path) -> None:
     """Draw a figure into a file; its suffix says the format."""
     known = figure.canvas.get_supported_filetypes()

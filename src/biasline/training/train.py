@@ -60,8 +60,8 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
     torch.set_num_threads(task.train.threads)
     alone, accelerator = watched(), joined(task.run)
     main = accelerator.is_main_process
-    loaded = together(accelerator, lambda: _load(task, place))
-    start = of_first(accelerator, lambda: _head_values(task, loaded, accelerator))
+    loaded = together(accelerator, lambda: load_training(task, place))
+    start = of_first(accelerator, lambda: head_values(task, loaded, accelerator))
     ready = together(accelerator, lambda: _set_up(task, place, loaded, start, accelerator))
     name, prepared = ready.start.fingerprint, ready.prepared
     plans = of_all(accelerator, [f"{name}{' with run.shard' * task.run.shard}"])
@@ -122,11 +122,15 @@ class _Ready:
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class Loaded:
     """Base and rows of a training.
 
     Attributes:
+        pin: of the base.
+        summary: of the tokens.
+        model: the base, frozen.
         head: names of the head's parameters that are trained.
+        sets: what is trained on.
         name: the fingerprint.
     """
 
@@ -138,8 +142,16 @@ class _Loaded:
     name: str
 
 
-def _load(task: Task, place: TaskPlace) -> _Loaded:
-    """Read all that goes into a training, and refuse what cannot go together."""
+def load_training(task: Task, place: TaskPlace) -> Loaded:
+    """Read all that goes into a training, and refuse what cannot go together.
+
+    Args:
+        task: the resolved task.
+        place: where its tokens lie.
+
+    Raises:
+        BiaslineError: for tokens or a base that are missing or do not fit, and rows that the base cannot take.
+    """
     pin, folder = verified_folder(Path(task.base))
     summary = read_summary(place)
     if summary["tokenizer_sha256"] != pin.tokenizer_sha256:
@@ -157,10 +169,10 @@ def _load(task: Task, place: TaskPlace) -> _Loaded:
         raise BiaslineError(f"{place.tokens}: no row to train on", f"look at {place.quality_page}")
     _check_ids({"train": rows, "valid": valid}, model, pin, place)
     sets = Sets(rows, valid, learning.objective(task.train, summary, rows), model.config.pad_token_id)
-    return _Loaded(pin, summary, model, head, sets, name)
+    return Loaded(pin, summary, model, head, sets, name)
 
 
-def _head_values(task: Task, loaded: _Loaded, accelerator: Accelerator) -> dict[str, torch.Tensor]:
+def head_values(task: Task, loaded: Loaded, accelerator: Accelerator) -> dict[str, torch.Tensor]:
     """The first values of a new head; none where they are random, or the head is (or may be) the base's own."""
     if task.train.head_start == "random" or task.train.head == "train" or task.run.shard or not loaded.head:
         return {}
@@ -169,7 +181,7 @@ def _head_values(task: Task, loaded: _Loaded, accelerator: Accelerator) -> dict[
 
 
 def _set_up(
-    task: Task, place: TaskPlace, loaded: _Loaded, start: Mapping[str, torch.Tensor], accelerator: Accelerator
+    task: Task, place: TaskPlace, loaded: Loaded, start: Mapping[str, torch.Tensor], accelerator: Accelerator
 ) -> _Ready:
     """Choose what is trained."""
     pin, summary, model, name = loaded.pin, loaded.summary, loaded.model, loaded.name
