@@ -9,7 +9,9 @@ from biasline.bases.load import best_device
 from biasline.bases.pin import Pin, load_tokenizer
 from biasline.bitfit.pretrained import PretrainedModel
 from biasline.evaluation.compared import Compared, bias_change
+from biasline.evaluation.few_shot import Examples
 from biasline.evaluation.generate import Drawing, generate
+from biasline.evaluation.measure import with_cheaper
 from biasline.evaluation.own_metrics import OwnScores
 from biasline.evaluation.references import own_spelling
 from biasline.evaluation.scoring import PASSES, TIMED, Scored, answered, latency_ms, score_likelihood
@@ -19,7 +21,7 @@ from biasline.params import Task
 from biasline.progress import progress
 from biasline.tokens.checks import prompt_room
 from biasline.tokens.mask import Encoder
-from biasline.tokens.saved import read_token_set
+from biasline.tokens.saved import IGNORED, read_token_set
 from biasline.tokens.template import dialogues_of
 from biasline.training.methods import apply_tuned
 
@@ -31,6 +33,8 @@ def compare_answers(
     answering: Answering, task: Task, place: TaskPlace, pin: Pin, folder: Path, test: pl.DataFrame
 ) -> Compared:
     """Generated answers of the untuned base and the tuned model, and the likelihood of the right ones.
+
+    Where parameters say so, those of the untuned base behind examples too.
 
     Args:
         answering: of a kind whose models write; further arguments as `Answering.compare`.
@@ -49,38 +53,51 @@ def compare_answers(
     references, token_set = own_spelling(tokenizer, answering.references(test)), read_token_set(place, "test")
     kind = answering.learning.name
     own = OwnScores(Path(settings.metrics), kind) if settings.metrics else None
+    shown_rows = None
+    if settings.examples:
+        taught = read_token_set(place, "train")["input_ids"]
+        shown_rows = Examples(taught, settings.examples, settings.seed, encoder.prefix)
+        longest = max(map(len, (*prompts, *token_set["input_ids"])))
+        shown_rows.check(limits_of(folder), longest, settings.max_new_tokens)
     timed, pad = {}, model.config.pad_token_id
     first = token_set.select(range(min(len(token_set), TIMED))).to_list()
     # An answer takes as many passes as it has tokens, over a row that is short by comparison.
-    work = 2 * (_ANSWER_WORK * test.height + PASSES * len(first) + len(token_set))
+    work = 2 * PASSES * len(first) + (2 + (shown_rows is not None)) * (_ANSWER_WORK * test.height + len(token_set))
 
     with progress("evaluate", work) as shown:
 
-        def scored(model: PretrainedModel, who: str) -> Scored:
+        def scored(model: PretrainedModel, who: str, examples: Examples | None = None) -> Scored:
             answers = generate(
                 model,
                 tokenizer,
-                prompts,
+                examples.prompts(prompts) if examples else prompts,
                 Drawing.of(settings),
                 settings.batch_size,
                 encoder.stops(),
                 shown.part(_ANSWER_WORK, f"answers of the {who} model"),
             )
-            timed[who] = latency_ms(model, first, pad, shown.part(note=f"latency of the {who} model"))
+            if examples is None:
+                timed[who] = latency_ms(model, first, pad, shown.part(note=f"latency of the {who} model"))
             advance = shown.part(note=f"likelihoods of the {who} model")
-            likelihood = score_likelihood(model, token_set[:], pad, settings.batch_size, advance)
+            columns = examples.columns(token_set[:], IGNORED) if examples else token_set[:]
+            likelihood = score_likelihood(model, columns, pad, settings.batch_size, advance)
             scores = own(test.rows(named=True), [answer.text for answer in answers]) if own else {}
             return Scored(kind, answers, references, *likelihood, scores)
 
         base = scored(model, "base")
+        with_examples = scored(model, "base with examples", shown_rows) if shown_rows else None
         change = bias_change(task, place, model)
         tuned = scored(apply_tuned(task.train.method, model, place), "tuned")
-    table, of_base, of_tuned = answered(test, list(token_set["row"]), base, tuned), base.measured, tuned.measured
+    rows = list(token_set["row"])
+    table, of_base, of_tuned = answered(test, rows, base, tuned), base.measured, tuned.measured
+    if with_examples:
+        table = with_cheaper(table, answered(test, rows, base, with_examples))
     return Compared(
         of_base.values,
         of_tuned.values,
         table,
         change,
+        with_examples.measured.values if with_examples else {},
         signatures=of_tuned.signatures,
         left_out=of_tuned.left_out,
         timed=timed,

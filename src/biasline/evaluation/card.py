@@ -8,7 +8,7 @@ import polars as pl
 from biasline.evaluation.cells import cell, prompt_of
 from biasline.evaluation.intervals import format_interval
 from biasline.kinds.answering import find_answering
-from biasline.kinds.protocols import Answering
+from biasline.kinds.protocols import Answering, Cheaper
 from biasline.metrics.table import label_of
 from biasline.params import Task, method_spec
 
@@ -55,7 +55,7 @@ def model_card(
         *_table(
             {
                 answering.base_label: base,
-                **({"head alone on the frozen base": metrics["probe"]} if "probe" in metrics else {}),
+                **({answering.cheaper.long_label: metrics["probe"]} if "probe" in metrics else {}),
                 "tuned": tuned,
             },
             metrics["metric"],
@@ -63,7 +63,8 @@ def model_card(
         ),
         "",
         f"On {metrics['rows']} held-out rows (test set {metrics['test_sha256'][:12]}). Judged by "
-        f"{label_of(task.kind, metrics['metric'])}: {metrics['metric_reason']}.{_over_head(metrics)}",
+        f"{label_of(task.kind, metrics['metric'])}: {metrics['metric_reason']}."
+        f"{_over_cheaper(metrics, answering.cheaper)}",
         *(
             f"{task.declared(name).title} is left out: {reason}."
             for name, reason in metrics.get("left_out", {}).items()
@@ -96,12 +97,12 @@ def model_card(
     return "\n".join([*lines, *_limits(name, task, answering.example), ""])
 
 
-def _over_head(metrics: Mapping[str, Any]) -> str:
-    """What the tuned model is better by than a head alone, as a sentence; empty where there is none."""
-    if "over_head_alone" not in metrics:
+def _over_cheaper(metrics: Mapping[str, Any], cheaper: Cheaper) -> str:
+    """What the tuned model is better by than what would do without it, as a sentence; empty where that is unknown."""
+    if cheaper.gain not in metrics:
         return ""
-    mean, low, high = metrics["over_head_alone"].values()
-    told = "It is better than a head alone" if low > 0 else "It is not shown to be better than a head alone"
+    mean, low, high = metrics[cheaper.gain].values()
+    told = f"It is {'' if low > 0 else 'not shown to be '}better than {cheaper.told}"
     return f" {told}: paired difference {mean:+.3f}{format_interval(low, high, '+.3f')}."
 
 

@@ -20,7 +20,7 @@ class Compared:
         predictions: the test rows with both answers (`base`, `tuned`) and whether they are right (`…_exact`), or what
             they are off by (`…_error`).
         change: how far training moved the biases, see `bias_change`.
-        probe: metrics of a head alone on the frozen base, where the model has a head.
+        probe: metrics of what one would do instead of training, see `Cheaper`; none where it was not asked.
         signatures: of BLEU and chrF, as sacreBLEU tells them.
         left_out: metrics that say nothing about these references, each with the reason.
         timed: milliseconds that each model takes for one row, see `latency_ms`.

@@ -16,14 +16,14 @@ from biasline.errors import BiaslineError
 from biasline.evaluation.card import model_card, samples_page
 from biasline.evaluation.compared import Compared
 from biasline.evaluation.intervals import format_interval
-from biasline.evaluation.measure import has_row_values, measured_rows, over_head_alone, row_metric
+from biasline.evaluation.measure import has_row_values, measured_rows, over_cheaper, row_metric
 from biasline.evaluation.references import Decisive, decisive_metric
 from biasline.evaluation.scoring import LENGTH, with_lengths
 from biasline.evaluation.statistics import paired_interval
 from biasline.jsonfile import dump_json, load_json
 from biasline.kinds.answering import find_answering
 from biasline.kinds.learning import columns_of
-from biasline.kinds.protocols import Answering
+from biasline.kinds.protocols import Answering, Cheaper
 from biasline.layout import TaskPlace, replacing, write_parquet, write_text
 from biasline.metrics.metric import Metric
 from biasline.metrics.table import deciding
@@ -86,7 +86,7 @@ def evaluate(task: Task, place: TaskPlace) -> Evaluated:
         if (pairs := answering.confusion(found.predictions)) is not None:
             pairs.write_csv(draft / "labels.csv")
     write_text(place.metrics, dump_json(metrics))
-    beside = _beside_head(metrics)
+    beside = _beside_cheaper(metrics, answering.cheaper)
     observed = {f"{who}.latency_ms": round(value, 3) for who, value in found.timed.items()}
     if references:
         print(f"judged by {metric.label}: {decisive.reason}")
@@ -95,9 +95,9 @@ def evaluate(task: Task, place: TaskPlace) -> Evaluated:
 
 
 def _in_short(task: Task, metric: Metric, rows: int, found: Compared) -> str:
-    """The metric that decides, of the base, of a head alone on it, and of the tuned model with its interval."""
+    """The metric that decides, of the base, of what would do without training, and of the tuned model."""
     tuned, name = found.tuned, metric.name
-    alone = f" head alone {found.probe[name]:.3f}," if name in found.probe else ""
+    alone = f" {find_answering(task.kind).cheaper.label} {found.probe[name]:.3f}," if name in found.probe else ""
     interval = format_interval(tuned.get(f"{name}_low"), tuned.get(f"{name}_high"))
     told = f"base {found.base[name]:.3f},{alone} tuned {tuned[name]:.3f}{interval}"
     if metric.beside:
@@ -106,14 +106,14 @@ def _in_short(task: Task, metric: Metric, rows: int, found: Compared) -> str:
     return f"{metric.label} on {rows} held-out rows: {told}"
 
 
-def _beside_head(metrics: dict[str, Any]) -> str:
-    """Of a model that has a head: where it is not shown to be better than a head alone, as a part of a sentence."""
+def _beside_cheaper(metrics: dict[str, Any], cheaper: Cheaper) -> str:
+    """Where the tuned model is not shown to be better than what would do without it, as a part of a sentence."""
     name = metrics["metric"]
-    gain = metrics.get("over_head_alone", {})
+    gain = metrics.get(cheaper.gain, {})
     if not gain or gain[f"{name}_low"] > 0:
         return ""
     interval = format_interval(gain[f"{name}_low"], gain[f"{name}_high"], "+.3f")
-    return f"; not shown to be better than a head alone: {gain[name]:+.3f}{interval}"
+    return f"; not shown to be better than {cheaper.told}: {gain[name]:+.3f}{interval}"
 
 
 def _declared(task: Task, name: str, found: Compared) -> Metric:
@@ -149,7 +149,7 @@ def _metrics(
     sliced = row_metric(found.predictions, metric, task.kind)
     name, tuned, base = answering.gain(found.predictions, metric)
     gain = zip((name, f"{name}_low", f"{name}_high"), paired_interval(tuned, base), strict=True)
-    over = over_head_alone(found.predictions, metric, task.kind, found.positive)
+    over = over_cheaper(found.predictions, metric, task.kind, found.positive)
     names = (metric.name, f"{metric.name}_low", f"{metric.name}_high")
     return {
         "fingerprint": fingerprint,
@@ -164,6 +164,10 @@ def _metrics(
         **({"probe": found.probe} if found.probe else {}),
         "tuned": found.tuned,
         "gain": {key: round(value, 6) for key, value in gain},
-        **({"over_head_alone": {key: round(value, 6) for key, value in zip(names, over, strict=True)}} if over else {}),
+        **(
+            {answering.cheaper.gain: {key: round(value, 6) for key, value in zip(names, over, strict=True)}}
+            if over
+            else {}
+        ),
         **({"positive_label": found.positive} if found.positive else {}),
     }

@@ -20,8 +20,9 @@ from biasline.metrics.table import metrics_of
 
 _DIGITS = 6
 _WHO = ("base", "tuned")
-# What a head alone, fitted on the frozen base, gives to test rows; where models have a head.
-HEAD_ALONE = "probe"
+# What one would do instead of training gives to test rows: a head alone, fitted on the frozen base, or examples before
+# each question.
+CHEAPER = "probe"
 # Columns of predictions that are of a row, or of the tuned model alone: they have no prefix.
 _PLAIN = (TOKENS, "probability")
 
@@ -78,7 +79,7 @@ def predictions_of(frame: pl.DataFrame, who: str, kind: str, positive: str = "")
 
     Args:
         frame: test rows with both models' answers.
-        who: `base`, `tuned` or `HEAD_ALONE`.
+        who: `base`, `tuned` or `CHEAPER`.
         kind: the task's.
         positive: the second of two labels.
     """
@@ -152,15 +153,15 @@ def paired_statistic(frame: pl.DataFrame, metric: Metric, kind: str, positive: s
     return bootstrap_interval(lambda rows: sign * (tuned(rows) - base(rows)), frame.height)
 
 
-def with_head_alone(predictions: pl.DataFrame, alone: pl.DataFrame) -> pl.DataFrame:
-    """Predictions with what a head alone gave in further columns.
+def with_cheaper(predictions: pl.DataFrame, alone: pl.DataFrame) -> pl.DataFrame:
+    """Predictions with what one would do instead of training in further columns.
 
     Args:
         predictions: test rows with the answers of base and tuned model.
-        alone: the same rows as if a head alone were the tuned model.
+        alone: the same rows as if that were the tuned model.
     """
     given = [name for name in alone.columns if name.split("_")[0] == "tuned"]
-    return predictions.with_columns(alone[name].alias(HEAD_ALONE + name.removeprefix("tuned")) for name in given)
+    return predictions.with_columns(alone[name].alias(CHEAPER + name.removeprefix("tuned")) for name in given)
 
 
 def in_place_of_base(frame: pl.DataFrame, other: pl.DataFrame, who: str) -> pl.DataFrame:
@@ -169,23 +170,23 @@ def in_place_of_base(frame: pl.DataFrame, other: pl.DataFrame, who: str) -> pl.D
     Args:
         frame: test rows with answers.
         other: the same rows, with answers of the other model.
-        who: what its columns begin with there: `tuned`, or `HEAD_ALONE`.
+        who: what its columns begin with there: `tuned`, or `CHEAPER`.
     """
     given = {name: "base" + name.removeprefix(who) for name in other.columns if name.split("_")[0] == who}
     kept = frame.drop(name for name in frame.columns if name.split("_")[0] == "base")
     return kept.with_columns(other[name].alias(alias) for name, alias in given.items())
 
 
-def over_head_alone(
+def over_cheaper(
     frame: pl.DataFrame, metric: Metric, kind: str, positive: str = ""
 ) -> tuple[float, float, float] | None:
-    """What the tuned model is better by than a head alone: mean, low, high; None where there is none.
+    """What the tuned model is better by than what would do without it: mean, low, high; None where that is unknown.
 
     Arguments as `paired_statistic`; of a metric that rows have values of, the interval is that of their differences.
     """
-    if HEAD_ALONE not in frame.columns:
+    if CHEAPER not in frame.columns:
         return None
-    beside = in_place_of_base(frame, frame, HEAD_ALONE)
+    beside = in_place_of_base(frame, frame, CHEAPER)
     if metric.row_values is None:
         return paired_statistic(beside, metric, kind, positive)
     return paired_interval(*paired_values(measured_rows(beside, metric), metric, kind))

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -171,6 +172,23 @@ class Learning(Kind, InData, InTokens, InTraining, InLoading):
     """What is learned: the rows, the tokens that they become, the model and its loss."""
 
 
+@dataclass(frozen=True)
+class Cheaper:
+    """What one would do instead of training the base: a tuned model that is no better than that is not worth it.
+
+    Attributes:
+        told: in words.
+        label: in a word or two, beside a number.
+        long_label: beside the base and the tuned model in a table.
+        gain: what the tuned model is better by, as metrics.json calls it.
+    """
+
+    told: str
+    label: str
+    long_label: str
+    gain: str
+
+
 class _Answers(ABC):
     """What every room may know of what a kind answers.
 
@@ -178,6 +196,7 @@ class _Answers(ABC):
         learning: what is learned.
         metrics: metrics of its own, beside those in `metrics/`; the first of all is the one that it is judged by.
         base_label: what stands beside the tuned model in tables.
+        cheaper: what one would do instead of training.
         example: a row that a caller asks, as Python.
         outputs: name → type of what a row is answered by, see `Output`; without names, one text, which stands under
             the kind's column of answers where it needs a name.
@@ -187,6 +206,9 @@ class _Answers(ABC):
     learning: ClassVar[Learning]
     metrics: ClassVar[Sequence["Metric"]] = ()
     base_label: ClassVar[str]
+    cheaper: ClassVar[Cheaper] = Cheaper(
+        "a head alone", "head alone", "head alone on the frozen base", "over_head_alone"
+    )
     example: ClassVar[str] = '{"text": "…"}'
     outputs: ClassVar[Mapping[str, Output]] = {}
     own_metrics: ClassVar[bool] = False

@@ -384,6 +384,13 @@ class Evaluate(Group):
     top_p: float = Field(1.0, gt=0.0, le=1.0, description="drawn among the likeliest tokens that make up this share")
     seed: int = Field(0, ge=0, lt=2**63, description="of drawing answers")
     batch_size: int = Field(64, ge=1, description="rows generated at once")
+    examples: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="training rows that the untuned base is shown before each question, as one would who does not "
+        "train; the tuned model must be better than that too (texts that models write); 0: none",
+    )
     metrics: str = Field("", description="a Python file in custom/ whose functions score answers (instruction tasks)")
     slices: tuple[str, ...] = Field((), description="columns whose values are scored apart")
     samples: int = Field(20, ge=0, description="test rows shown in samples.md")
@@ -420,13 +427,13 @@ class Gates(Group):
     better_than_base: bool = Field(
         True,
         description="the paired 95 % interval of tuned - base must lie above zero; and, where the model has a head, "
-        "that of tuned - head alone above -head_margin",
+        "that of tuned - head alone above -head_margin; of answers, that of tuned - base with evaluate.examples",
     )
     head_margin: float = Field(
         0.0,
         ge=0,
-        description="how much worse than a head alone on the frozen base the model may be, in the metric's unit: a "
-        "margin where the head alone is nearly perfect, or the test rows are few",
+        description="how much worse than a head alone on the frozen base (or the base with evaluate.examples) the "
+        "model may be, in the metric's unit: a margin where that is nearly perfect, or the test rows are few",
     )
     margin: float = Field(
         0.03,

@@ -11,7 +11,7 @@ import polars as pl
 from biasline.custom import own_functions
 from biasline.errors import BiaslineError, first_line, shown
 from biasline.evaluation.measure import (
-    HEAD_ALONE,
+    CHEAPER,
     in_own_units,
     in_place_of_base,
     measured_rows,
@@ -200,22 +200,23 @@ def _better_than_base(task: Task, metric: Metric, candidate: Shown) -> Iterator[
     if near is not None:
         # A correlation says nothing about being near: answers that hardly differ may have a high one.
         yield Gate("nearer than the training rows' mean", near.low > 0, f"R² {near.told}", near.numbers)
-    if HEAD_ALONE in frame.columns and not method_spec(task.train.method).needs_head:
-        yield _better_than_head(task, metric, candidate)
+    if CHEAPER in frame.columns and not method_spec(task.train.method).needs_head:
+        yield _better_than_cheaper(task, metric, candidate)
 
 
-def _better_than_head(task: Task, metric: Metric, candidate: Shown) -> Gate:
-    """Of a model that has a head: that what was trained besides is worth it."""
-    alone, tuned = (candidate.metrics[who][metric.name] for who in (HEAD_ALONE, "tuned"))
-    frame, margin = in_place_of_base(candidate.predictions, candidate.predictions, HEAD_ALONE), task.gates.head_margin
+def _better_than_cheaper(task: Task, metric: Metric, candidate: Shown) -> Gate:
+    """That what was trained is worth it."""
+    cheaper = find_answering(task.kind).cheaper
+    alone, tuned = (candidate.metrics[who][metric.name] for who in (CHEAPER, "tuned"))
+    frame, margin = in_place_of_base(candidate.predictions, candidate.predictions, CHEAPER), task.gates.head_margin
     found = _difference(task, metric, frame, candidate.metrics)
     passed = found.low > -margin and found.is_enough
-    told = f"head alone {alone:.4f}, tuned {tuned:.4f}; {found.told}"
+    told = f"{cheaper.label} {alone:.4f}, tuned {tuned:.4f}; {found.told}"
     if margin:
         told += f"; margin {margin:g}{_unit(metric)}"
     if found.low <= 0:
-        told += "; not shown to be better than a head alone"
-    return Gate("better than a head alone", passed, told, {**found.numbers, "margin": margin})
+        told += f"; not shown to be better than {cheaper.told}"
+    return Gate(f"better than {cheaper.told}", passed, told, {**found.numbers, "margin": margin})
 
 
 def _not_worse(task: Task, metric: Metric, candidate: Shown, other: Shown, who: str) -> tuple[str, list[Gate]]:

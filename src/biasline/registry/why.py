@@ -11,6 +11,7 @@ from biasline.data.validate import data_sha256
 from biasline.errors import BiaslineError
 from biasline.evaluation.intervals import format_interval
 from biasline.jsonfile import load_json
+from biasline.kinds.answering import find_answering
 from biasline.layout import TaskPlace, home
 from biasline.metrics.table import label_of
 from biasline.registry import ledger
@@ -207,7 +208,8 @@ def _measured(evaluation: Mapping[str, Any]) -> Iterator[str]:
     if "rows" not in evaluation:
         return
     yield f"| test set | {evaluation['rows']:,} rows, sha256 `{evaluation['test_sha256']}` |"
-    for key, name in {"base": "untuned", "probe": "head alone", "tuned": "tuned"}.items():
+    cheaper = find_answering(evaluation["kind"]).cheaper
+    for key, name in {"base": "untuned", "probe": cheaper.label, "tuned": "tuned"}.items():
         if key in evaluation:
             yield f"| {name} | {_numbers(evaluation[key], evaluation['kind'])} |"
     if not evaluation["is_what_was_judged"]:

@@ -3,7 +3,7 @@
 import polars as pl
 import torch
 
-from biasline.evaluation.measure import HEAD_ALONE
+from biasline.evaluation.measure import CHEAPER
 from biasline.kinds.answering import find_answering
 from biasline.serving.package import Package
 
@@ -23,4 +23,4 @@ def scored_on(package: Package, predictions: pl.DataFrame, own_metrics: str = ""
 
 
 def _is_an_answer(name: str) -> bool:
-    return name.split("_")[0] in ("base", HEAD_ALONE, "tuned") or name in ("tokens", "probability")
+    return name.split("_")[0] in ("base", CHEAPER, "tuned") or name in ("tokens", "probability")

@@ -17,7 +17,9 @@ from biasline.evaluation.intervals import format_interval
 from biasline.evaluation.measure import has_row_values, row_values
 from biasline.evaluation.statistics import paired_interval
 from biasline.jsonfile import load_json
+from biasline.kinds.answering import find_answering
 from biasline.kinds.learning import find_learning
+from biasline.kinds.protocols import Cheaper
 from biasline.layout import TaskPlace, home
 from biasline.metrics.metric import Metric
 from biasline.params import DEFAULT_METHOD, METHOD_SPECS, Task
@@ -39,7 +41,8 @@ class Row:
         gain, gain_low, gain_high: over the best run of biases, row by row on the same test rows (of token_accuracy the
             mean over rows, not over tokens), above zero where it is better; None for that run, and for metrics that
             single rows have no value of.
-        over_head, over_head_low, over_head_high: over a head alone on the frozen base, where the model has a head.
+        over_cheaper, over_cheaper_low, over_cheaper_high: over what would do without training, see
+            `Cheaper`.
         trained, head: parameters; a new head apart.
         bytes: of the artifact.
         seconds, memory_mb: of training; the process's or the accelerator's peak.
@@ -55,9 +58,9 @@ class Row:
     gain: float | None
     gain_low: float | None
     gain_high: float | None
-    over_head: float | None
-    over_head_low: float | None
-    over_head_high: float | None
+    over_cheaper: float | None
+    over_cheaper_low: float | None
+    over_cheaper_high: float | None
     trained: int
     head: int
     learning_rate: float | None
@@ -73,6 +76,7 @@ class Comparison:
 
     Attributes:
         label: what tables call the metric.
+        cheaper: what would do without training, in words.
         rows: of the test set.
         others: runs that were evaluated on another one, and are left out.
         missing: methods that no run has.
@@ -81,6 +85,7 @@ class Comparison:
     task: str
     metric: str
     label: str
+    cheaper: str
     test_sha256: str
     rows: int
     runs: tuple[Row, ...]
@@ -125,14 +130,16 @@ def compare(client: "MlflowClient", name: str, task: Task) -> Comparison:
     )
     answers = {run.info.run_id: _predictions(client, name, run) for run in chosen}
     best = next((run for run in chosen if run.data.params.get("method") == DEFAULT_METHOD), None)
+    cheaper = find_answering(task.kind).cheaper
     runs = tuple(
-        _row(run, decisive, _gain(answers, run, best, metric, task.kind) if best is not None else None)
+        _row(run, decisive, _gain(answers, run, best, metric, task.kind) if best is not None else None, cheaper)
         for run in chosen
     )
     found = {row.method for row in runs}
     missing = tuple(method for method in _methods(task) if method not in found)
     rows = int(chosen[0].data.metrics["test.rows"])
-    return Comparison(name, decisive, metric.label, test, rows, runs, len(finished) - len(chosen), missing)
+    others = len(finished) - len(chosen)
+    return Comparison(name, decisive, metric.label, cheaper.told, test, rows, runs, others, missing)
 
 
 def _methods(task: Task) -> Iterable[str]:
@@ -164,8 +171,8 @@ def _gain(
     return paired_interval(one_values, other_values)
 
 
-def _row(run: "Run", metric: str, gain: tuple[float, float, float] | None) -> Row:
-    params, metrics = run.data.params, run.data.metrics
+def _row(run: "Run", metric: str, gain: tuple[float, float, float] | None, cheaper: Cheaper) -> Row:
+    params, metrics, over = run.data.params, run.data.metrics, cheaper.gain
     head = int(params.get("head") or 0)
     mean, low, high = gain or (None, None, None)
     # A store may hold runs of a method that this checkout does not know: their numbers compare all the same.
@@ -181,9 +188,9 @@ def _row(run: "Run", metric: str, gain: tuple[float, float, float] | None) -> Ro
         gain=mean,
         gain_low=low,
         gain_high=high,
-        over_head=metrics.get(f"over_head_alone.{metric}"),
-        over_head_low=metrics.get(f"over_head_alone.{metric}_low"),
-        over_head_high=metrics.get(f"over_head_alone.{metric}_high"),
+        over_cheaper=metrics.get(f"{over}.{metric}"),
+        over_cheaper_low=metrics.get(f"{over}.{metric}_low"),
+        over_cheaper_high=metrics.get(f"{over}.{metric}_high"),
         trained=int(params.get("trainable") or 0) - head,
         head=head,
         learning_rate=float(rate) if rate else None,
@@ -235,7 +242,7 @@ def run_missing(name: str, data: str, missing: Sequence[str]) -> None:
 def as_markdown(found: Comparison) -> str:
     """The table."""
     lines = [
-        f"| {found.task}: {found.rows:,} test rows | {found.label} | over the best biases | over a head alone | "
+        f"| {found.task}: {found.rows:,} test rows | {found.label} | over the best biases | over {found.cheaper} | "
         "trained | head | rate | bytes | training s | peak MB | ms a row |",
         "|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
@@ -244,7 +251,7 @@ def as_markdown(found: Comparison) -> str:
             f"{row.name} · {row.fingerprint[:6]}",
             _interval(row.value, row.low, row.high, ".3f"),
             _interval(row.gain, row.gain_low, row.gain_high, "+.3f"),
-            _interval(row.over_head, row.over_head_low, row.over_head_high, "+.3f"),
+            _interval(row.over_cheaper, row.over_cheaper_low, row.over_cheaper_high, "+.3f"),
             f"{row.trained:,}",
             f"{row.head:,}" if row.head else "",
             *(_number(value, form) for value, form in ((row.learning_rate, "g"), (row.bytes, ","))),

@@ -9,6 +9,7 @@ from typing import Any
 
 from biasline.bases.pin import file_sha256
 from biasline.evaluation.intervals import format_interval
+from biasline.kinds.answering import find_answering
 from biasline.kinds.learning import find_learning
 from biasline.layout import TaskPlace
 from biasline.metrics.table import label_of
@@ -118,7 +119,8 @@ def single_metrics(record: Record) -> dict[str, float]:
     quality = record.read(place.quality) or {}
     final |= {"data.quarantine_rate": quality.get("quarantine_rate"), "data.rows": quality.get("rows")}
     metrics = record.read(place.metrics) or {}
-    for group in ("base", "probe", "tuned", "gain", "over_head_alone"):
+    over = find_answering(record.resolved().kind).cheaper.gain if metrics else ""
+    for group in ("base", "probe", "tuned", "gain", over):
         final |= {f"{group}.{name}": value for name, value in metrics.get(group, {}).items()}
     if metrics:
         final["test.rows"] = metrics["rows"]
@@ -219,7 +221,6 @@ def _figures(record: Record) -> Iterator[tuple[str, Any]]:
     import polars as pl
 
     from biasline.figures import biases, run
-    from biasline.kinds.answering import find_answering
 
     place = TaskPlace(record.task)
     if record.file(place.history).is_file():

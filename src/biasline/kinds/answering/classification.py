@@ -35,7 +35,7 @@ class Classification(HeadedAnswering):
         from biasline.evaluation import classify
         from biasline.evaluation.compared import Compared
         from biasline.evaluation.headed import load_headed
-        from biasline.evaluation.measure import with_head_alone
+        from biasline.evaluation.measure import with_cheaper
         from biasline.tokens.saved import read_summary
 
         labels, kind = read_summary(place)["labels"], self.learning.name
@@ -50,7 +50,7 @@ class Classification(HeadedAnswering):
         return Compared(
             classify.class_metrics(kind, reference, table["base"].to_list(), labels),
             classify.class_metrics(kind, reference, table["tuned"].to_list(), labels, table["probability"].to_list()),
-            with_head_alone(table, alone),
+            with_cheaper(table, alone),
             headed.change,
             classify.class_metrics(kind, reference, with_head, labels),
             timed=asked.timed,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from biasline.kinds.learning.instruction import LEARNING
-from biasline.kinds.protocols import Answering
+from biasline.kinds.protocols import Answering, Cheaper
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,6 +23,9 @@ class Instruction(Answering):
 
     learning = LEARNING
     base_label = "untuned base"
+    cheaper = Cheaper(
+        "the untuned base with examples", "with examples", "untuned base with examples in its prompt", "over_examples"
+    )
     example = '{"instruction": "…", "input": ""}'
     own_metrics = True
 

@@ -39,7 +39,7 @@ class Multilabel(HeadedAnswering):
         from biasline.evaluation import label_sets
         from biasline.evaluation.compared import Compared
         from biasline.evaluation.headed import load_headed
-        from biasline.evaluation.measure import HEAD_ALONE, metrics_in
+        from biasline.evaluation.measure import CHEAPER, metrics_in
         from biasline.jsonfile import load_json
         from biasline.tokens.saved import read_summary
 
@@ -54,8 +54,8 @@ class Multilabel(HeadedAnswering):
         table = label_sets.answered(table, "tuned", label_sets.names_of(asked.tuned >= thresholds, labels), labels)
         told = label_sets.probabilities_told(asked.tuned, labels)
         table = table.with_columns(pl.Series("tuned_probabilities", told, dtype=pl.String))
-        table = label_sets.answered(table, HEAD_ALONE, label_sets.names_of(asked.probe, labels), labels)
-        base, tuned, probe = (metrics_in(table, who, kind) for who in ("base", "tuned", HEAD_ALONE))
+        table = label_sets.answered(table, CHEAPER, label_sets.names_of(asked.probe, labels), labels)
+        base, tuned, probe = (metrics_in(table, who, kind) for who in ("base", "tuned", CHEAPER))
         return Compared(base, tuned, table, headed.change, probe, timed=asked.timed)
 
     def sections(self, predictions: "pl.DataFrame", labels: Sequence[str], settled: Mapping[str, str]) -> list[str]:

@@ -39,7 +39,7 @@ class Regression(HeadedAnswering):
         from biasline.evaluation import regress
         from biasline.evaluation.compared import Compared
         from biasline.evaluation.headed import load_headed
-        from biasline.evaluation.measure import with_head_alone
+        from biasline.evaluation.measure import with_cheaper
         from biasline.tokens.saved import read_summary
 
         scale = read_summary(place)["score"]
@@ -52,7 +52,7 @@ class Regression(HeadedAnswering):
             regress.score_metrics(self.learning.name, reference, np.asarray(given))
             for given in (table["base"], table["tuned"], alone["tuned"])
         )
-        return Compared(base, tuned, with_head_alone(table, alone), headed.change, probe, timed=asked.timed)
+        return Compared(base, tuned, with_cheaper(table, alone), headed.change, probe, timed=asked.timed)
 
     def slices(self, frame: "pl.DataFrame", columns: tuple[str, ...], metric: Metric) -> "pl.DataFrame":
         """Mean absolute errors, whatever metric decides: a correlation within a slice says little."""

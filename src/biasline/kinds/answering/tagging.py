@@ -45,7 +45,7 @@ class Tagging(Answering):
         from biasline.evaluation import tagged
         from biasline.evaluation.compared import Compared
         from biasline.evaluation.headed import load_headed
-        from biasline.evaluation.measure import HEAD_ALONE, metrics_in
+        from biasline.evaluation.measure import CHEAPER, metrics_in
         from biasline.tokens.saved import read_summary
         from biasline.tokens.words import WordEncoder
 
@@ -60,9 +60,9 @@ class Tagging(Answering):
         given, alone = (tagged.tagged(part, owners, sizes, labels) for part in (asked.tuned, asked.probe))
         table = tagged.answered(test, "base", tagged.mostly(read_split(place, "train"), rows))
         table = tagged.answered(table, "tuned", [one.tags for one in given])
-        table = tagged.answered(table, HEAD_ALONE, [one.tags for one in alone])
+        table = tagged.answered(table, CHEAPER, [one.tags for one in alone])
         table = table.with_columns(tagged.probabilities_told([one.probabilities for one in given]))
-        base, tuned, probe = (metrics_in(table, who, kind) for who in ("base", "tuned", HEAD_ALONE))
+        base, tuned, probe = (metrics_in(table, who, kind) for who in ("base", "tuned", CHEAPER))
         return Compared(base, tuned, table, headed.change, probe, timed=asked.timed)
 
     def sections(self, predictions: "pl.DataFrame", labels: Sequence[str], settled: Mapping[str, str]) -> list[str]:
