@@ -24,8 +24,9 @@ SHARED = ROOT.parent / "shared"
 DEMO_BASE = ROOT / "data" / "bases" / "tiny-bloom"
 
 
-# Rooms whose tests run whole stages, make stores and start processes.
+# Rooms whose tests run whole stages, make stores and start processes, and fixtures that do so for others.
 _E2E_ROOMS = ("benchmarks", "pipeline", "real", "registry", "serving", "tracking")
+_E2E_FIXTURES = {"project", "store"}
 
 # Files that take minutes, slow tests or others, about the longest first. One that is missing costs time and no more.
 _LONG = (
@@ -64,7 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         room = item.path.relative_to(ROOT / "tests").parts[0]
-        if room in _E2E_ROOMS or "project" in getattr(item, "fixturenames", ()):
+        if room in _E2E_ROOMS or _E2E_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("e2e")
     place = {name: number for number, name in enumerate(_LONG)}
     items.sort(key=lambda item: place.get(item.path.name, len(_LONG) + (item.get_closest_marker("e2e") is None)))

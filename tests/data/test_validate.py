@@ -184,6 +184,7 @@ exit_on_error(lambda: stage(read_task(place.resolved), place))
 """
 
 
+@pytest.mark.e2e  # processes
 @pytest.mark.parametrize("stage", ["validate", "augment", "tokenize"])
 def test_what_cannot_be_written_is_told_and_leaves_the_old_outs(workspace, root, stage):
     place = TaskPlace("small")

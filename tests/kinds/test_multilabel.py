@@ -21,6 +21,8 @@ from biasline.serving.rescore import scored_on
 from biasline.tokens.saved import read_summary, read_token_set
 from tests.conftest import LENIENT_GATES, enter, lay_workspace, run_stages
 
+pytestmark = pytest.mark.e2e  # whole runs of stages
+
 NAMES = ("art", "money", "sport")
 SETTINGS = {
     "kind": "multilabel",

@@ -23,6 +23,8 @@ from biasline.serving.rescore import scored_on
 from biasline.tokens.saved import IGNORED, read_summary, read_token_set
 from tests.conftest import LENIENT_GATES, enter, lay_workspace, run_stages
 
+pytestmark = pytest.mark.e2e  # whole runs of stages
+
 LABELS = ["O", "B-LOC", "B-PER", "I-PER"]
 SETTINGS = {
     "kind": "tagging",

@@ -152,5 +152,5 @@ def test_a_head_that_the_base_brings_is_never_replaced_by_a_fitted_one(changed, 
     """`train.head: train` goes on from the base's own head, where it has one."""
     model, data = bert(3), sets(ClassLabels(), by_first)
     task = Task(kind="classification", base="b", data="d", train=changed)
-    loaded = train._Loaded(None, {}, model, head_of(model), data, "")
-    assert bool(train._head_values(task, loaded, Accelerator(cpu=True))) is started
+    loaded = train.Loaded(None, {}, model, head_of(model), data, "")
+    assert bool(train.head_values(task, loaded, Accelerator(cpu=True))) is started
