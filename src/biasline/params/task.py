@@ -264,6 +264,11 @@ class _Head(Group):
         description="a new head's first values: fitted to the training rows on the frozen base, the penalty on its "
         "weights by the validation rows; or random",
     )
+    calibrate: bool = Field(
+        True,
+        description="of a classification: once trained, a new head's outputs are divided by one number, chosen on the "
+        "validation rows, so that it is as sure as it is right; labels stay the same",
+    )
     pooling: Literal["auto", "model", "mean"] = Field(
         "auto",
         description="what a new head reads: the model's own pooler, or the mean over a text's tokens; auto: the mean "

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from biasline.bitfit.pretrained import PretrainedModel
 from biasline.params import Train
-from biasline.training.batches import Rows, cut, pass_tokens
+from biasline.training.batches import Rows
 from biasline.training.loss import LabelSets
+from biasline.training.outputs import outputs_and_labels
 
 # Where nothing can be chosen: a label is given that is likelier than not.
 EVEN = 0.5
@@ -33,7 +33,8 @@ def chosen_thresholds(
         even = dict.fromkeys(labels, EVEN)
         note = f"there are no validation rows to choose thresholds on: each label is given from probability {EVEN:g} on"
         return {"thresholds": json.dumps(even, ensure_ascii=False)}, [note]
-    given, held = _probabilities(model, rows, train)
+    outputs, flags = outputs_and_labels(model, rows, LabelSets(), train)
+    given, held = 1 / (1 + np.exp(-outputs)), flags > 0
     found = {name: best_threshold(given[:, place], held[:, place]) for place, name in enumerate(labels)}
     unseen = [name for place, name in enumerate(labels) if not held[:, place].any()]
     notes = []
@@ -62,18 +63,3 @@ def best_threshold(given: np.ndarray, held: np.ndarray) -> float:
     f1 = 2 * right[place] / (len(given) - place + held.sum())
     best = tried[f1 == f1.max()]
     return float(min(best, key=lambda value: (round(abs(value - EVEN), _DIGITS), value)))
-
-
-def _probabilities(model: PretrainedModel, rows: Rows, train: Train) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row the probability of each label, and whether it has it, (rows, labels) each; the shortest row first."""
-    device = next(model.parameters()).device
-    order = rows.by_length(range(len(rows)))
-    pieces = cut([int(rows.lengths[place]) for place in order], pass_tokens(train, device), device)
-    given, held, objective = [], [], LabelSets()
-    for piece in pieces:
-        batch = objective.collate([rows[place] for place in order[piece]], model.config.pad_token_id)
-        with torch.no_grad():
-            logits = model(**batch.to(device).inputs).logits.float()
-        given.append(logits.sigmoid().cpu().double().numpy())
-        held.append(batch.labels.numpy() > 0)
-    return np.concatenate(given), np.concatenate(held)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from biasline.bases.tokenizer import Tokenizer
+    from biasline.bitfit.pretrained import PretrainedModel
     from biasline.data.raw import Raw
     from biasline.params import Source, Task, Train
     from biasline.tokens.encoding import Encoding, TokenSet
@@ -84,6 +85,14 @@ class Classification(Learning):
             marked="Their label behind an arrow",
             target_word="label",
         )
+
+    def settled(
+        self, model: "PretrainedModel", valid: Any, summary: Mapping[str, Any], train: "Train"
+    ) -> tuple[dict[str, str], list[str]]:
+        """How sure it is."""
+        from biasline.training.temperature import calibrate
+
+        return calibrate(model, valid, train) if train.calibrate else ({}, [])
 
     def answers_told(self, summary: Mapping[str, Any]) -> str:
         """The labels."""

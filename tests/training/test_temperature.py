@@ -1,0 +1,77 @@
+"""How sure a classifier is made to be."""
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from scipy.special import softmax
+from transformers import BertConfig, BertForSequenceClassification
+
+from biasline.params import Train
+from biasline.training.temperature import best_temperature, calibrate
+
+
+def test_outputs_that_are_too_sure_get_the_temperature_that_they_were_made_with():
+    generator = np.random.default_rng(0)
+    outputs = generator.normal(size=(20_000, 4)) * 2
+    labels = np.array([generator.choice(4, p=chances) for chances in softmax(outputs, axis=1)])
+    for factor in (0.5, 1.0, 3.0):
+        assert best_temperature(outputs * factor, labels) == pytest.approx(factor, rel=0.05)
+
+
+def test_labels_that_are_always_right_give_a_bound_and_no_end():
+    outputs = np.eye(3)[[0, 1, 2] * 10]
+    assert best_temperature(outputs, np.array([0, 1, 2] * 10)) == pytest.approx(0.1, rel=1e-3)
+    assert best_temperature(outputs, np.array([1, 2, 0] * 10)) == pytest.approx(10.0, rel=1e-3)
+
+
+def classifier(trained=True):
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=50, num_labels=3
+    )
+    model = BertForSequenceClassification(config).eval()
+    model.config.pad_token_id = 0
+    model.requires_grad_(False)
+    model.classifier.requires_grad_(trained)
+    with torch.no_grad():
+        model.classifier.weight.mul_(300)
+    return model
+
+
+def rows(count):
+    generator = np.random.default_rng(1)
+    ids = [generator.integers(1, 50, size=5).tolist() for _ in range(count)]
+    return Dataset.from_dict(
+        {"row": list(range(count)), "input_ids": ids, "labels": generator.integers(0, 3, size=count).tolist()}
+    )
+
+
+def test_the_last_layer_is_divided_and_no_label_changes():
+    model, valid = classifier(), rows(60)
+    ids = torch.tensor(valid["input_ids"])
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+    told, notes = calibrate(model, valid, Train())
+    with torch.no_grad():
+        after = model(input_ids=ids).logits
+    temperature = float(told["temperature"])
+    assert temperature > 1 and not notes
+    assert torch.allclose(after, before / temperature, rtol=1e-4, atol=1e-6)
+    assert torch.equal(after.argmax(-1), before.argmax(-1))
+    labels = torch.tensor(valid["labels"])
+    cross_entropy = torch.nn.functional.cross_entropy
+    assert cross_entropy(after, labels) < cross_entropy(before, labels)
+    # What is divided already stays: there is nothing left to mend.
+    assert float(calibrate(model, valid, Train())[0]["temperature"]) == pytest.approx(1.0, rel=1e-3)
+
+
+def test_a_frozen_head_and_too_few_rows_leave_it_as_it_is():
+    frozen = classifier(trained=False)
+    before = frozen.classifier.weight.clone()
+    assert calibrate(frozen, rows(60), Train()) == ({}, [])
+    assert torch.equal(frozen.classifier.weight, before)
+    model = classifier()
+    told, [note] = calibrate(model, rows(19), Train())
+    assert told == {} and note == "19 validation rows are too few to tell how sure the model should be"
+    assert calibrate(classifier(), rows(0), Train())[0] == {}
