@@ -47,7 +47,8 @@ DATA = {"sst2": "sst2", "cola": "glue/CoLA", "rte": "glue/RTE"}
 WHOLE_VALID = 1_000
 # Every row counts, as in what was published.
 _OFF = ["duplicate", "near_duplicate", "leak", "conflicting_duplicate", "control_characters", "mojibake"]
-_COMMON = {"pooling": "mean", "batch_size": 32, "threads": 1}
+# Heads start at random, as they do in what is published.
+_COMMON = {"pooling": "mean", "batch_size": 32, "threads": 1, "head_start": "random", "calibrate": False}
 # Rates that are left out are the product's own: 5e-3 for biases, 1e-3 for LoRA, 1e-4 for full tuning, 1e-3 for heads
 # beside them and 5e-3 for a head alone.
 _BITFIT = {"epochs": 8, "min_steps": 400}
@@ -55,7 +56,15 @@ _LORA = {"method": "lora", "epochs": 4, "min_steps": 400}
 
 METHODS: dict[str, dict[str, Any]] = {
     "head": {"method": "head", "epochs": 4, "min_steps": 400},
-    "article": {"pooling": "model", "learning_rate": 3e-4, "epochs": 3, "min_steps": 1, "keep": "last", "warmup": 0.0},
+    "article": {
+        "biases": "all",
+        "pooling": "model",
+        "learning_rate": 3e-4,
+        "epochs": 3,
+        "min_steps": 1,
+        "keep": "last",
+        "warmup": 0.0,
+    },
     "bitfit-all": {**_BITFIT, "biases": "all"},
     "bitfit-attention+mlp": {**_BITFIT, "biases": "attention+mlp"},
     "bitfit-query+mlp_in": {**_BITFIT, "biases": "query+mlp_in"},
@@ -159,9 +168,18 @@ def done(cell: Cell) -> bool:
     digest, kept = settings.pop("base"), cell.settings()
     # How a step was cut into forward passes, which changed nothing but rounding.
     settings["train"].pop("micro_batch_size", None)
-    # A parameter that there was none of has its default, which is what the code did before.
-    known = Task.model_validate({**cell.task().model_dump(), **settings}).model_dump(mode="json", include=set(settings))
-    return {"base": digest, **known} == kept
+    # What the code did before there were these parameters; of others that is their default.
+    settings["train"] = {"head_start": "random", "calibrate": False, **settings["train"]}
+    known = Task.model_validate({**cell.task().model_dump(), **settings})
+    given, unused = known.model_dump(mode="json", include=set(settings)), known.train.unused
+    return digest == kept["base"] and all(
+        given[group] == kept[group] if group != "train" else _used(given[group], unused) == _used(kept[group], unused)
+        for group in given
+    )
+
+
+def _used(train: dict[str, Any], unused: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in train.items() if name not in unused}
 
 
 def in_a_process(cell: Cell) -> str:

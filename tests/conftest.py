@@ -117,7 +117,7 @@ def lay_workspace(folder: Path) -> None:
     (folder / "rows.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     (folder / "dvc.yaml").write_text("stages: {}\n")
     small = {"base": "data/bases/tiny-bloom.json", "data": "rows.jsonl"}
-    small["train"] = {"min_steps": 4, "epochs": 0.1, "batch_size": 8, "learning_rate": 1e-2}
+    small["train"] = {"biases": "all", "min_steps": 4, "epochs": 0.1, "batch_size": 8, "learning_rate": 1e-2}
     small["evaluate"] = {"max_new_tokens": 4, "slices": ["skill"]}
     (folder / "params.yaml").write_text(json.dumps({"tasks": {"small": small}}))
 
@@ -171,7 +171,7 @@ def run_stages(task, place) -> str:
     return evaluate(task, place).told
 
 
-def run_other(folder: Path, kind: str):
+def run_other(folder: Path, kind: str, **train):
     """A classification or regression called `other`, through its stages in few steps: its task and place."""
     from biasline.layout import TaskPlace
     from biasline.params import Task
@@ -184,7 +184,7 @@ def run_other(folder: Path, kind: str):
         base="data/bases/tiny-bloom.json",
         data="other.json",
         quality={"near_duplicate": 1.0, "off": ["leak"]},
-        train={"min_steps": 10, "epochs": 0.1, "batch_size": 8},
+        train={"biases": "all", "min_steps": 10, "epochs": 0.1, "batch_size": 8, **train},
     )
     place = TaskPlace("other")
     run_stages(task, place)

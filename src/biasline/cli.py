@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -397,7 +398,8 @@ def tune(
     from biasline.search.tune import tune as tuned
 
     asked = _task(task)
-    found = tuned(*current_task(task, asked), trials, minutes, lambda line: print(line, file=sys.stderr, flush=True))
+    with redirect_stdout(sys.stderr):  # standard output is the outcome's
+        found = tuned(*current_task(task, asked), trials, minutes, lambda line: print(line, flush=True))
     print(json.dumps(as_data(found), indent=2) if as_json else as_text(task, found))
     if write and found.verdict.better:
         print(set_train(_project() / "params.yaml", task, found.verdict.best.changes), file=sys.stderr)

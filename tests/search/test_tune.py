@@ -163,6 +163,11 @@ def test_without_validation_rows_nothing_can_be_judged(store):
         tune(*laid(valid=False), trials=3, minutes=0)
 
 
+def test_what_training_says_is_not_the_outcome(other):
+    done = CliRunner().invoke(app, ["tune", "other", "--trials", "2", "--json", "--figure", "drawn.svg"])
+    assert json.loads(done.stdout)["trials"] == 2 and "head " in done.stderr
+
+
 @pytest.mark.slow
 def test_the_command_tells_writes_and_draws(store):
     # So slow a rate that a higher one is better; of answers, whose loss tells more than labels.

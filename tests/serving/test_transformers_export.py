@@ -133,6 +133,28 @@ def test_labels_and_scores_come_out_of_the_shown_code(workspace, kind):
     assert said == expected if kind == "classification" else float(said) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
+def test_scales_travel_with_the_biases_and_end_in_the_weights(workspace):
+    """Trained, evaluated, packaged, asked, and merged into a folder that stock Transformers loads."""
+    task, place = run_other(workspace, "classification", biases="attention+mlp+scale", scale_learning_rate=0.05)
+    report = json.loads(place.train_report.read_text())
+    assert report["trainable"]["scale"] == sum(
+        count for role, count in report["roles"].items() if role.endswith("_scale")
+    )
+    assert any("no longer BitFit proper" in note for note in report["notes"])
+    assert "query_scale" in pl.read_csv(place.bias_change)["role"].to_list()
+    client = connect()
+    register(client, record_of_workspace("other"))
+    (workspace / "params.yaml").write_text(json.dumps({"tasks": {"other": task.model_dump(mode="json")}}))
+    rows = pl.read_parquet(place.predictions)
+    asked = CliRunner().invoke(app, ["predict", "other", rows["text"][0], "--alias", "candidate", "--json"])
+    [told] = json.loads(asked.stdout)
+    assert told["label"] == rows["tuned"][0]
+    assert told["probability"] == pytest.approx(rows["probability"][0], abs=1e-5)
+    merge(client, "other", "candidate", workspace / "out")
+    assert fresh(shown_code(workspace / "out"), workspace / "out").strip() == rows["tuned"][0]
+
+
 def test_the_same_bytes_each_time(registered, workspace):
     for name in ("one", "two"):
         merge(registered, "small", "candidate", workspace / name)

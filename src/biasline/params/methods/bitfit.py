@@ -13,7 +13,7 @@ class BiasParameters(Group):
     """Which biases are trained."""
 
     biases: str = Field(
-        "all",
+        "attention+mlp",
         min_length=1,
         description="roles or groups joined by '+': all, attention+mlp, query+mlp_in, value, norm, …; and, no longer "
         "BitFit proper, scales of linear layers' outputs or of norms: scale, mlp_scale, value_scale, norm_scale, …",
