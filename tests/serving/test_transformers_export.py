@@ -143,6 +143,9 @@ def test_scales_travel_with_the_biases_and_end_in_the_weights(workspace):
     )
     assert any("no longer BitFit proper" in note for note in report["notes"])
     assert "query_scale" in pl.read_csv(place.bias_change)["role"].to_list()
+    assert place.card.read_text(encoding="utf-8").startswith(
+        "# biasline-other\n\nA delta of biases and scales on `tiny-bloom` for the task `other`: 5,120 of"
+    )
     client = connect()
     register(client, record_of_workspace("other"))
     (workspace / "params.yaml").write_text(json.dumps({"tasks": {"other": task.model_dump(mode="json")}}))

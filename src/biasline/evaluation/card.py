@@ -11,6 +11,7 @@ from biasline.kinds.answering import find_answering
 from biasline.kinds.protocols import Answering, Cheaper
 from biasline.metrics.table import label_of
 from biasline.params import Task, method_spec
+from biasline.params.method_spec import scale_count, tuned_count
 
 # Behind an answer: whether it is right, where there is a right or wrong.
 _MARKS = {None: "", True: " ✓", False: " ✗"}
@@ -41,15 +42,17 @@ def model_card(
     answering = find_answering(task.kind)
     trainable, base, tuned = report["trainable"], metrics["base"], metrics["tuned"]
     roles = ", ".join(f"{role} {count:,}" for role, count in report["roles"].items())
-    counted = f", and a new head of {trainable['head']:,} beside them" if trainable["head"] else ""
+    scales = scale_count(trainable)
+    counted = f", {scales:,} scales" * bool(scales)
+    counted += f", and a new head of {trainable['head']:,} beside them" * bool(trainable["head"])
     method = method_spec(report["method"])
     trained = method.card_training(method.settings(task.train), roles)
     frozen = "; every weight of the base frozen" if method.freezes_base else ""
     lines = [
         f"# biasline-{name}",
         "",
-        f"{method.card_title} `{report['base']['name']}` for the task `{name}`: "
-        f"{trainable['total'] - trainable['head']:,} of {report['base']['parameters']:,} parameters trained "
+        f"{'A delta of biases and scales on' if scales else method.card_title} `{report['base']['name']}` for the task "
+        f"`{name}`: {tuned_count(trainable):,} of {report['base']['parameters']:,} parameters trained "
         f"({trainable['share']:.4%}){counted}{frozen}.",
         "",
         *_table(

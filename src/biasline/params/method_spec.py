@@ -14,6 +14,25 @@ if TYPE_CHECKING:
 LEARNING_RATES = ("learning_rate", "head_learning_rate")
 
 
+# What `trainable` in train.json counts beside what a method tunes: scales, which are no biases, and a new head.
+SCALES = ("norm_scale", "scale")
+_BESIDE = (*SCALES, "head")
+
+
+def tuned_count(counts: Mapping[str, float]) -> int:
+    """Entries that a method tunes, without scales and a new head: what the trained share is of.
+
+    Args:
+        counts: what is trained → number of entries; `total` and `share` may be among them.
+    """
+    return int(sum(count for name, count in counts.items() if name not in (*_BESIDE, "total", "share")))
+
+
+def scale_count(counts: Mapping[str, float]) -> int:
+    """Entries of scales; arguments as `tuned_count`."""
+    return int(sum(counts.get(name, 0) for name in SCALES))
+
+
 class NoParameters(Group):
     """Of a method that has no parameters of its own."""
 

@@ -14,6 +14,7 @@ from biasline.jsonfile import load_json
 from biasline.kinds.answering import find_answering
 from biasline.layout import TaskPlace, home
 from biasline.metrics.table import label_of
+from biasline.params.method_spec import scale_count
 from biasline.registry import ledger
 from biasline.registry.aliases import CHAMPION, aliased
 from biasline.registry.files import package_files
@@ -186,12 +187,14 @@ def _made_from(told: Mapping[str, Any]) -> Iterator[str]:
     yield f"| libraries | {_listed(code['versions'])} |"
     if training["method"] is not None:
         trainable = training["trainable"]
+        count = scale_count(trainable)
+        scales = f"scales {count:,}, " * bool(count)
         yield (
             f"| base | {base['name']}, {base['parameters']:,} parameters, from {_listed(base['source'])}, "
             f"digest `{base['digest']}` |"
         )
         yield (
-            f"| trained | {training['method']}: {trainable['biases']:,} biases ({training['biases']}), head "
+            f"| trained | {training['method']}: {trainable['biases']:,} biases ({training['biases']}), {scales}head "
             f"{trainable['head']:,}; {training['rows']:,} rows, {training['steps']} steps at "
             f"{training['learning_rate']}, step {training['kept_step']} kept; seed {training['seed']}, "
             f"{training['threads']} threads |"

@@ -20,6 +20,7 @@ from biasline.jsonfile import dump_json
 from biasline.kinds.learning import find_learning
 from biasline.layout import TaskPlace, replacing, write_text
 from biasline.params import ResolvedTrain, Task, Train
+from biasline.params.method_spec import scale_count, tuned_count
 from biasline.tokens.saved import read_summary, read_token_set
 from biasline.training.batches import Plan
 from biasline.training.fingerprint import fingerprint, folder_sha256
@@ -199,10 +200,13 @@ def _set_up(
         notes.append("load.dtype float16: small gradients may be lost in it; bfloat16 has more room")
     for note in notes:
         accelerator.print(f"note: {note}")
-    counted = f" and {trainable['head']:,} of the head" if trainable["head"] else ""
+    scales = scale_count(trainable)
+    counted = f", {scales:,} scales" * bool(scales) + f" and {trainable['head']:,} of the head" * bool(
+        trainable["head"]
+    )
     what = "biases" if trainable["biases"] else "in an adapter" if "adapter" in trainable else "of the base"
     accelerator.print(
-        f"trainable: {trainable['total'] - trainable['head']:,} {what} ({trainable['share']:.4%} of {prepared.total:,} "
+        f"trainable: {tuned_count(trainable):,} {what} ({trainable['share']:.4%} of {prepared.total:,} "
         f"parameters){counted}: {prepared.what}, on {pin.name}; fingerprint {name}",
         flush=True,
     )

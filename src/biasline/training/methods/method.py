@@ -11,7 +11,7 @@ from torch import nn
 from biasline.bases.pin import Pin
 from biasline.bitfit.pretrained import PretrainedModel
 from biasline.params import Task, Train
-from biasline.params.method_spec import MethodSpec
+from biasline.params.method_spec import MethodSpec, tuned_count
 
 
 class Tuning(Protocol):
@@ -100,8 +100,7 @@ class PreparedModel:
         The head is not in the share: a figure that mixes the two, or hides the head, tells nothing. Scales are not in
         it either: they are no biases.
         """
-        tuned = sum(count for name, count in self.counts.items() if name not in ("head", "norm_scale", "scale"))
-        return {**self.counts, "total": sum(self.counts.values()), "share": tuned / self.total}
+        return {**self.counts, "total": sum(self.counts.values()), "share": tuned_count(self.counts) / self.total}
 
 
 @dataclass(frozen=True)
