@@ -6,13 +6,13 @@ import numpy as np
 
 from benchmarks.study.cells import CHANGES, Cell, cells
 
-
 _ABOUT = (
     "# The study: one factor at a time",
     "",
     "`python -m benchmarks.study`, MiniLM. Each line changes one thing of the start (`START` in cells.py: biases of",
-    "attention and MLP at 5e-3, four epochs, a fitted head); what judges are up to 4,000 rows of the training file that no",
-    "cell trains on. One seed; differences are paired, row by row, with 95 % intervals. Temperatures are not fitted here.",
+    "attention and MLP at 5e-3, four epochs, a fitted head); what judges are up to 4,000 rows of the training file",
+    "that no cell trains on. One seed; differences are paired, row by row, with 95 % intervals. No temperature is",
+    "fitted.",
     "Seconds are of one core of a machine that did other work as well: they only tell orders of magnitude.",
     "",
 )

@@ -390,7 +390,7 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Search biases, rates and steps of a task's training, judged by its validation rows; stopped, it can go on."""
-    from biasline.figures.canvas import save_figure
+    from biasline.figures.canvas import check_format, save_figure
     from biasline.figures.search import trials as drawn
     from biasline.layout import local_state
     from biasline.paramsfile import set_train
@@ -398,12 +398,13 @@ def tune(
     from biasline.search.tune import tune as tuned
 
     asked = _task(task)
+    target = figure or local_state() / "tune" / f"{task}.png"
+    check_format(target)
     with redirect_stdout(sys.stderr):  # standard output is the outcome's
         found = tuned(*current_task(task, asked), trials, minutes, lambda line: print(line, flush=True))
     print(json.dumps(as_data(found), indent=2) if as_json else as_text(task, found))
     if write and found.verdict.better:
         print(set_train(_project() / "params.yaml", task, found.verdict.best.changes), file=sys.stderr)
-    target = figure or local_state() / "tune" / f"{task}.png"
     save_figure(drawn(found.points, found.importance), target)
     print(f"drawn: {shown(target)}", file=sys.stderr)
 

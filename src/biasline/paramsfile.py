@@ -56,16 +56,26 @@ def set_train(path: Path, name: str, values: Mapping[str, Any]) -> str:
 
     Returns:
         one line that tells what happened.
+
+    Raises:
+        BiaslineError: where another task would be changed too.
     """
     yaml = YAML()
     yaml.width = 4096
     document = yaml.load(path)
+    before = read_params(path).tasks
     train = document["tasks"][name].setdefault("train", CommentedMap())
     for key, value in values.items():
         train[key] = value
     text = io.StringIO()
     yaml.dump(document, text)
-    parse_params(text.getvalue(), shown(path))
+    after = parse_params(text.getvalue(), shown(path)).tasks
+    if shared := [other for other in before if other != name and after[other] != before[other]]:
+        raise BiaslineError(
+            f"{shown(path)}: tasks.{name} shares its `train` with tasks.{shared[0]} (an anchor of YAML), which would "
+            "be changed too",
+            "write the lines by hand",
+        )
     write_text(path, text.getvalue())
     return f"{shown(path)}: tasks.{name}.train: {', '.join(values)} written; train with `dvc repro register@{name}`"
 

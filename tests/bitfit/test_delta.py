@@ -216,7 +216,7 @@ def test_an_injected_delta_knows_its_base_though_that_has_no_bias():
 def test_a_base_in_another_dtype_is_told_with_the_way_out():
     delta, _ = injected_delta()
     with pytest.raises(
-        BiaslineError, match=r"trained in float32, this model is bfloat16: load it so, apply, then cast"
+        BiaslineError, match=r"trained in float32, this model is bfloat16: load it so, apply or merge, then cast"
     ):
         delta.apply(build("llama").to(torch.bfloat16))
     model = build("llama")

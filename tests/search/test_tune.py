@@ -16,6 +16,7 @@ from biasline.data.validate import validate
 from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace, local_state, write_text
 from biasline.params import Task, Train, read_params
+from biasline.paramsfile import set_train
 from biasline.search.trainee import Trainee
 from biasline.search.tune import tune
 from biasline.tokens.sets import tokenize
@@ -41,11 +42,16 @@ def laid(name="other", valid=True, **train):
     }
     Path("params.yaml").write_text(json.dumps({"tasks": {name: given}}))
     task, place = Task.model_validate(given), TaskPlace(name)
+    made(task, place)
+    return task, place
+
+
+def made(task, place):
+    """Its rows in tokens."""
     write_text(place.resolved, task.model_dump_json())
     validate(task, place)
     augment(task, place)
     tokenize(task, place)
-    return task, place
 
 
 @pytest.fixture
@@ -135,6 +141,7 @@ def test_the_base_is_as_it_was_after_each_training(other):
         Train.model_validate(other[0].train.model_dump() | {"biases": "all+scale"}), (), lambda *_: True
     )
     assert np.array_equal(first.scores, again.scores) and first.loss == again.loss
+    assert first.score == first.scores.sum() / len(trainee.loaded.sets.valid) and set(first.counts) == {1.0}
 
 
 def test_a_trial_is_the_training_that_its_line_makes(other):
@@ -163,6 +170,51 @@ def test_without_validation_rows_nothing_can_be_judged(store):
         tune(*laid(valid=False), trials=3, minutes=0)
 
 
+def test_scores_of_answers_are_those_of_rows(store):
+    task, place = read_params(Path("params.yaml")).tasks["small"], TaskPlace("small")
+    made(task, place)
+    trainee = Trainee(task, place)
+    found = trainee.train(task.train, (), lambda *_: True)
+    rows = trainee.loaded.sets.valid
+    supervised = sorted(sum(label != -100 for label in row["labels"][1:]) for row in rows)
+    assert sorted(found.counts) == supervised and found.score == pytest.approx(-found.loss)
+    assert len(found.scores) == len(rows)
+
+
+def test_a_loss_that_is_not_finite_ends_a_trial_and_not_the_search(other, monkeypatch):
+    judged, seen = Trainee._judged, []
+
+    def odd(self, *arguments):
+        found = judged(self, *arguments)
+        seen.append(found)
+        if len(seen) == 4:  # the first look of trial 1
+            raise BiaslineError("step 2: the validation loss is nan", "lower train.learning_rate")
+        return found
+
+    monkeypatch.setattr(Trainee, "_judged", odd)
+    lines = []
+    assert tune(*other, trials=3, minutes=0, say=lines.append).trials == 3
+    assert any("the validation loss is nan" in line for line in lines)
+
+
+def test_tokens_of_other_parameters_are_told(other):
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace('"valid": 0.2', '"valid": 0.3'))
+    done = CliRunner().invoke(app, ["tune", "other"])
+    assert "made before split of the task was changed in params.yaml → dvc repro tokenize@other" in str(done.exception)
+
+
+def test_a_train_that_tasks_share_is_left_alone(workspace):
+    path = Path("params.yaml")
+    text = (
+        "tasks:\n  {}: &one\n    base: b\n    data: d\n    train: &t {{epochs: 1}}\n  {}:\n    <<: *one\n    data: e\n"
+    )
+    path.write_text(text.format("a", "b"))
+    with pytest.raises(BiaslineError, match="shares its `train` with tasks.b .* → write the lines by hand"):
+        set_train(path, "a", {"epochs": 2.0})
+    assert path.read_text() == text
+
+
 def test_what_training_says_is_not_the_outcome(other):
     done = CliRunner().invoke(app, ["tune", "other", "--trials", "2", "--json", "--figure", "drawn.svg"])
     assert json.loads(done.stdout)["trials"] == 2 and "head " in done.stderr
@@ -176,10 +228,7 @@ def test_the_command_tells_writes_and_draws(store):
         f"tasks:\n  small:\n    base: data/bases/tiny-bloom.json\n    data: rows.jsonl\n{rate}"
     )
     task, place = read_params(Path("params.yaml")).tasks["small"], TaskPlace("small")
-    write_text(place.resolved, task.model_dump_json())
-    validate(task, place)
-    augment(task, place)
-    tokenize(task, place)
+    made(task, place)
     asked = ["tune", "small", "--trials", "6", "--minutes", "0", "--figure", "drawn.svg"]
     done = CliRunner().invoke(app, [*asked, "--json"])
     assert done.exit_code == 0, done.output

@@ -8,7 +8,9 @@ def drawn(rates, rows=400, seed=0):
     """Scores of trials that are right so often, each row by itself."""
     generator = np.random.default_rng(seed)
     return [
-        Finished(number, {"length": number} if number else {}, (generator.random(rows) < rate).astype(float))
+        Finished(
+            number, {"length": number} if number else {}, (generator.random(rows) < rate).astype(float), np.ones(rows)
+        )
         for number, rate in enumerate(rates)
     ]
 
@@ -36,12 +38,34 @@ def test_nothing_is_better_than_itself():
 
 def test_equal_ones_leave_the_parameters_as_they_are():
     own, *_ = drawn([0.7])
-    verdict = judge([own, Finished(1, {"epochs": 1}, own.scores), Finished(2, {"epochs": 2}, own.scores)])
+    others = [Finished(number, {"epochs": number}, own.scores, own.counts) for number in (1, 2)]
+    verdict = judge([own, *others])
     assert verdict.best is own and not verdict.better
 
 
 def test_losses_count_as_scores_do():
     generator = np.random.default_rng(0)
     losses = generator.exponential(1.0, 300)
-    verdict = judge([Finished(0, {}, -losses), Finished(1, {"epochs": 1}, -losses * 0.8)])
+    ones = np.ones(300)
+    verdict = judge([Finished(0, {}, -losses, ones), Finished(1, {"epochs": 1}, -losses * 0.8, ones)])
     assert verdict.best.number == 1 and verdict.gain == pytest.approx(0.2 * losses.mean()) and verdict.shown
+
+
+def test_tokens_of_one_row_are_not_so_many_rows():
+    """Rows whose tokens go together: fifty of them tell no more than fifty."""
+    found = []
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        counts = generator.integers(20, 100, 50).astype(float)
+        trials = [
+            Finished(number, {"epochs": number} if number else {}, counts * generator.normal(-1, 0.3, 50), counts)
+            for number in range(4)
+        ]
+        found.append(judge(trials))
+    assert np.mean([verdict.shown for verdict in found]) < 0.1
+    assert np.mean([verdict.gain - verdict.optimism for verdict in found]) == pytest.approx(0.0, abs=0.02)
+
+
+def test_a_score_is_that_of_all_targets():
+    one = Finished(0, {}, np.array([-2.0, -30.0]), np.array([1.0, 10.0]))
+    assert one.score == pytest.approx(-32 / 11)

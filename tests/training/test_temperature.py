@@ -19,9 +19,12 @@ def test_outputs_that_are_too_sure_get_the_temperature_that_they_were_made_with(
         assert best_temperature(outputs * factor, labels) == pytest.approx(factor, rel=0.05)
 
 
-def test_labels_that_are_always_right_give_a_bound_and_no_end():
-    outputs = np.eye(3)[[0, 1, 2] * 10]
-    assert best_temperature(outputs, np.array([0, 1, 2] * 10)) == pytest.approx(0.1, rel=1e-3)
+def test_labels_that_are_always_right_leave_a_doubt():
+    """A model that is right on thirty rows is made as sure as thirty rows can show it to be, and no surer."""
+    outputs, labels = np.eye(3)[[0, 1, 2] * 10], np.array([0, 1, 2] * 10)
+    for factor in (1.0, 5.0, 40.0):
+        sure = softmax(factor * outputs / best_temperature(factor * outputs, labels), axis=1).max(1)
+        assert sure == pytest.approx(1 - 2 / 3 / 32, abs=1e-3)
     assert best_temperature(outputs, np.array([1, 2, 0] * 10)) == pytest.approx(10.0, rel=1e-3)
 
 
@@ -64,6 +67,33 @@ def test_the_last_layer_is_divided_and_no_label_changes():
     assert cross_entropy(after, labels) < cross_entropy(before, labels)
     # What is divided already stays: there is nothing left to mend.
     assert float(calibrate(model, valid, Train())[0]["temperature"]) == pytest.approx(1.0, rel=1e-3)
+
+
+def test_a_layer_that_only_looks_like_the_heads_stays_as_it_is():
+    """A matrix of LoRA's may have as many outputs as there are labels."""
+    model = classifier(trained=False)
+    model.bert.encoder.layer[0].attention.self.query = layer = torch.nn.Sequential(
+        torch.nn.Linear(16, 3), torch.nn.Linear(3, 16)
+    )
+    before = layer[0].weight.clone()
+    assert calibrate(model, rows(60), Train()) == ({}, [])
+    assert torch.equal(layer[0].weight, before)
+    model.classifier.requires_grad_(True)
+    assert "temperature" in calibrate(model, rows(60), Train())[0]
+    assert torch.equal(layer[0].weight, before)
+
+
+def test_a_decoders_head_is_found(bloom):
+    from transformers import BloomForSequenceClassification
+
+    config = bloom.config
+    config.num_labels = 3
+    model = BloomForSequenceClassification(config).eval()
+    model.requires_grad_(False)
+    model.score.requires_grad_(True)
+    before = model.score.weight.clone()
+    temperature = float(calibrate(model, rows(60), Train())[0]["temperature"])
+    assert torch.allclose(model.score.weight, before / temperature)
 
 
 def test_a_frozen_head_and_too_few_rows_leave_it_as_it_is():

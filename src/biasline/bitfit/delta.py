@@ -329,12 +329,13 @@ class BiasDelta:
         told = []
         for key in [*self.tensors, *(key for key in other.tensors if key not in self.tensors)]:
             entry = (self.manifest.tensors.get(key) or other.manifest.tensors[key]).place(key)
-            plain = torch.full((), float(is_scale(entry.role)))
+            known = self.tensors[key] if key in self.tensors else other.tensors[key]
+            plain = torch.full_like(known, float(is_scale(entry.role)))
             one, two = self.tensors.get(key, plain), other.tensors.get(key, plain)
             pairs = [(one, two)]
             if key in self.tensors and key in other.tensors and not self._same_place(other, key):
                 # Heads of different tasks, or parts of one bias that were cut otherwise: nothing to subtract.
-                pairs = [(one, plain), (plain, two)]
+                pairs = [(one, torch.zeros_like(one)), (torch.zeros_like(two), two)]
             for left, right in pairs:
                 norms = (float(left.norm()), float(right.norm()))
                 told.append(Difference(key, entry.role, entry.layer, float((left - right).norm()), norms))
@@ -378,7 +379,7 @@ class BiasDelta:
     def _another_base(self, name: str, model: nn.Module) -> BiaslineError:
         base, trained_in, here = self.manifest.base.get("name", ""), self.manifest.dtype, _dtype(model)
         if trained_in != here:
-            way_out = f"it was trained in {trained_in}, this model is {here}: load it so, apply, then cast"
+            way_out = f"it was trained in {trained_in}, this model is {here}: load it so, apply or merge, then cast"
         else:
             way_out = f"load the base {base} named in the delta's manifest".replace("  ", " ")
         return BiaslineError(

@@ -26,11 +26,17 @@ def new_figures(width: float, height: float, columns: int) -> tuple[Any, list[An
     return figure, list(figure.subplots(1, columns, sharey=True, squeeze=False)[0])
 
 
+def check_format(path: Path) -> None:
+    """Refuse a file whose suffix says no format that can be drawn."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    if path.suffix.removeprefix(".").lower() not in FigureCanvasBase.get_supported_filetypes():
+        raise BiaslineError(f"{shown(path)}: no format called {path.suffix or 'so'!r}", "end it in .png, .svg or .pdf")
+
+
 def save_figure(figure: Any, path: Path) -> None:
     """Draw a figure into a file; its suffix says the format."""
-    known = figure.canvas.get_supported_filetypes()
-    if path.suffix.removeprefix(".").lower() not in known:
-        raise BiaslineError(f"{shown(path)}: no format called {path.suffix or 'so'!r}", "end it in .png, .svg or .pdf")
+    check_format(path)
     try:
         figure.savefig(path)
     except OSError as error:

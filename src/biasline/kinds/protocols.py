@@ -201,6 +201,7 @@ class _Answers(ABC):
         outputs: name → type of what a row is answered by, see `Output`; without names, one text, which stands under
             the kind's column of answers where it needs a name.
         own_metrics: whether a project may score answers by functions of its own.
+        takes_examples: whether the untuned base can be shown training rows before a question.
     """
 
     learning: ClassVar[Learning]
@@ -212,6 +213,7 @@ class _Answers(ABC):
     example: ClassVar[str] = '{"text": "…"}'
     outputs: ClassVar[Mapping[str, Output]] = {}
     own_metrics: ClassVar[bool] = False
+    takes_examples: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

@@ -496,6 +496,8 @@ class Task(Group):
             raise ValueError(f"train.method {self.train.method}: a task of kind {self.kind} has no head of its own")
         if self.evaluate.metrics and not find_answering(self.kind).own_metrics:
             raise ValueError(f"evaluate.metrics {self.evaluate.metrics}: there are no answers to score ({self.kind})")
+        if self.evaluate.examples and not find_answering(self.kind).takes_examples:
+            raise ValueError(f"evaluate.examples {self.evaluate.examples}: the base writes no answers ({self.kind})")
         self._check_floor()
         # A file's own names are known when it is read, by evaluation.
         known = ("auto", *deciding(self.kind))

@@ -19,6 +19,8 @@ _BIASES = ("attention+mlp", "all", "query+mlp_in", "attention+mlp+scale")
 _LENGTHS = (0.5, 1.0, 2.0)
 # A rate is drawn between the usual one over and times this, evenly in its logarithm.
 _SPAN = 5.0
+# No parameter may be higher.
+_HIGHEST = 100.0
 _SCALE_RATE = "scale_learning_rate"
 
 
@@ -70,7 +72,7 @@ class Space:
         if self.biases:
             drawn["biases"] = trial.suggest_categorical("biases", self.biases)
         for name, rate in self.rates.items():
-            drawn[name] = trial.suggest_float(name, rate / _SPAN, rate * _SPAN, log=True)
+            drawn[name] = trial.suggest_float(name, rate / _SPAN, min(rate * _SPAN, _HIGHEST), log=True)
         drawn["length"] = trial.suggest_categorical("length", _LENGTHS)
         return drawn
 
@@ -84,6 +86,6 @@ class Space:
             if drawn[name] != rate and (scaled or name != _SCALE_RATE):
                 found[name] = float(f"{drawn[name]:.2g}")
         if drawn["length"] != 1.0:
-            found["epochs"] = round(self.train.epochs * drawn["length"], 3)
+            found["epochs"] = float(f"{self.train.epochs * drawn['length']:.4g}")
             found["min_steps"] = max(1, round(self.train.min_steps * drawn["length"]))
         return found

@@ -3,21 +3,27 @@
 from typing import Any
 
 from biasline.errors import BiaslineError
-from biasline.layout import TaskPlace
-from biasline.params import Task, read_task
+from biasline.layout import TaskPlace, home
+from biasline.params import Task, read_task, resolved
 from biasline.search.tune import Outcome
+
+# What rows in tokens depend on.
+_OF_TOKENS = ("kind", "base", "data", "source", "quality", "split", "augment", "tokens")
 
 
 def current_task(name: str, asked: Task) -> tuple[Task, TaskPlace]:
-    """The task as its tokens were made, with the parameters of training that params.yaml has now.
+    """The task as params.yaml has it now, which its tokens must have been made by.
 
     Raises:
-        BiaslineError: where it has no tokens yet.
+        BiaslineError: where it has no tokens yet, or others.
     """
-    place = TaskPlace(name)
+    place, way_out = TaskPlace(name), f"dvc repro tokenize@{name}"
     if not place.resolved.is_file() or not place.tokens.is_dir():
-        raise BiaslineError(f"{place.tokens}: no rows in tokens yet", f"dvc repro tokenize@{name}")
-    return read_task(place.resolved).model_copy(update={"train": asked.train, "run": asked.run}), place
+        raise BiaslineError(f"{place.tokens}: no rows in tokens yet", f"{way_out}, in the project's folder")
+    task, before = resolved(asked, home()), read_task(place.resolved)
+    if odd := [part for part in _OF_TOKENS if getattr(task, part) != getattr(before, part)]:
+        raise BiaslineError(f"{place.tokens}: made before {odd[0]} of the task was changed in params.yaml", way_out)
+    return task, place
 
 
 def as_data(outcome: Outcome) -> dict[str, Any]:
@@ -26,6 +32,7 @@ def as_data(outcome: Outcome) -> dict[str, Any]:
     return {
         "trials": outcome.trials,
         "running": outcome.running,
+        "ended": outcome.ended,
         "trainings": round(outcome.cost, 2),
         "better": verdict.better,
         "shown": verdict.shown,
@@ -41,7 +48,8 @@ def as_data(outcome: Outcome) -> dict[str, Any]:
 def as_text(task: str, outcome: Outcome) -> str:
     """What a person reads, the lines for params.yaml last."""
     verdict = outcome.verdict
-    lines = [f"{outcome.trials} trials, at the cost of {outcome.cost:.1f} trainings"]
+    ended = f"; {outcome.ended}" * bool(outcome.ended)
+    lines = [f"{outcome.trials} trials, with the steps of {outcome.cost:.1f} trainings{ended}"]
     if outcome.running:
         lines.append(f"other processes are still at {outcome.running} of them: ask again later")
     unit = "of the targets right" if outcome.labelled else "of loss"
@@ -51,13 +59,14 @@ def as_text(task: str, outcome: Outcome) -> str:
         lines.append("nothing beats the parameters as they are")
     elif not verdict.better:
         lines.append(
-            f"nothing beats the parameters as they are: trial {number} looks better ({gain}), and the best of so many "
-            f"looks looks better by {verdict.optimism:.4f} anyway"
+            f"nothing beats the parameters as they are: trial {number} looks better ({gain}), as the best of "
+            f"{verdict.among} does by {verdict.optimism:.4f} anyway"
         )
     else:
         told = "shown at 95 %" if verdict.shown else "not shown at 95 %: more validation rows would tell"
         lines.append(
-            f"trial {number} is better: {gain}, {verdict.optimism:.4f} of it for having looked so often; {told}"
+            f"trial {number} is better: {gain}, {verdict.optimism:.4f} of it for being the best of the "
+            f"{verdict.among} that were trained to the end; {told}"
         )
         if "scale" in str(verdict.best.changes.get("biases", "")):
             lines.append("it trains scales beside the biases, which is no longer BitFit proper")

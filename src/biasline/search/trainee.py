@@ -1,24 +1,27 @@
 """One base and one task's rows, from which training after training begins alike."""
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 
 from biasline.bitfit import BiasDelta, BiasTuning
 from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace
 from biasline.params import ResolvedTrain, Run, Task, Train
+from biasline.tokens.saved import IGNORED
 from biasline.training.batches import Plan, Rows
 from biasline.training.feed import Feed
 from biasline.training.loop import fit
+from biasline.training.loss import Batch
 from biasline.training.methods import prepare_model
 from biasline.training.prepare import prepare
 from biasline.training.rates import resolve_learning_rates
-from biasline.training.train import Loaded, head_values, load_training
+from biasline.training.runtime.launch import joined
+from biasline.training.train import Loaded, head_values, load_training, memory_told
 
 # Told of a look at the validation rows: steps done, and what was found. Says whether training goes on.
 GoesOn = Callable[[int, "Judged"], bool]
@@ -31,26 +34,32 @@ class Judged:
     """What the validation rows say of a model.
 
     Attributes:
-        scores: of each target (a row, a word, or a supervised token): of labels 1 where the right one is the likeliest,
-            else 0, by weight; of all else the loss, negative.
-        loss: the mean.
+        scores: of each row, summed over its targets (itself, its words, or its supervised tokens): of labels 1 where
+            the right one is the likeliest, else 0, by weight; of all else the loss, negative.
+        counts: of each row the weight of its targets, or how many they are.
+        loss: the mean over targets.
         labelled: whether scores are of labels.
     """
 
     scores: np.ndarray
+    counts: np.ndarray
     loss: float
     labelled: bool
 
     @property
+    def score(self) -> float:
+        """The mean over targets: the higher, the better."""
+        return float(self.scores.sum() / self.counts.sum())
+
+    @property
     def value(self) -> float:
         """What a search makes as low as it can."""
-        missed = 1.0 - float(self.scores.mean()) if self.labelled else self.loss
-        return missed + self.labelled * _TIE * min(self.loss, 1e3)
+        return 1.0 - self.score + _TIE * min(self.loss, 1e3) if self.labelled else self.loss
 
     @property
     def told(self) -> str:
         """In words."""
-        return f"{self.scores.mean():.2%} right, loss {self.loss:.4f}" if self.labelled else f"loss {self.loss:.4f}"
+        return f"{self.score:.2%} right, loss {self.loss:.4f}" if self.labelled else f"loss {self.loss:.4f}"
 
 
 class _Stopped(Exception):
@@ -70,10 +79,11 @@ class Trainee:
 
     def __init__(self, task: Task, place: TaskPlace) -> None:
         torch.set_num_threads(task.train.threads)
-        # In this process alone, and with the whole base.
-        run = Run(recompute=task.run.recompute, compile=task.run.compile)
+        # In this process alone, with the whole base, and not compiled: compiled layers would not see what comes and
+        # goes with each trial.
+        run = Run(recompute=task.run.recompute)
         self.task, self.place = task.model_copy(update={"run": run}), place
-        self._accelerator = Accelerator()
+        self._accelerator = joined(run)
         self._loaded: Loaded | None = None
         self._start: dict[str, torch.Tensor] | None = None
         if not len(self.loaded.sets.valid):
@@ -111,28 +121,29 @@ class Trainee:
             what the validation rows say of the values that training keeps; None where it was stopped.
 
         Raises:
-            BiaslineError: where a loss is not finite, or nothing can be trained so.
+            BiaslineError: where a loss is not finite, memory runs out, or nothing can be trained so.
         """
         loaded, settings, at = self.loaded, self.settings(train), set(looks)
         prepared = prepare_model(loaded.model, loaded.head, settings)
         feed = Feed(Rows(loaded.sets.valid), loaded.sets.objective, loaded.sets.pad, settings, self._accelerator)
 
         def report(step: int, _: Any, earlier: bool) -> None:
-            if step in at and not goes_on(step, self._judged(prepared.model, feed)):
+            if step in at and not goes_on(step, self._judged(prepared.model, feed, step)):
                 raise _Stopped
 
         plan = Plan.of(len(loaded.sets.train), settings)
         try:
-            fit(
-                prepared.model,
-                prepared.tuning,
-                plan,
-                loaded.sets,
-                settings,
-                report,
-                accelerator=self._accelerator,
-            )
-            return self._judged(prepared.model, feed)
+            with memory_told(self._accelerator):
+                fit(
+                    prepared.model,
+                    prepared.tuning,
+                    plan,
+                    loaded.sets,
+                    settings,
+                    report,
+                    accelerator=self._accelerator,
+                )
+                return self._judged(prepared.model, feed, plan.total_steps)
         except _Stopped:
             return None
         finally:
@@ -142,14 +153,35 @@ class Trainee:
                 self._loaded = None  # adapters and whole weights are not taken off again
 
     @torch.no_grad()
-    def _judged(self, model: torch.nn.Module, feed: Feed) -> Judged:
+    def _judged(self, model: torch.nn.Module, feed: Feed, step: int) -> Judged:
         objective, training = self.loaded.sets.objective, model.training
         model.eval()
-        found: Sequence[list[torch.Tensor]] = ([], [], [])
+        losses, scores, counts = [], [], []
         for batch in feed.whole():
-            for parts, part in zip(found, objective.judged(model, batch), strict=True):
-                parts.append(part.cpu().double())
+            loss, hits, weights = (part.cpu().double() for part in objective.judged(model, batch))
+            owners = torch.repeat_interleave(torch.arange(len(batch.rows)), _targets(batch, len(loss)))
+            empty = torch.zeros(len(batch.rows), dtype=torch.float64)
+            score, weight = (hits * weights, weights) if objective.labelled else (-loss, torch.ones_like(loss))
+            losses.append(loss)
+            scores.append(empty.index_add(0, owners, score))
+            counts.append(empty.index_add(0, owners, weight))
         model.train(training)
-        losses, hits, weights = (torch.cat(parts).numpy() for parts in found)
-        scores = hits * weights / weights.mean() if objective.labelled else -losses
-        return Judged(scores, float(losses.mean()), objective.labelled)
+        found = Judged(
+            torch.cat(scores).numpy(),
+            torch.cat(counts).numpy(),
+            float(torch.cat(losses).mean()),
+            objective.labelled,
+        )
+        if not math.isfinite(found.loss):
+            raise BiaslineError(f"step {step}: the validation loss is {found.loss}", "lower train.learning_rate")
+        return found
+
+
+def _targets(batch: Batch, count: int) -> torch.Tensor:
+    """How many targets each row of a batch has, of which there are so many in all."""
+    if count == len(batch.rows):
+        return torch.ones(count, dtype=torch.int64)
+    labels = batch.labels.cpu()
+    # Of a language model's, the first token is none.
+    found = [(labels[:, first:] != IGNORED).sum(1) for first in (1, 0)]
+    return next(one for one in found if int(one.sum()) == count)

@@ -20,12 +20,20 @@ class Finished:
     Attributes:
         number: of the trial; 0 is the task's own parameters.
         changes: what it changes of them.
-        scores: of each target of the validation rows, the same ones in the same order in every trial; high is good.
+        scores: of each validation row, the same ones in the same order in every trial: the sum over its targets (one,
+            or words, or supervised tokens); high is good.
+        counts: of each row how many targets, or their weight.
     """
 
     number: int
     changes: Mapping[str, Any]
     scores: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def score(self) -> float:
+        """The mean over all targets."""
+        return float(self.scores.sum() / self.counts.sum())
 
 
 @dataclass(frozen=True)
@@ -33,16 +41,18 @@ class Verdict:
     """The best finished training beside the one of the task's own parameters.
 
     Attributes:
-        best: the one with the highest mean score; the task's own where no other is higher.
-        gain: its mean score less that of the task's own parameters.
-        error: half of the gain's paired 95 % interval.
-        optimism: how much higher the best of so many looks on these rows than it would on others.
+        best: the one with the highest score; the task's own where no other is higher.
+        gain: its score less that of the task's own parameters.
+        error: half of the gain's paired 95 % interval, over rows.
+        optimism: how much of the gain is there because the best of those that finished was taken on these rows.
+        among: how many finished.
     """
 
     best: Finished
     gain: float
     error: float
     optimism: float
+    among: int
 
     @property
     def better(self) -> bool:
@@ -58,30 +68,32 @@ class Verdict:
 def judge(finished: Sequence[Finished]) -> Verdict:
     """Choose among finished trainings, the task's own parameters being the first.
 
-    What is left of the gain is told by choosing on a resample of the targets and counting on those that are not in it,
+    What is left of the gain is told by choosing on a resample of the rows and counting on those that are not in it,
     many times over (Tsamardinos et al. 2018, "Bootstrapping the out-of-sample predictions for efficient and accurate
     cross-validation").
     """
-    own = finished[0]
-    best = max(finished, key=lambda one: (one.scores.mean(), -one.number))
-    gaps = best.scores - own.scores
-    gain, error = float(gaps.mean()), _95 * float(gaps.std()) / len(gaps) ** 0.5
-    left = _gain_elsewhere(np.stack([one.scores for one in finished]))
-    return Verdict(best, gain, error, max(0.0, gain - left))
+    own, counts = finished[0], finished[0].counts
+    best = max(finished, key=lambda one: (one.score, -one.number))
+    gain = best.score - own.score
+    # A ratio of two sums over rows, by its first-order error.
+    odds = (best.scores - own.scores - gain * counts) / counts.mean()
+    error = _95 * float(odds.std()) / len(odds) ** 0.5
+    left = _gain_elsewhere(np.stack([one.scores for one in finished]), counts)
+    return Verdict(best, gain, error, max(0.0, gain - left), len(finished))
 
 
-def _gain_elsewhere(scores: np.ndarray) -> float:
-    """What the one that is best on a resample gains over the first on the other targets; scores (trials, targets)."""
-    trials, targets = scores.shape
-    if trials == 1 or targets < 2:
+def _gain_elsewhere(scores: np.ndarray, counts: np.ndarray) -> float:
+    """What the one that is best on a resample gains over the first on the other rows; scores are (trials, rows)."""
+    trials, rows = scores.shape
+    if trials == 1 or rows < 2:
         return 0.0
     generator, found = np.random.default_rng(_SEED), []
-    each = max(1, _AT_ONCE // targets)
+    each = max(1, _AT_ONCE // rows)
     for start in range(0, _RESAMPLES, each):
         count = min(each, _RESAMPLES - start)
-        times = generator.multinomial(targets, np.full(targets, 1 / targets), count)
-        chosen = (times @ scores.T).argmax(1)
+        times = generator.multinomial(rows, np.full(rows, 1 / rows), count)
+        chosen = ((times @ scores.T) / np.maximum(times @ counts, 1e-12)[:, None]).argmax(1)
         others = (times == 0).astype(float)
-        means = (others @ scores.T) / np.maximum(others.sum(1, keepdims=True), 1)
+        means = (others @ scores.T) / np.maximum(others @ counts, 1e-12)[:, None]
         found.append(means[np.arange(count), chosen] - means[:, 0])
     return float(np.concatenate(found).mean())

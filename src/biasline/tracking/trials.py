@@ -40,13 +40,22 @@ class TrialRuns:
         except Exception as error:
             self._lose(error)
 
-    def begin(self, number: int, params: Mapping[str, Any]) -> str:
-        """Begin the run of a trial; its id, empty where the store is away."""
+    def begin(self, number: int, params: Mapping[str, Any], before: str = "") -> str:
+        """Begin the run of a trial; its id, empty where the store is away.
+
+        Args:
+            number: the trial's.
+            params: its parameters.
+            before: the run that it had in a process that is no more, and has again.
+        """
         from mlflow.entities import Param
 
         if self._client is None:
             return ""
         try:
+            if before:
+                self._client.update_run(before, status="RUNNING")
+                return before
             tags = {"mlflow.parentRunId": self._parent}
             made = self._client.create_run(self._experiment, tags=tags, run_name=f"trial {number}")
             self._client.log_batch(made.info.run_id, params=[Param(name, str(value)) for name, value in params.items()])
@@ -66,9 +75,10 @@ class TrialRuns:
         except Exception as error:
             self._lose(error)
 
-    def end(self) -> None:
-        """This process is done with the search."""
-        self.finish(getattr(self, "_parent", ""), {}, "FINISHED")
+    def end(self, others: int) -> None:
+        """This process is done with the search; its run ends where no other trial is running."""
+        if not others:
+            self.finish(getattr(self, "_parent", ""), {}, "FINISHED")
 
     def _lose(self, error: Exception) -> None:
         self._client = None

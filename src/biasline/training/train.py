@@ -82,7 +82,7 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
 
         report = together(accelerator, begun)
         together(accelerator, lambda: prepare(prepared.model, prepared.tuning.masters, task.run, accelerator))
-        with noted_signals(alone) as stopping, _memory_told(accelerator):
+        with noted_signals(alone) as stopping, memory_told(accelerator):
             history = fit(
                 prepared.model,
                 prepared.tuning,
@@ -246,7 +246,7 @@ def _write(place: TaskPlace, ready: _Ready, history: History, settled: dict[str,
 
 
 @contextmanager
-def _memory_told(accelerator: Accelerator) -> Iterator[None]:
+def memory_told(accelerator: Accelerator) -> Iterator[None]:
     """Say what to do where memory runs out."""
     try:
         yield

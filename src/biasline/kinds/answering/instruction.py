@@ -28,6 +28,7 @@ class Instruction(Answering):
     )
     example = '{"instruction": "…", "input": ""}'
     own_metrics = True
+    takes_examples = True
 
     # evaluation
 
