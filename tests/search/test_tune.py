@@ -206,10 +206,8 @@ def test_tokens_of_other_parameters_are_told(other):
 
 def test_a_train_that_tasks_share_is_left_alone(workspace):
     path = Path("params.yaml")
-    text = (
-        "tasks:\n  {}: &one\n    base: b\n    data: d\n    train: &t {{epochs: 1}}\n  {}:\n    <<: *one\n    data: e\n"
-    )
-    path.write_text(text.format("a", "b"))
+    text = "tasks:\n  a: &one\n    base: b\n    data: d\n    train: {epochs: 1}\n  b:\n    <<: *one\n    data: e\n"
+    path.write_text(text)
     with pytest.raises(BiaslineError, match="shares its `train` with tasks.b .* → write the lines by hand"):
         set_train(path, "a", {"epochs": 2.0})
     assert path.read_text() == text
