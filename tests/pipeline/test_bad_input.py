@@ -63,6 +63,7 @@ def test_a_base_that_is_not_there(small):
     assert "data/bases/none.json: no such pin → write it: `biasline pin" in refused(small)
 
 
+@pytest.mark.slow
 def test_a_base_that_has_changed(small):
     with (small.folder / "data/bases/tiny-bloom/model.safetensors").open("ab") as file:
         file.write(b"x")

@@ -290,7 +290,7 @@ def labelled(right, rows=200):
     return {**values, "positive_label": "rare"}, frame
 
 
-@pytest.mark.parametrize("metric", ["mcc", "f1", "f1_macro"])
+@pytest.mark.parametrize("metric", ["mcc", *(pytest.param(one, marks=pytest.mark.slow) for one in ("f1", "f1_macro"))])
 def test_a_benchmarks_own_metric_is_compared_on_the_same_rows(metric):
     good = judge(task("classification", metric=metric, floor=0.1), Shown("v", *labelled(right=15)))
     assert good.passed

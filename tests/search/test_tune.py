@@ -63,6 +63,7 @@ def told(outcome):
     return outcome.points, outcome.verdict.best.number, outcome.verdict.gain, outcome.verdict.optimism
 
 
+@pytest.mark.slow
 def test_a_search_tries_the_parameters_as_they_are_first_and_costs_less_than_its_trials(other):
     lines = []
     outcome = tune(*other, trials=9, minutes=0, say=lines.append)

@@ -50,6 +50,7 @@ def test_a_package_that_answers_otherwise_gets_no_version(record, trained):
     assert not client.search_logged_models([experiment])
 
 
+@pytest.mark.slow
 def test_a_package_that_does_not_load_gets_no_version(record, workspace):
     (workspace / "data/bases/tiny-bloom/tokenizer.json").unlink()
     with pytest.raises(BiaslineError, match="does not load in a process of its own: .*tokenizer.json"):

@@ -158,6 +158,7 @@ def test_one_of_several_processes_takes_nothing(trained, monkeypatch):
     assert training_work(task, place).reuse() == ""
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_other_data_is_done(trained):
     task, place = trained
     work = evaluation_work(task, place)

@@ -78,6 +78,7 @@ def test_each_method_goes_through_the_stages_and_twice_gives_the_same_bytes(trai
         assert len(targets) == 16 and targets == sorted(targets)
 
 
+@pytest.mark.slow
 def test_each_method_has_a_fingerprint_of_its_own(trained):
     task, place = trained
     names = {
