@@ -19,10 +19,7 @@ import os
 import random
 import shutil
 import statistics
-import subprocess
-import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +28,7 @@ import polars as pl
 import typer
 
 from benchmarks.machine import machine
+from benchmarks.runner import run_cells
 from biasline.bases.pin import read_pin
 from biasline.layout import TaskPlace
 from biasline.params import Task
@@ -150,9 +148,8 @@ def main(
         wanted = [one for one in cells() if one.name.startswith(only) and not done(one)]
         for one in {one.set: one for one in wanted}.values():
             prepare(one, data)
-        with ThreadPoolExecutor(workers) as pool:
-            for told in pool.map(in_a_process, wanted):
-                print(told, flush=True)
+        for told in run_cells("benchmarks.classification", [one.name for one in wanted], workers):
+            print(told, flush=True)
     TABLE.write_text(page(), encoding="utf-8")
     missing = [one.name for one in cells() if not done(one)]
     print(f"{TABLE.relative_to(ROOT)}: {len(missing)} cells are missing" + (f", {missing[0]} first" if missing else ""))
@@ -180,15 +177,6 @@ def done(cell: Cell) -> bool:
 
 def _used(train: dict[str, Any], unused: set[str]) -> dict[str, Any]:
     return {name: value for name, value in train.items() if name not in unused}
-
-
-def in_a_process(cell: Cell) -> str:
-    """Run a cell in a process of its own; what it said, shortened to its end, if it failed."""
-    command = [sys.executable, "-m", "benchmarks.classification", "--cell", cell.name]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if ended.returncode:
-        return f"{cell.name}: failed: {ended.stderr.strip()[-500:]}"
-    return ended.stdout.strip().splitlines()[-1]
 
 
 def prepare(cell: Cell, data: Path) -> None:

@@ -11,14 +11,12 @@ cell trains on: dev files are for benchmarks.classification, which measures what
 import json
 import os
 import shutil
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from benchmarks.runner import run_cells
 from benchmarks.study.cells import CELLS, Cell, cells
 from benchmarks.study.page import page
 from benchmarks.study.rows import ROOT, lay
@@ -40,21 +38,11 @@ def main(
     wanted = [one for one in cells() if one.name.startswith(only) and not one.path.is_file() and not table]
     for one in {one.set: one for one in wanted}.values():
         lay(one.set, data)
-    with ThreadPoolExecutor(workers) as pool:
-        for told in pool.map(in_a_process, wanted):
-            print(told, flush=True)
+    for told in run_cells("benchmarks.study", [one.name for one in wanted], workers):
+        print(told, flush=True)
     PAGE.write_text(page(), encoding="utf-8")
     missing = [one.name for one in cells() if not one.path.is_file()]
     print(f"{PAGE.relative_to(ROOT)}: {len(missing)} cells are missing" + (f", {missing[0]} first" if missing else ""))
-
-
-def in_a_process(cell: Cell) -> str:
-    """Run a cell in a process of its own; what it said, shortened to its end, if it failed."""
-    command = [sys.executable, "-m", "benchmarks.study", "--cell", cell.name]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if ended.returncode:
-        return f"{cell.name}: failed: {ended.stderr.strip()[-500:]}"
-    return ended.stdout.strip().splitlines()[-1]
 
 
 def run(cell: Cell) -> None:
