@@ -125,7 +125,9 @@ def test_two_processes_share_a_search(other, workspace):
     for process in both:
         process.join()
     outcome = tune(*other, trials=8, minutes=0)
-    assert sorted(point["number"] for point in outcome.points) == list(range(8)) and outcome.running == 0
+    assert outcome.trials == 8 and outcome.running == 0
+    numbers = [point["number"] for point in outcome.points]
+    assert numbers == list(range(len(numbers))) and len(numbers) >= 8  # with the best ones trained to the end
 
 
 def test_the_base_is_as_it_was_after_each_training(other):
