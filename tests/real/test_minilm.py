@@ -28,9 +28,8 @@ def test_sst2_by_the_example(project, shared):
     assert metrics["tuned"]["accuracy"] > metrics["probe"]["accuracy"] > metrics["base"]["accuracy"]
     assert metrics["tuned"]["accuracy_low"] > 0.7
     report = json.loads((project.folder / "data/sst2/model/train.json").read_text())
-    # Of six layers queries, values, the attention's output and the MLP, without keys, which cannot act; the head: 2 × 384
-    # and 2.
+    # Of six layers queries, values, the attention's output and the MLP, without keys, which cannot act.
     assert report["trainable"]["biases"] == 6 * (3 * 384 + 4 * 384 + 384)
-    assert report["trainable"]["head"] == 770
+    assert report["trainable"]["head"] == 2 * 384 + 2
     asked = project.run("printf 'a joy\\na bore\\n' | biasline predict sst2 --alias candidate --json").stdout
     assert [row["label"] for row in json.loads(asked)] == ["positive", "negative"]
