@@ -55,6 +55,7 @@ test-slow: $(READY)  ## run the slow ones: many whole runs
 bench: $(READY)  ## measure what the docs claim (three quarters of an hour, 7 GB; needs the data in ../shared)
 	python -m benchmarks.promotion
 	python -m benchmarks.engine
+	python -m benchmarks.bank
 	python -m benchmarks.data
 	python -m benchmarks.training
 	python -m benchmarks.pipeline

@@ -50,6 +50,10 @@ def test_ten_lines_with_plain_transformers(blocks, bert):
     trained, base = names["model"].eval(), names["base"]
     with torch.no_grad(), delta.applied(base):
         assert torch.equal(base(**batches[0]).logits, trained(**batches[0]).logits)
+        expected = base(**batches[0]).logits.argmax(-1)
+    exec(blocks[2].replace("[0, 1]", "[1, 0, 1]"), names)
+    assert torch.equal(names["answers"][[0, 2]], expected[[0, 2]])
+    assert torch.equal(names["answers"][1], base(**batches[0]).logits.argmax(-1)[1])
 
 
 def rows(count, columns):
@@ -65,7 +69,7 @@ def test_with_the_trainer_of_transformers(blocks, bert):
     model = BloomForSequenceClassification(config)
     dataset = rows(32, lambda n: {"input_ids": ids(1)[0].tolist(), "labels": n % 2})
     before = state(model)
-    block = blocks[2].replace('tune_biases(model, "all")', 'tune_biases(model, "value", head="train")')
+    block = blocks[3].replace('tune_biases(model, "all")', 'tune_biases(model, "value", head="train")')
     block = block.replace("report_to=", 'use_cpu=True, disable_tqdm=True, save_strategy="no", report_to=')
     assert block.count("use_cpu") == 1 and 'head="train"' in block
     names = {"model": model, "dataset": dataset, "tune_biases": tune_biases, "BiasDelta": BiasDelta}
@@ -92,7 +96,7 @@ def test_with_the_sft_trainer_of_trl(blocks, bert, demo_tokenizer):
     model = LlamaForCausalLM(config)
     before = state(model)
     dataset = rows(16, lambda n: {"prompt": f"say {n}", "completion": f" {n}"})
-    block = blocks[3].replace("report_to=", 'use_cpu=True, disable_tqdm=True, save_strategy="no", report_to=')
+    block = blocks[4].replace("report_to=", 'use_cpu=True, disable_tqdm=True, save_strategy="no", report_to=')
     names = {"model": model, "dataset": dataset, "tokenizer": demo_tokenizer, "tune_biases": tune_biases}
     exec(block, names | {"BiasDelta": BiasDelta})
     after = state(model)

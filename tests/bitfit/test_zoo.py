@@ -119,7 +119,8 @@ def choices(animal):
 def test_train_save_apply_revert(animal, dtype, tmp_path):
     """One step changes the chosen entries and nothing else; a delta brings it back, and takes it off, bit by bit."""
     tokens = ids()
-    for asked in choices(animal):
+    # What a choice does is held in fp32; what half precision does, by the widest choice.
+    for asked in list(choices(animal))[: None if dtype == torch.float32 else 1]:
         model = build(animal).to(dtype)
         before = snapshot(model)
         with torch.no_grad():

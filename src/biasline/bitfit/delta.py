@@ -5,7 +5,7 @@ Stored are the trained values, not differences: `b + (t - b)` is not `t` in floa
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from biasline.bitfit.applied import Applied, Traces, applied_to, set_applied
+from biasline.bitfit.identity import Identity
 from biasline.bitfit.injection import Injection
 from biasline.bitfit.inventory import Bias, is_transposed, storage_of, unwrapped, value_hash
 from biasline.bitfit.roles import Cut, is_scale
@@ -26,10 +27,6 @@ from biasline.bitfit.tuning import BiasTuning
 from biasline.errors import BiaslineError, first_line, shown
 
 FORMAT_VERSION = 2
-
-# How many entries of each frozen parameter tell one base from another.
-_SAMPLE = 64
-_SAMPLE_DIGITS = 8
 
 
 class Entry(BaseModel):
@@ -160,7 +157,7 @@ class BiasDelta:
     @property
     def injected(self) -> dict[str, int]:
         """Names of the biases and scales that the base does not have, with their lengths."""
-        places = self._places().items()
+        places = self.places().items()
         return {place.name: place.shape[0] for key, place in places if self.manifest.tensors[key].injected}
 
     def save(self, path: Path | str) -> None:
@@ -258,7 +255,7 @@ class BiasDelta:
             raise BiaslineError("another delta is applied to this model", "revert that one")
         parameters = dict(model.named_parameters(remove_duplicate=False))
         with torch.inference_mode(False):
-            for key, place in self._places().items():
+            for key, place in self.places().items():
                 place.write(parameters[place.name], applied.originals[key])
         applied.traces.remove(model)
         applied.injection.remove(model)
@@ -311,7 +308,7 @@ class BiasDelta:
         """Trained minus base values per bias (not of a head), flat fp32; `model` must be the plain base."""
         parameters = dict(model.named_parameters(remove_duplicate=False))
         found = []
-        for key, place in self._places().items():
+        for key, place in self.places().items():
             if place.role != "head":
                 base = place.read(parameters[place.name]).float().cpu() if place.name in parameters else _plain(place)
                 found.append((place, self.tensors[key].flatten() - base))
@@ -345,12 +342,13 @@ class BiasDelta:
         one, two = self.manifest.tensors[key], other.manifest.tensors[key]
         return (one.shape, one.cut) == (two.shape, two.cut)
 
-    def _places(self) -> dict[str, Bias]:
+    def places(self) -> dict[str, Bias]:
+        """Key → the entries of the model that it goes to."""
         return {key: self.manifest.tensors[key].place(key) for key in self.tensors}
 
     def _checked_places(self, model: nn.Module) -> dict[str, Bias]:
         """Key → where it goes, each held against the model, whose injected biases are in place."""
-        places = self._places()
+        places = self.places()
         parameters = dict(model.named_parameters(remove_duplicate=False))
         name = self.manifest.base.get("name", self.manifest.model_type)
         for key, place in places.items():
@@ -363,20 +361,13 @@ class BiasDelta:
                     f"tensor {key}: shape {place.shape}, the model has {tuple(parameters[place.name].shape)}",
                     f"apply it to its own base, {name}",
                 )
-        for key, place in places.items():
-            parameter, expected = parameters[place.name], self.manifest.tensors[key].base
-            if expected and value_hash(place.read(parameter)) != expected:
-                raise self._another_base(key, model)
-        samples = _samples(model, {place.name for place in places.values()})
-        expected = self.manifest.frozen
-        for number, (frozen, digest) in enumerate(samples):
-            if expected[number * _SAMPLE_DIGITS : (number + 1) * _SAMPLE_DIGITS] != digest:
-                raise self._another_base(frozen, model)
-        if len(samples) * _SAMPLE_DIGITS != len(expected):
-            raise self._another_base("(one that this model lacks)", model)
+        kept = {key: entry.base for key, entry in self.manifest.tensors.items() if entry.base}
+        if odd := Identity(model).odd(places, kept, self.manifest.frozen):
+            raise self.another_base(odd, model)
         return places
 
-    def _another_base(self, name: str, model: nn.Module) -> BiaslineError:
+    def another_base(self, name: str, model: nn.Module) -> BiaslineError:
+        """What is said where a tensor of a model is not the one of the base that the delta was trained on."""
         base, trained_in, here = self.manifest.base.get("name", ""), self.manifest.dtype, _dtype(model)
         if trained_in != here:
             way_out = f"it was trained in {trained_in}, this model is {here}: load it so, apply or merge, then cast"
@@ -449,34 +440,7 @@ def _sha256(manifest: object) -> str:
 
 def frozen_hashes(tuning: BiasTuning) -> str:
     """What a delta's manifest tells of the parameters that are not trained."""
-    return "".join(digest for _, digest in _samples(tuning.model, {place.name for place in tuning.entries}))
-
-
-def _samples(model: nn.Module, trained: Iterable[str]) -> list[tuple[str, str]]:
-    """Each frozen parameter with a hash over its name, its shape and some of its entries, in model order.
-
-    The trained biases alone do not tell one base from another: injected ones were all zero. A hash over all weights
-    would take seconds for what must take milliseconds, so it is over 64 entries spread evenly; where files are at
-    hand, the base's pin holds the whole.
-    """
-    skipped = set(trained)
-    frozen = [
-        (name, part)
-        for name, part in model.named_parameters()
-        if name not in skipped and part.is_floating_point() and not part.is_meta
-    ]
-    if not frozen:
-        return []
-    flat = [part.detach().reshape(-1) for _, part in frozen]
-    heads = [part[:: max(1, part.numel() // _SAMPLE)][:_SAMPLE].float() for part in flat]
-    values = torch.cat(heads).cpu().numpy()
-    found, offset = [], 0
-    for (name, part), sample in zip(frozen, heads, strict=True):
-        digest = hashlib.sha256(f"{name} {tuple(part.shape)} ".encode())
-        digest.update(values[offset : offset + len(sample)].tobytes())
-        found.append((name, digest.hexdigest()[:_SAMPLE_DIGITS]))
-        offset += len(sample)
-    return found
+    return Identity(tuning.model).frozen({place.name for place in tuning.entries})
 
 
 def _refuse_odd_values(where: str, tensors: Mapping[str, torch.Tensor]) -> None:

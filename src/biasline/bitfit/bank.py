@@ -1,0 +1,405 @@
+"""Many deltas on one model at once: each row of a batch has the biases of its own slot."""
+
+import functools
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from biasline.bitfit.applied import applied_to
+from biasline.bitfit.delta import BiasDelta, Entry
+from biasline.bitfit.identity import Identity
+from biasline.bitfit.inventory import Bias, linear_outputs, storage_of, unwrapped, value_hash
+from biasline.bitfit.rowwise import Layer, NotRowsError, Rows, by_kind
+from biasline.errors import BiaslineError
+
+BASE = 0
+
+
+@dataclass(frozen=True)
+class Site:
+    """A parameter that has values of its own in each slot.
+
+    Attributes:
+        name: of the parameter, as in `model.named_parameters()`; also of one that the model lacks.
+        shape: as large as any slot needs it: heads differ in how many outputs they have.
+        start: where its columns begin in the table.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    start: int = 0
+
+    @property
+    def count(self) -> int:
+        """Number of columns."""
+        return torch.Size(self.shape).numel()
+
+    @property
+    def columns(self) -> slice:
+        """Its columns in the table."""
+        return slice(self.start, self.start + self.count)
+
+
+class Bank:
+    """Deltas of many tenants on one model, stacked: a table with a row for each slot.
+
+    A batch's rows are answered or trained in one forward pass, each with the biases, scales and head of its slot, as
+    precisely as if that delta alone were applied. Slot 0 is the base.
+
+        bank = Bank(model, slots=64)
+        bank.put(3, BiasDelta.load("a.safetensors"))
+        with bank.rows([0, 3, 3, 1]):
+            logits = model(**batch).logits
+
+    Where heads have different numbers of labels, the outputs that a row's own head lacks are the smallest number there
+    is. Slots may be put, replaced and cleared while rows of others are under way: what is inside `rows` has the values
+    of when it began. For any `torch.nn.Module`; an architecture whose layers mix a batch's rows (DeBERTa's positions)
+    is run slot by slot, which is as exact and no faster than one at a time.
+
+    Args:
+        model: a plain base, which stays what it is; nothing is changed outside of `rows`.
+        slots: how many there are beside the base: 1, 2, …
+
+    Attributes:
+        table: a row for each slot, the base first; (slots + 1, n), fp32, on the model's device. Masters of a training
+            where it requires gradients: `table.grad` is then sparse, of the rows of the slots that were asked.
+        sites: what its columns are.
+
+    Raises:
+        BiaslineError: where a delta is applied to the model, or it has no values.
+    """
+
+    def __init__(self, model: nn.Module, slots: int = 64) -> None:
+        self.model = unwrapped(model)
+        if slots < 1:
+            raise BiaslineError(f"a bank of {slots} slots", "give it one at least")
+        self._refuse_applied()
+        if any(parameter.is_meta for parameter in self.model.parameters()):
+            raise BiaslineError("a model on the meta device has no values", "load its weights")
+        self.slots = slots
+        self.sites: tuple[Site, ...] = ()
+        self.table = torch.zeros(slots + 1, 0, device=next(self.model.parameters()).device)
+        self._parameters = dict(self.model.named_parameters(remove_duplicate=False))
+        self._sharing: dict[tuple[int, int], list[str]] = {}
+        for name, part in self._parameters.items():
+            self._sharing.setdefault(storage_of(part), []).append(name)
+        self._identity = Identity(self.model)
+        self._deltas: dict[int, BiasDelta] = {}
+        self._at: dict[str, Site] = {}
+        self._users: list[tuple[str, nn.Module, dict[str, Site]]] = []
+        self._uneven: set[str] = set()
+        self._places: dict[int, dict[str, Bias]] = {BASE: {}}
+        self._by_kind = False
+        # The first for as long as rows are under way, the second while the table is read or written.
+        self._busy, self._writing = threading.RLock(), threading.Lock()
+        self._inside = False
+
+    @property
+    def filled(self) -> tuple[int, ...]:
+        """The slots that have a delta."""
+        return tuple(sorted(self._deltas))
+
+    def put(self, slot: int, delta: BiasDelta) -> None:
+        """Fill a slot, or replace what is in it.
+
+        Raises:
+            BiaslineError: for a slot that the bank does not have, a tensor that does not fit, and a delta that was
+                trained on another base. The bank is then what it was.
+        """
+        self._numbered(slot)
+        places = delta.places()
+        wanted = self._fitting(delta, places)
+        kept = {
+            key: entry.base
+            for key, entry in delta.manifest.tensors.items()
+            if entry.base and tuple(self._parameters[places[key].name].shape) == entry.shape
+        }
+        if odd := self._identity.odd(places, kept, delta.manifest.frozen):
+            raise delta.another_base(odd, self.model)
+        with self._writing, torch.no_grad(), torch.inference_mode(False):
+            self._make_room(wanted)
+            row = self._row(slot)
+            row.copy_(self._row(BASE))
+            for key, place in places.items():
+                place.write(self._view(row, place), delta.tensors[key].to(row))
+            self._deltas[slot] = delta
+            self._places[slot] = {place.name: place for place in places.values()}
+
+    def take(self, slot: int) -> BiasDelta:
+        """The delta of a slot with the values that it has now: an ordinary one, equal to what was put, byte for byte.
+
+        Raises:
+            BiaslineError: for an empty slot.
+        """
+        with self._writing:
+            delta = self._filled(slot)
+            row = self._row(slot).detach()
+            tensors = {}
+            for key, place in delta.places().items():
+                values = place.read(self._view(row, place)).cpu()
+                tensors[key] = values.view(delta.tensors[key].shape)
+        entries = {
+            key: entry.model_copy(update={"values": value_hash(tensors[key])})
+            for key, entry in delta.manifest.tensors.items()
+        }
+        return BiasDelta(tensors, delta.manifest.model_copy(update={"tensors": entries}))
+
+    def clear(self, slot: int) -> None:
+        """Empty a slot.
+
+        Raises:
+            BiaslineError: where it is empty already.
+        """
+        with self._writing, torch.no_grad(), torch.inference_mode(False):
+            self._filled(slot)
+            self._row(slot).copy_(self._row(BASE))
+            del self._deltas[slot], self._places[slot]
+
+    def trained(self, slot: int) -> torch.Tensor:
+        """Which columns of the table are entries of a slot's delta, (n,), bool."""
+        with self._writing:
+            chosen = torch.zeros(self.table.shape[1], dtype=torch.bool, device=self.table.device)
+            for place in self._filled(slot).places().values():
+                place.write(self._view(chosen, place), torch.ones(place.count, dtype=torch.bool))
+            return chosen
+
+    @contextmanager
+    def rows(self, slots: Sequence[int], lengths: Sequence[int] = ()) -> Iterator[nn.Module]:
+        """The model, whose forward pass in this block takes a batch with a slot for each row.
+
+        Any number of forward passes, as a generation makes, with or without beams and a cache; backward passes may come
+        later. Blocks of several threads wait for each other.
+
+        Args:
+            slots: of each row of the batch, 0 for the base.
+            lengths: tokens of each row, where the batch is one line of rows packed one behind the other.
+
+        Raises:
+            BiaslineError: for a slot that is empty or not there; where blocks are nested.
+        """
+        with self._busy:
+            if self._inside:
+                raise BiaslineError("rows of this bank are under way already", "end that block first")
+            self._refuse_applied()
+            rows, layers = self._chosen(slots, lengths)
+            self._inside = True
+            try:
+                with _instead(self._forwards(rows, layers)):
+                    yield self.model
+            finally:
+                self._inside = False
+
+    def _chosen(self, slots: Sequence[int], lengths: Sequence[int]) -> tuple[Rows, list[Layer]]:
+        """The rows of a batch, and the layers that differ from the base's for any of them."""
+        if not slots or (lengths and len(lengths) != len(slots)):
+            raise BiaslineError(f"{len(slots)} slots, {len(lengths)} lengths", "give a slot for each row")
+        kinds = list(dict.fromkeys(slots))
+        with self._writing:
+            for slot in kinds:
+                if slot != BASE:
+                    self._filled(slot)
+            device = self.table.device
+            # A dense gradient would be of all slots, at each step.
+            values = functional.embedding(torch.tensor(kinds, device=device), self.table, sparse=True)
+            layers = self._layers(values, kinds, {name for slot in kinds for name in self._places[slot]})
+        if len(kinds) == 1:
+            return Rows(torch.zeros(1, dtype=torch.long, device=device)), layers
+        return Rows(torch.tensor([kinds.index(slot) for slot in slots], device=device), tuple(lengths)), layers
+
+    def _layers(self, values: torch.Tensor, kinds: Sequence[int], names: set[str]) -> list[Layer]:
+        parts = dict(zip(self._at, torch.split(values, [site.count for site in self.sites], 1), strict=True))
+        found = []
+        for path, module, sites in self._users:
+            own = {
+                attribute: parts[site.name].view(-1, *site.shape)
+                for attribute, site in sites.items()
+                if site.name in names
+            }
+            sizes = None
+            for site in sites.values():
+                if site.name in self._uneven and site.name in names:
+                    sizes = torch.tensor([self._shape(slot, site)[0] for slot in kinds], device=values.device)
+            if own:
+                found.append(Layer(path, module, module.forward, own, sizes))
+        return found
+
+    def _forwards(self, rows: Rows, layers: list[Layer]) -> dict[nn.Module, Any]:
+        """Module → the forward pass that it has inside the block."""
+        now = [rows]
+
+        def of(layer: Layer) -> Any:
+            @functools.wraps(layer.own)
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                return layer.forward(now[0], *args, **kwargs)
+
+            return forward
+
+        whole = self.model.forward
+
+        def one_kind(kind: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+            now[0] = Rows(rows.kinds.new_tensor([kind]))
+            try:
+                return whole(*args, **kwargs)
+            finally:
+                now[0] = rows
+
+        @functools.wraps(whole)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if self._by_kind:
+                return by_kind(rows, one_kind, args, kwargs, type(self.model).__name__)
+            try:
+                return whole(*args, **kwargs)
+            except NotRowsError as mixed:
+                if rows.lengths or kwargs.get("past_key_values") is not None:
+                    raise
+                try:
+                    found = by_kind(rows, one_kind, args, kwargs, type(self.model).__name__)
+                except NotRowsError:
+                    raise mixed from None
+            self._by_kind = True
+            return found
+
+        alone = {layer.module: of(layer) for layer in layers}
+        return {**alone, self.model: forward} if self.model not in alone else alone
+
+    def _fitting(self, delta: BiasDelta, places: Mapping[str, Bias]) -> list[Site]:
+        """The sites that a delta needs, held against the model."""
+        name = delta.manifest.base.get("name", delta.manifest.model_type)
+        wanted = []
+        for key, place in places.items():
+            own = self._parameters.get(place.name)
+            entry = delta.manifest.tensors[key]
+            if entry.injected:
+                if fault := self._not_injectable(place, own):
+                    raise BiaslineError(f"tensor {key}: {fault}", f"take its own base, {name}")
+            elif own is None:
+                what = f"tensor {key}: {type(self.model).__name__} has no such parameter"
+                raise BiaslineError(what, f"take its own base, {name}")
+            elif tuple(own.shape) != place.shape and not _another_head(entry, own):
+                raise BiaslineError(
+                    f"tensor {key}: shape {place.shape}, the model has {tuple(own.shape)}", f"take its own base, {name}"
+                )
+            wanted.append(Site(place.name, place.shape))
+        return wanted
+
+    def _not_injectable(self, place: Bias, own: nn.Parameter | None) -> str:
+        path, _, attribute = place.name.rpartition(".")
+        if own is not None:
+            return "the model has it already"
+        try:
+            module = self.model.get_submodule(path)
+        except AttributeError:
+            return f"the model has no layer {path}"
+        weight = getattr(module, "weight", None)
+        length = linear_outputs(module) if attribute == "scale" else len(weight) if weight is not None else 0
+        return "" if place.shape == (length,) else f"{place.shape[0]} entries, the layer has {length}"
+
+    def _make_room(self, wanted: Sequence[Site]) -> None:
+        """Columns for sites that are new, or larger than they were."""
+        known = {site.name: site for site in self.sites}
+        for site in wanted:
+            own = self._parameters.get(site.name)
+            shapes = [site.shape, *([tuple(own.shape)] if own is not None else [])]
+            shapes += [known[site.name].shape] if site.name in known else []
+            largest = (max(shape[0] for shape in shapes), *site.shape[1:])
+            if len({shape[0] for shape in shapes}) > 1:
+                self._uneven.add(site.name)
+            if site.name not in known or known[site.name].shape != largest:
+                known[site.name] = replace(site, shape=largest)
+        if tuple(known.values()) == self.sites:
+            return
+        start, sites = 0, []
+        for site in known.values():
+            sites.append(replace(site, start=start))
+            start += site.count
+        table = self.table.new_zeros(self.slots + 1, start)
+        before = {site.name: site for site in self.sites}
+        for site in sites:
+            part = table[:, site.columns]
+            part.copy_(self._base_row(site))
+            if (old := before.get(site.name)) is not None:
+                part[:, : old.count] = self.table.detach()[:, old.columns]
+        wants = self.table.requires_grad
+        self.sites, self.table = tuple(sites), table.requires_grad_(wants)
+        self._at = {site.name: site for site in sites}
+        users: dict[str, dict[str, Site]] = {}
+        for site in sites:
+            for path, attribute in self._holders(site.name):
+                users.setdefault(path, {})[attribute] = site
+        self._users = [(path, self.model.get_submodule(path), held) for path, held in users.items()]
+
+    def _base_row(self, site: Site) -> torch.Tensor:
+        own = self._parameters.get(site.name)
+        if own is None:
+            return torch.full((site.count,), float(site.name.endswith(".scale")), device=self.table.device)
+        row = torch.zeros(site.count, device=self.table.device)
+        row[: own.numel()] = own.detach().flatten()
+        return row
+
+    def _row(self, slot: int) -> torch.Tensor:
+        return self.table[slot]
+
+    def _view(self, row: torch.Tensor, place: Bias) -> torch.Tensor:
+        """The part of a row that is a parameter, in the shape that the place says."""
+        start = self._at[place.name].start
+        return row[start : start + torch.Size(place.shape).numel()].view(place.shape)
+
+    def _shape(self, slot: int, site: Site) -> tuple[int, ...]:
+        """How much of a site a slot has."""
+        if site.name in self._places[slot]:
+            return self._places[slot][site.name].shape
+        own = self._parameters.get(site.name)
+        return site.shape if own is None else tuple(own.shape)
+
+    def _holders(self, name: str) -> list[tuple[str, str]]:
+        """(path, attribute) of the modules that use a parameter, by whatever names they have it."""
+        if name not in self._parameters:
+            path, _, attribute = name.rpartition(".")
+            return [(path, attribute)]
+        names = self._sharing[storage_of(self._parameters[name])]
+        found = [(path, attribute) for path, _, attribute in (other.rpartition(".") for other in names)]
+        # A module that holds a parameter of a layer inside it does not use it itself.
+        leaves = [one for one in found if next(self.model.get_submodule(one[0]).children(), None) is None]
+        return leaves or found
+
+    def _numbered(self, slot: int) -> None:
+        if slot == BASE:
+            raise BiaslineError("slot 0 is the base", f"take one of 1 to {self.slots}")
+        if not 0 < slot <= self.slots:
+            raise BiaslineError(f"slot {slot}: there is none", f"take one of 1 to {self.slots}")
+
+    def _filled(self, slot: int) -> BiasDelta:
+        self._numbered(slot)
+        if slot not in self._deltas:
+            raise BiaslineError(f"slot {slot}: it is empty", "put a delta into it, or say 0 for the base")
+        return self._deltas[slot]
+
+    def _refuse_applied(self) -> None:
+        if applied_to(self.model) is not None:
+            raise BiaslineError("a delta is applied to this model", "revert it first: a bank stands on the base")
+
+
+def _another_head(entry: Entry, own: torch.Tensor) -> bool:
+    """Whether it is a head with another number of outputs."""
+    return entry.role == "head" and tuple(own.shape[1:]) == entry.shape[1:]
+
+
+@contextmanager
+def _instead(forwards: Mapping[nn.Module, Any]) -> Iterator[None]:
+    """Other forward passes for some modules."""
+    before = {module: vars(module)["forward"] for module in forwards if "forward" in vars(module)}
+    for module, forward in forwards.items():
+        vars(module)["forward"] = forward
+    try:
+        yield
+    finally:
+        for module in forwards:
+            del vars(module)["forward"]
+            if module in before:
+                vars(module)["forward"] = before[module]
