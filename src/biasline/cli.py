@@ -394,7 +394,8 @@ def tune(
     from biasline.figures.search import trials as drawn
     from biasline.layout import local_state
     from biasline.paramsfile import set_train
-    from biasline.search.told import as_data, as_text, current_task
+    from biasline.search.told import as_data, as_text
+    from biasline.search.trainee import current_task
     from biasline.search.tune import tune as tuned
 
     asked = _task(task)

@@ -4,6 +4,7 @@ Knows torch modules and nothing of DVC or MLflow; usable by itself.
 """
 
 from biasline.bitfit.bank import Bank
+from biasline.bitfit.bank_tuning import BankTuning
 from biasline.bitfit.delta import BiasDelta, Difference, Manifest
 from biasline.bitfit.inventory import Bias, Inventory, by_role, inspect_biases
 from biasline.bitfit.selection import Selection, select_biases, select_linears
@@ -11,6 +12,7 @@ from biasline.bitfit.tuning import BiasTuning, tune_biases, tune_head
 
 __all__ = [
     "Bank",
+    "BankTuning",
     "Bias",
     "BiasDelta",
     "BiasTuning",

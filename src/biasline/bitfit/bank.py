@@ -139,7 +139,7 @@ class Bank:
         """
         with self._writing:
             delta = self._filled(slot)
-            row = self._row(slot).detach()
+            row = self._row(slot)
             tensors = {}
             for key, place in delta.places().items():
                 values = place.read(self._view(row, place)).cpu()
@@ -161,13 +161,16 @@ class Bank:
             self._row(slot).copy_(self._row(BASE))
             del self._deltas[slot], self._places[slot]
 
-    def trained(self, slot: int) -> torch.Tensor:
-        """Which columns of the table are entries of a slot's delta, (n,), bool."""
+    def columns(self, slot: int) -> list[tuple[str, torch.Tensor]]:
+        """Role and columns of the table of each entry of a slot's delta: what of its row is trained.
+
+        Raises:
+            BiaslineError: for an empty slot.
+        """
         with self._writing:
-            chosen = torch.zeros(self.table.shape[1], dtype=torch.bool, device=self.table.device)
-            for place in self._filled(slot).places().values():
-                place.write(self._view(chosen, place), torch.ones(place.count, dtype=torch.bool))
-            return chosen
+            numbers = torch.arange(self.table.shape[1], device=self.table.device)
+            places = self._filled(slot).places().values()
+            return [(place.role, place.read(self._view(numbers, place))) for place in places]
 
     @contextmanager
     def rows(self, slots: Sequence[int], lengths: Sequence[int] = ()) -> Iterator[nn.Module]:
@@ -343,7 +346,7 @@ class Bank:
         return row
 
     def _row(self, slot: int) -> torch.Tensor:
-        return self.table[slot]
+        return self.table.detach()[slot]
 
     def _view(self, row: torch.Tensor, place: Bias) -> torch.Tensor:
         """The part of a row that is a parameter, in the shape that the place says."""

@@ -1,29 +1,8 @@
-"""A search's outcome in words and as plain data, and the task that is searched."""
+"""A search's outcome in words and as plain data."""
 
 from typing import Any
 
-from biasline.errors import BiaslineError
-from biasline.layout import TaskPlace, home
-from biasline.params import Task, read_task, resolved
 from biasline.search.tune import Outcome
-
-# What rows in tokens depend on.
-_OF_TOKENS = ("kind", "base", "data", "source", "quality", "split", "augment", "tokens")
-
-
-def current_task(name: str, asked: Task) -> tuple[Task, TaskPlace]:
-    """The task as params.yaml has it now, which its tokens must have been made by.
-
-    Raises:
-        BiaslineError: where it has no tokens yet, or others.
-    """
-    place, way_out = TaskPlace(name), f"dvc repro tokenize@{name}"
-    if not place.resolved.is_file() or not place.tokens.is_dir():
-        raise BiaslineError(f"{place.tokens}: no rows in tokens yet", f"{way_out}, in the project's folder")
-    task, before = resolved(asked, home()), read_task(place.resolved)
-    if odd := [part for part in _OF_TOKENS if getattr(task, part) != getattr(before, part)]:
-        raise BiaslineError(f"{place.tokens}: made before {odd[0]} of the task was changed in params.yaml", way_out)
-    return task, place
 
 
 def as_data(outcome: Outcome) -> dict[str, Any]:

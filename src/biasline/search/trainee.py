@@ -10,8 +10,8 @@ import torch
 
 from biasline.bitfit import BiasDelta, BiasTuning
 from biasline.errors import BiaslineError
-from biasline.layout import TaskPlace
-from biasline.params import ResolvedTrain, Run, Task, Train
+from biasline.layout import TaskPlace, home
+from biasline.params import ResolvedTrain, Run, Task, Train, read_task, resolved
 from biasline.tokens.saved import IGNORED
 from biasline.training.batches import Plan, Rows
 from biasline.training.feed import Feed
@@ -25,6 +25,8 @@ from biasline.training.train import Loaded, head_values, load_training, memory_t
 
 # Told of a look at the validation rows: steps done, and what was found. Says whether training goes on.
 GoesOn = Callable[[int, "Judged"], bool]
+# What rows in tokens depend on.
+_OF_TOKENS = ("kind", "base", "data", "source", "quality", "split", "augment", "tokens")
 # Among models that are right equally often the surer one is the better; by less than any row counts.
 _TIE = 1e-6
 
@@ -60,6 +62,21 @@ class Judged:
     def told(self) -> str:
         """In words."""
         return f"{self.score:.2%} right, loss {self.loss:.4f}" if self.labelled else f"loss {self.loss:.4f}"
+
+
+def current_task(name: str, asked: Task) -> tuple[Task, TaskPlace]:
+    """The task as params.yaml has it now, which its tokens must have been made by.
+
+    Raises:
+        BiaslineError: where it has no tokens yet, or others.
+    """
+    place, way_out = TaskPlace(name), f"dvc repro tokenize@{name}"
+    if not place.resolved.is_file() or not place.tokens.is_dir():
+        raise BiaslineError(f"{place.tokens}: no rows in tokens yet", f"{way_out}, in the project's folder")
+    task, before = resolved(asked, home()), read_task(place.resolved)
+    if odd := [part for part in _OF_TOKENS if getattr(task, part) != getattr(before, part)]:
+        raise BiaslineError(f"{place.tokens}: made before {odd[0]} of the task was changed in params.yaml", way_out)
+    return task, place
 
 
 class _Stopped(Exception):
