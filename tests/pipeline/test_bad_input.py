@@ -41,6 +41,7 @@ def test_a_missing_data_file(small):
     assert "none.jsonl: no such file" in refused(small, "biasline task check")
 
 
+@pytest.mark.slow
 def test_broken_json_names_the_line(small):
     with (small.folder / "rows.jsonl").open("a") as file:
         file.write('{"instruction": "x", "outp\n')
@@ -53,11 +54,13 @@ def test_an_unknown_key(small):
     assert "tasks.small.trian: unknown key" in refused(small)
 
 
+@pytest.mark.slow
 def test_a_column_that_is_absent(small):
     put(small, {"source": {"columns": {"output": "answer"}}})
     assert "no column 'answer' (source.columns.output)" in refused(small)
 
 
+@pytest.mark.slow
 def test_a_base_that_is_not_there(small):
     put(small, {}, base="data/bases/none.json")
     assert "data/bases/none.json: no such pin → write it: `biasline pin" in refused(small)

@@ -79,6 +79,7 @@ def test_a_search_tries_the_parameters_as_they_are_first_and_costs_less_than_its
     assert sum(outcome.importance.values()) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_killed_and_gone_on_with_it_ends_alike(other, monkeypatch):
     whole = told(tune(*other, trials=6, minutes=0))
     Path(local_state() / "tune").rename("before")

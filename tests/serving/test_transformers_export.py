@@ -158,6 +158,7 @@ def test_scales_travel_with_the_biases_and_end_in_the_weights(workspace):
     assert fresh(shown_code(workspace / "out"), workspace / "out").strip() == rows["tuned"][0]
 
 
+@pytest.mark.slow
 def test_the_same_bytes_each_time(registered, workspace):
     for name in ("one", "two"):
         merge(registered, "small", "candidate", workspace / name)
