@@ -288,6 +288,23 @@ def test_threads_wait_for_each_other():
     assert not odd
 
 
+def test_activations_that_are_computed_again_are_with_the_same_rows():
+    model, made, bank = banked("llama")
+    tokens = ids(len(SLOTS))
+    found = []
+    bank.table.requires_grad_(True)
+    for again in (False, True):
+        if again:
+            model.activation_checkpointing_enable()
+            model.enable_input_require_grads()
+        model.train()
+        with bank.rows(SLOTS):
+            logits(model, tokens).square().mean().backward()
+        found.append(bank.table.grad.to_dense())
+        bank.table.grad = None
+    assert found[0].any() and torch.allclose(found[0], found[1], atol=1e-7)
+
+
 @torch.no_grad()
 def test_a_base_in_half_precision_takes_values_in_its_own():
     model = build("llama").to(torch.bfloat16)

@@ -62,6 +62,7 @@ def test_the_code_that_decides_numbers_is_part_of_it_and_no_other():
     found = set(training_modules("bitfit", "instruction"))
     assert {"bases.load", "bitfit.tuning", "training.loop", "training.loss", "training.batches"} <= found
     assert not found & {"errors", "params", "progress", "bases.create", "tokens.sets", "training.runtime.checkpoint"}
+    assert not [name for name in found if name.startswith(("bitfit.bank", "bitfit.rowwise"))]
     assert "training.methods.bitfit" in found and "training.methods.lora" not in found
     assert "training.methods.lora" in training_modules("lora", "instruction")
     assert "kinds.learning.instruction" in found and "kinds.learning.regression" not in found

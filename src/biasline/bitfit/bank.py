@@ -176,8 +176,9 @@ class Bank:
     def rows(self, slots: Sequence[int], lengths: Sequence[int] = ()) -> Iterator[nn.Module]:
         """The model, whose forward pass in this block takes a batch with a slot for each row.
 
-        Any number of forward passes, as a generation makes, with or without beams and a cache; backward passes may come
-        later. Blocks of several threads wait for each other.
+        Any number of forward passes, as a generation makes, with or without beams and a cache, and of backward passes:
+        those belong inside as well where the model computes its activations again in them. Blocks of several threads
+        wait for each other.
 
         Args:
             slots: of each row of the batch, 0 for the base.

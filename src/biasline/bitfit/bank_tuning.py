@@ -44,7 +44,7 @@ class BankTuning:
             tuning.begin(slot)
         with bank.rows(slots):
             losses = loss_of_each_row(model, batch)
-        (losses * weights).sum().backward()
+            (losses * weights).sum().backward()
         norms = tuning.step({1: {"tuned": 1e-3}, 2: {"tuned": 5e-3}})
 
     Args:

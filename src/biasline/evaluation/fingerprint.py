@@ -11,7 +11,7 @@ from biasline.kinds.protocols import InData, InExport, InServing, InTokens, InTr
 from biasline.layout import TaskPlace
 from biasline.params import CUSTOM, Task
 from biasline.source_code import code_sha256, import_closure
-from biasline.training.fingerprint import folder_sha256
+from biasline.training.fingerprint import BANK, folder_sha256
 
 # Modules that an evaluation imports and that change nothing in its outs: texts of errors, paths, a bar on the screen;
 # rooms by which kinds of tasks serve answers and draw pictures of them, which an evaluation never asks for.
@@ -29,7 +29,7 @@ _NOT_IN_EVALUATION = asked_by(InData, InTokens, InTraining, InTracking, InServin
 def evaluation_modules(kind: str) -> dict[str, Path]:
     """The modules whose code decides an evaluation's outs: dotted names below the package → files."""
     others = [f"kinds.{part}.{name}" for part in ("learning", "answering") for name in LEARNINGS if name != kind]
-    without = (*_NO_NUMBERS, *others)
+    without = (*_NO_NUMBERS, *BANK, *others)
     return import_closure(Path(__file__).with_name("evaluate.py"), without=without, uncalled=_NOT_IN_EVALUATION)
 
 

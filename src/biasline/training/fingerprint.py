@@ -28,6 +28,9 @@ _NO_NUMBERS = (
     "training.runtime",
 )
 
+# What serves and trains many deltas at once, which the training and the evaluation of one does not use.
+BANK = ("bitfit.bank", "bitfit.bank_tuning", "bitfit.rowwise")
+
 # What a kind of task says of other stages: what token sets were made by is seen in them.
 NOT_IN_TRAINING = asked_by(InData, InTokens, InEvaluation, InTracking, InServing, InExport)
 
@@ -44,7 +47,7 @@ def training_modules(method: str, kind: str) -> Mapping[str, Path]:
     """The modules whose code decides what a method trains on a kind of task: dotted names below the package → files."""
     others = [f"training.methods.{name}" for name in METHOD_SPECS if name != method]
     others += [f"kinds.learning.{name}" for name in LEARNINGS if name != kind]
-    without = (*_NO_NUMBERS, *others)
+    without = (*_NO_NUMBERS, *BANK, *others)
     return import_closure(Path(__file__).with_name("train.py"), without=without, uncalled=NOT_IN_TRAINING)
 
 

@@ -187,7 +187,8 @@ class _Fleet:
         for work in self._passes(self._train, rows):
             with self._bank.rows(work.slots):
                 losses = self._sets.objective.losses(self._model, work.batch)
-            (losses * shares[work.of_targets].to(losses.device)).sum().backward()
+                # Inside: where activations are computed again in the backward pass, it is with the same rows.
+                (losses * shares[work.of_targets].to(losses.device)).sum().backward()
         norms = self._tuning.step({slot: self._rates(course) for slot, course in self.courses.items()})
         for slot, course in self.courses.items():
             if not math.isfinite(norms[slot]):
