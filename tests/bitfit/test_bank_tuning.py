@@ -120,25 +120,59 @@ def test_slots_go_on_at_different_steps_and_a_checkpoint_brings_one_back():
 
 
 def test_a_wider_delta_may_come_while_others_are_trained():
+    """What Adam remembers of the others stays theirs, in another bank as well."""
     model = build("bert")
-    narrow = moved(model, 2, roles="query", head="keep")
-    wide = moved(model, 1, **CHOICE)
-    bank = Bank(model, slots=2)
-    tuning = BankTuning(bank, max_norm=MAX_NORM)
-    bank.put(1, wide)
-    tuning.begin(1)
-    one_step(bank, tuning, {1: (1, 0)})
-    other = Bank(build("bert"), slots=2)
-    late = BankTuning(other, max_norm=MAX_NORM)
-    other.put(2, narrow)
-    late.begin(2)
-    one_step(other, late, {2: (5, 0)})
-    other.put(1, wide)
-    late.begin(1)
-    one_step(other, late, {1: (1, 0), 2: (5, 1)})
-    for key, values in other.take(1).tensors.items():
-        assert torch.allclose(values, bank.take(1).tensors[key], atol=1e-6)
-    assert late.state(2).steps == 2
+    narrow, wide = moved(model, 2, roles="query", head="keep"), moved(model, 1, **CHOICE)
+    banks = [Bank(model, slots=2) for _ in range(3)]
+    tunings = [BankTuning(bank, max_norm=MAX_NORM) for bank in banks]
+    early, late, moved_on = banks
+    early.put(1, wide)
+    for bank, tuning in zip(banks[:2], tunings[:2], strict=True):
+        bank.put(2, narrow)
+        tuning.begin(2)
+        one_step(bank, tuning, {2: (5, 0)})
+    late.put(1, wide)
+    tunings[0].begin(1)
+    tunings[1].begin(1)
+    kept, state = late.take(2), tunings[1].state(2)
+    for bank, tuning in zip(banks[:2], tunings[:2], strict=True):
+        one_step(bank, tuning, {1: (1, 0), 2: (5, 1)})
+    moved_on.put(1, kept)  # alone there
+    tunings[2].begin(1, state)
+    one_step(moved_on, tunings[2], {1: (5, 1)})
+    for slot, other, place in ((1, late, 1), (2, late, 2), (2, moved_on, 1)):
+        for key, values in early.take(slot).tensors.items():
+            assert torch.allclose(other.take(place).tensors[key], values, atol=1e-6), key
+    assert not torch.equal(late.take(2).tensors[key], kept.tensors[key])
+    assert tunings[1].state(2).steps == 2
+
+
+def test_the_next_tenant_of_a_slot_gets_no_gradient_of_the_last_one():
+    model = build("bert")
+    deltas = starts(model, 2)
+    norms = []
+    for before in (False, True):
+        bank = Bank(model, slots=1)
+        bank.put(1, deltas[0])
+        tuning = BankTuning(bank)
+        tuning.begin(1)
+        if before:
+            with bank.rows([1]):
+                model(input_ids=ids(1)).logits.square().sum().backward()
+        bank.clear(1)
+        bank.put(1, deltas[1])
+        tuning.begin(1)
+        norms.append(one_step(bank, tuning, {1: (1, 0)})[1])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-6)
+
+
+def test_what_was_not_begun_is_not_stepped():
+    bank = Bank(build("bert"), slots=1)
+    bank.put(1, moved(bank.model, 1, roles="value", head="keep"))
+    tuning = BankTuning(bank)
+    assert tuning.step({}) == {}
+    with pytest.raises(BiaslineError, match="slot 1: nothing of it is trained"):
+        tuning.step({1: RATES})
 
 
 def test_a_slot_whose_gradient_is_not_finite_stays_as_it_was_and_the_rest_go_on():
@@ -157,7 +191,7 @@ def test_a_slot_whose_gradient_is_not_finite_stays_as_it_was_and_the_rest_go_on(
     assert norms[1] != norms[1] and norms[2] > 0
     assert all(torch.equal(values, deltas[0].tensors[key]) for key, values in bank.take(1).tensors.items())
     assert any(not torch.equal(values, deltas[1].tensors[key]) for key, values in bank.take(2).tensors.items())
-    assert tuning.state(1).steps == 0 and not tuning.state(1).mean.any()
+    assert tuning.state(1).steps == 0 and not any(part.any() for part in tuning.state(1).mean.values())
 
 
 def test_what_is_not_of_the_delta_or_not_asked_does_not_move():
@@ -174,7 +208,7 @@ def test_what_is_not_of_the_delta_or_not_asked_does_not_move():
         model(input_ids=ids(4)).logits.square().sum().backward()
     tuning.step({1: RATES, 2: RATES})
     moves = bank.table.detach() != before
-    own = torch.cat([columns for _, columns in bank.columns(1)])
+    own = torch.cat([numbers for _, numbers in bank.columns(1).values()])
     assert moves[1, own].all() and int(moves[1].sum()) == len(own)
     assert moves[2].any() and not moves[3].any() and not moves[0].any()
     tuning.end()

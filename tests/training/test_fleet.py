@@ -127,6 +127,37 @@ def test_without_validation_rows_the_last_step_is_kept(bloom, start):
     assert found["b"].loss is not None
 
 
+class Endless(ResponseTokens):
+    """One row's loss is infinite, and its gradient nothing out of the way."""
+
+    def losses(self, model, batch):
+        losses = super().losses(model, batch)
+        odd = torch.tensor([row == 50 for row in batch.rows]).repeat_interleave((batch.labels[:, 1:] >= 0).sum(1))
+        return losses + torch.where(odd, float("inf"), 0.0)
+
+
+def test_a_loss_that_is_not_finite_fails_whatever_its_gradient(bloom, start):
+    found = in_one_pass(bloom, start, tenants(5), params(epochs=1), 5, Sets(ROWS, VALID, Endless(), 3))
+    assert "not finite on the rows" in found["t4"].failed and "50" in found["t4"].failed
+    assert all(found[f"t{number}"].delta is not None for number in range(4))
+
+
+def test_no_dropout_and_the_model_is_left_as_it_was(bloom, start):
+    expected = in_one_pass(bloom, start, tenants(2), params(epochs=1), 2)
+    for module in bloom.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    for layer in bloom.transformer.h:
+        layer.hidden_dropout = layer.self_attention.hidden_dropout = layer.mlp.hidden_dropout = 0.5
+    bloom.train()
+    wanted = [part.requires_grad for part in bloom.parameters()]
+    found = in_one_pass(bloom, start, tenants(2), params(epochs=1), 2)
+    for name, one in expected.items():
+        for key, values in one.delta.tensors.items():
+            assert torch.equal(found[name].delta.tensors[key], values)
+    assert bloom.training and [part.requires_grad for part in bloom.parameters()] == wanted
+
+
 class Broken(ResponseTokens):
     """Rows of one tenant have no finite loss from some step on."""
 
@@ -154,30 +185,26 @@ def test_a_tenant_without_rows_is_refused(bloom, start):
         list(fit_fleet(bloom, start, [Tenant("x", [])], Sets(ROWS, VALID, ResponseTokens(), 3), params(), 1))
 
 
-def test_biases_of_the_output_embedding_are_each_tenants_own():
+@pytest.mark.parametrize(("animal", "inject"), [("phi", ""), ("gemma2", "lm_head+value"), ("llama", "lm_head+value")])
+def test_biases_of_the_output_embedding_are_each_tenants_own(animal, inject):
     """Logits of supervised tokens alone would be made from rows that are no longer told apart."""
     from tests.bitfit.zoo import build
 
-    model = build("phi")
-    tuning = tune_biases(model, "lm_head+value")
+    model, choice = build(animal), {"roles": "lm_head+value", "inject": inject}
+    tuning = tune_biases(model, **choice)
     with torch.no_grad():
         tuning.master.add_(0.1)
     tuning.write()
     start = delta_of(model, tuning)
-    few = Dataset.from_dict(
-        {
-            "row": list(range(12)),
-            "input_ids": [[3 + (number * place) % 30 for place in range(1, 6 + number % 3)] for number in range(12)],
-            "labels": [[3 + (number * place) % 30 for place in range(1, 6 + number % 3)] for number in range(12)],
-        }
-    )
-    settings = params(biases="lm_head+value", batch_size=2, epochs=1, min_steps=3)
+    words = [[3 + (number * place) % 30 for place in range(1, 6 + number % 3)] for number in range(12)]
+    few = Dataset.from_dict({"row": list(range(12)), "input_ids": words, "labels": words})
+    settings = params(biases="lm_head+value", inject=inject, batch_size=2, epochs=1, min_steps=3)
     sets = Sets(few, few.select([]), ResponseTokens(), 0)
     chosen = [Tenant("a", range(6)), Tenant("b", range(6, 12))]
     found = in_one_pass(model, start, chosen, settings, 2, sets)
     for tenant in chosen:
         own = copy.deepcopy(model)
-        tuning = tune_biases(own, "lm_head+value")
+        tuning = tune_biases(own, **choice)
         for entry in tuning.entries:
             entry.write(own.get_parameter(entry.name), start.tensors[entry.key])
         tuning.read()

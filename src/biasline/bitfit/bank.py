@@ -2,9 +2,10 @@
 
 import functools
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,13 +13,16 @@ from torch import nn
 from torch.nn import functional
 
 from biasline.bitfit.applied import applied_to
+from biasline.bitfit.architectures import architecture_of
 from biasline.bitfit.delta import BiasDelta, Entry
 from biasline.bitfit.identity import Identity
 from biasline.bitfit.inventory import Bias, linear_outputs, storage_of, unwrapped, value_hash
-from biasline.bitfit.rowwise import Layer, NotRowsError, Rows, by_kind
+from biasline.bitfit.roles import UNKNOWN
+from biasline.bitfit.rowwise import Layer, NotRowsError, Rows, adds_its_bias, by_kind
 from biasline.errors import BiaslineError
 
 BASE = 0
+_WIDE_FIRST = "put a delta of other biases, or of a larger head, before the forward pass or after the step"
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ class Bank:
 
     Where heads have different numbers of labels, the outputs that a row's own head lacks are the smallest number there
     is. Slots may be put, replaced and cleared while rows of others are under way: what is inside `rows` has the values
-    of when it began. For any `torch.nn.Module`; an architecture whose layers mix a batch's rows (DeBERTa's positions)
-    is run slot by slot, which is as exact and no faster than one at a time.
+    of when it began. A model whose architecture is not in the table of roles, or whose layers see more than rows
+    (DeBERTa's see positions), is run slot by slot, which is as exact and no faster than one at a time.
 
     Args:
         model: a plain base, which stays what it is; nothing is changed outside of `rows`.
@@ -74,6 +78,9 @@ class Bank:
     Raises:
         BiaslineError: where a delta is applied to the model, or it has no values.
     """
+
+    # Model types whose layers are called on what all rows share.
+    _SHARING = frozenset({"deberta-v2"})
 
     def __init__(self, model: nn.Module, slots: int = 64) -> None:
         self.model = unwrapped(model)
@@ -94,11 +101,12 @@ class Bank:
         self._at: dict[str, Site] = {}
         self._users: list[tuple[str, nn.Module, dict[str, Site]]] = []
         self._uneven: set[str] = set()
+        self._additive: set[nn.Module] = set()
         self._places: dict[int, dict[str, Bias]] = {BASE: {}}
-        self._by_kind = False
-        # The first for as long as rows are under way, the second while the table is read or written.
-        self._busy, self._writing = threading.RLock(), threading.Lock()
-        self._inside = False
+        self._known: dict[tuple[tuple[str, Bias], ...], torch.Tensor] = {}
+        model_type = str(getattr(getattr(self.model, "config", None), "model_type", ""))
+        self._by_kind = architecture_of(model_type) is UNKNOWN or model_type in self._SHARING
+        self._writing = threading.Lock()  # held while the table is read or written
 
     @property
     def filled(self) -> tuple[int, ...]:
@@ -122,33 +130,45 @@ class Bank:
         }
         if odd := self._identity.odd(places, kept, delta.manifest.frozen):
             raise delta.another_base(odd, self.model)
+        values = torch.cat([part.flatten() for part in delta.tensors.values()])
         with self._writing, torch.no_grad(), torch.inference_mode(False):
             self._make_room(wanted)
             row = self._row(slot)
             row.copy_(self._row(BASE))
-            for key, place in places.items():
-                place.write(self._view(row, place), delta.tensors[key].to(row))
+            row[self._numbers(places)] = values.to(row)
             self._deltas[slot] = delta
             self._places[slot] = {place.name: place for place in places.values()}
 
-    def take(self, slot: int) -> BiasDelta:
+    def take(self, slot: int, values: torch.Tensor | None = None) -> BiasDelta:
         """The delta of a slot with the values that it has now: an ordinary one, equal to what was put, byte for byte.
+
+        Args:
+            slot: a filled one.
+            values: what it had earlier, see `values`; those of now if left out.
 
         Raises:
             BiaslineError: for an empty slot.
         """
         with self._writing:
             delta = self._filled(slot)
-            row = self._row(slot)
-            tensors = {}
-            for key, place in delta.places().items():
-                values = place.read(self._view(row, place)).cpu()
-                tensors[key] = values.view(delta.tensors[key].shape)
+            row = self._row(slot) if values is None else values
+            found = row[self._numbers(delta.places())].cpu()
+        parts = torch.split(found, [part.numel() for part in delta.tensors.values()])
+        tensors = {
+            key: part.view(values.shape).clone()
+            for (key, values), part in zip(delta.tensors.items(), parts, strict=True)
+        }
         entries = {
             key: entry.model_copy(update={"values": value_hash(tensors[key])})
             for key, entry in delta.manifest.tensors.items()
         }
         return BiasDelta(tensors, delta.manifest.model_copy(update={"tensors": entries}))
+
+    def values(self, slot: int) -> torch.Tensor:
+        """A copy of a slot's row of the table, (n,): for `take`, as long as the bank has no further columns."""
+        with self._writing:
+            self._filled(slot)
+            return self._row(slot).clone()
 
     def clear(self, slot: int) -> None:
         """Empty a slot.
@@ -161,46 +181,73 @@ class Bank:
             self._row(slot).copy_(self._row(BASE))
             del self._deltas[slot], self._places[slot]
 
-    def columns(self, slot: int) -> list[tuple[str, torch.Tensor]]:
-        """Role and columns of the table of each entry of a slot's delta: what of its row is trained.
+    def columns(self, slot: int) -> dict[str, tuple[Bias, torch.Tensor]]:
+        """Key of each entry of a slot's delta → what it is, and its columns in the table: what of its row is trained.
 
         Raises:
             BiaslineError: for an empty slot.
         """
         with self._writing:
-            numbers = torch.arange(self.table.shape[1], device=self.table.device)
-            places = self._filled(slot).places().values()
-            return [(place.role, place.read(self._view(numbers, place))) for place in places]
+            places = self._filled(slot).places()
+            numbers = torch.split(self._numbers(places), [place.count for place in places.values()])
+            return {key: (place, part) for (key, place), part in zip(places.items(), numbers, strict=True)}
+
+    def used_in(self, module: nn.Module) -> bool:
+        """Whether a module, or one inside it, has values of its own in any slot."""
+        inside = set(module.modules())
+        return any(user in inside for _, user, _ in self._users)
 
     @contextmanager
     def rows(self, slots: Sequence[int], lengths: Sequence[int] = ()) -> Iterator[nn.Module]:
         """The model, whose forward pass in this block takes a batch with a slot for each row.
 
-        Any number of forward passes, as a generation makes, with or without beams and a cache, and of backward passes:
-        those belong inside as well where the model computes its activations again in them. Blocks of several threads
-        wait for each other.
+        Any number of forward passes, as a generation makes, with or without beams and a cache. Backward passes may come
+        later, but belong inside where activations are computed again in them (activation checkpointing): outside they
+        would be the base's. Blocks on one model of several threads wait for each other; nobody else may call the model
+        meanwhile.
 
         Args:
             slots: of each row of the batch, 0 for the base.
-            lengths: tokens of each row, where the batch is one line of rows packed one behind the other.
+            lengths: tokens of each row, where the batch is one line of rows packed one behind the other. Not where a
+                norm of each head sees rows and heads in one dimension.
 
         Raises:
-            BiaslineError: for a slot that is empty or not there; where blocks are nested.
+            BiaslineError: for a slot that is empty or not there; where blocks are nested; where a model of Transformers
+                checkpoints its activations and no backward pass was made inside.
         """
-        with self._busy:
-            if self._inside:
-                raise BiaslineError("rows of this bank are under way already", "end that block first")
+        turn = _turns.setdefault(self.model, _Turn())
+        if turn.owner == threading.get_ident():
+            raise BiaslineError("rows of this model are under way already", "end that block first")
+        with turn.lock:
             self._refuse_applied()
-            rows, layers = self._chosen(slots, lengths)
-            self._inside = True
+            rows, layers, values = self._chosen(slots, lengths)
+            again = values.requires_grad and any(
+                part.training and getattr(part, "gradient_checkpointing", False) for part in self.model.modules()
+            )
+            passed: list[bool] = []
+            if values.requires_grad:
+                table = self.table
+
+                def arrived(_: torch.Tensor) -> None:
+                    passed.append(True)
+                    if self.table is not table:
+                        raise BiaslineError("the bank has further columns since the forward pass", _WIDE_FIRST)
+
+                values.register_hook(arrived)  # type: ignore[no-untyped-call]  # torch gives it no types
+            turn.owner = threading.get_ident()
             try:
-                with _instead(self._forwards(rows, layers)):
+                with _instead(self._forwards(rows, layers, turn)):
                     yield self.model
             finally:
-                self._inside = False
+                turn.owner = None
+            if again and not passed:
+                raise BiaslineError(
+                    "activations are computed again in the backward pass: outside of the block they are the base's",
+                    "call backward() inside the block, with use_reentrant=False",
+                )
 
-    def _chosen(self, slots: Sequence[int], lengths: Sequence[int]) -> tuple[Rows, list[Layer]]:
-        """The rows of a batch, and the layers that differ from the base's for any of them."""
+    def _chosen(self, slots: Sequence[int], lengths: Sequence[int]) -> tuple[Rows, list[Layer], torch.Tensor]:
+        """The rows of a batch, the layers that differ from the base's for any of them, and their values."""
         if not slots or (lengths and len(lengths) != len(slots)):
             raise BiaslineError(f"{len(slots)} slots, {len(lengths)} lengths", "give a slot for each row")
         kinds = list(dict.fromkeys(slots))
@@ -213,8 +260,9 @@ class Bank:
             values = functional.embedding(torch.tensor(kinds, device=device), self.table, sparse=True)
             layers = self._layers(values, kinds, {name for slot in kinds for name in self._places[slot]})
         if len(kinds) == 1:
-            return Rows(torch.zeros(1, dtype=torch.long, device=device)), layers
-        return Rows(torch.tensor([kinds.index(slot) for slot in slots], device=device), tuple(lengths)), layers
+            return Rows(torch.zeros(1, dtype=torch.long, device=device)), layers, values
+        place = {slot: number for number, slot in enumerate(kinds)}
+        return Rows(torch.tensor([place[slot] for slot in slots], device=device), tuple(lengths)), layers, values
 
     def _layers(self, values: torch.Tensor, kinds: Sequence[int], names: set[str]) -> list[Layer]:
         parts = dict(zip(self._at, torch.split(values, [site.count for site in self.sites], 1), strict=True))
@@ -230,44 +278,45 @@ class Bank:
                 if site.name in self._uneven and site.name in names:
                     sizes = torch.tensor([self._shape(slot, site)[0] for slot in kinds], device=values.device)
             if own:
-                found.append(Layer(path, module, module.forward, own, sizes))
+                found.append(Layer(path, module, module.forward, own, sizes, module in self._additive))
         return found
 
-    def _forwards(self, rows: Rows, layers: list[Layer]) -> dict[nn.Module, Any]:
+    def _forwards(self, rows: Rows, layers: list[Layer], turn: "_Turn") -> dict[nn.Module, Any]:
         """Module → the forward pass that it has inside the block."""
         now = [rows]
+
+        @contextmanager
+        def of_kind(kind: int) -> Iterator[None]:
+            before, now[0] = now[0], Rows(rows.kinds.new_tensor([kind]))
+            try:
+                yield
+            finally:
+                now[0] = before
 
         def of(layer: Layer) -> Any:
             @functools.wraps(layer.own)
             def forward(*args: Any, **kwargs: Any) -> Any:
-                return layer.forward(now[0], *args, **kwargs)
+                return layer.forward(now[0], of_kind, *args, **kwargs)
 
             return forward
 
-        whole = self.model.forward
+        whole, name = self.model.forward, type(self.model).__name__
 
         def one_kind(kind: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-            now[0] = Rows(rows.kinds.new_tensor([kind]))
-            try:
+            with of_kind(kind):
                 return whole(*args, **kwargs)
-            finally:
-                now[0] = rows
 
         @functools.wraps(whole)
         def forward(*args: Any, **kwargs: Any) -> Any:
-            if self._by_kind:
-                return by_kind(rows, one_kind, args, kwargs, type(self.model).__name__)
-            try:
+            if turn.owner != threading.get_ident():
+                raise BiaslineError("rows of this model are under way in another thread", "call it in `rows` as well")
+            self._refuse_applied()
+            now[0] = rows.called(args, kwargs, name)
+            if not self._by_kind or len(rows) == 1:
                 return whole(*args, **kwargs)
-            except NotRowsError as mixed:
-                if rows.lengths or kwargs.get("past_key_values") is not None:
-                    raise
-                try:
-                    found = by_kind(rows, one_kind, args, kwargs, type(self.model).__name__)
-                except NotRowsError:
-                    raise mixed from None
-            self._by_kind = True
-            return found
+            if rows.lengths:
+                raise NotRowsError(f"{name}: runs slot by slot, and takes no packed rows")
+            return by_kind(now[0], one_kind, args, kwargs, name)
 
         alone = {layer.module: of(layer) for layer in layers}
         return {**alone, self.model: forward} if self.model not in alone else alone
@@ -322,6 +371,8 @@ class Bank:
         for site in known.values():
             sites.append(replace(site, start=start))
             start += site.count
+        if self.table.grad is not None:
+            raise BiaslineError("gradients wait for a step, and the bank needs further columns", _WIDE_FIRST)
         table = self.table.new_zeros(self.slots + 1, start)
         before = {site.name: site for site in self.sites}
         for site in sites:
@@ -331,12 +382,13 @@ class Bank:
                 part[:, : old.count] = self.table.detach()[:, old.columns]
         wants = self.table.requires_grad
         self.sites, self.table = tuple(sites), table.requires_grad_(wants)
-        self._at = {site.name: site for site in sites}
+        self._at, self._known = {site.name: site for site in sites}, {}
         users: dict[str, dict[str, Site]] = {}
         for site in sites:
             for path, attribute in self._holders(site.name):
                 users.setdefault(path, {})[attribute] = site
         self._users = [(path, self.model.get_submodule(path), held) for path, held in users.items()]
+        self._additive = {module for _, module, held in self._users if "bias" in held and adds_its_bias(module)}
 
     def _base_row(self, site: Site) -> torch.Tensor:
         own = self._parameters.get(site.name)
@@ -349,10 +401,18 @@ class Bank:
     def _row(self, slot: int) -> torch.Tensor:
         return self.table.detach()[slot]
 
-    def _view(self, row: torch.Tensor, place: Bias) -> torch.Tensor:
-        """The part of a row that is a parameter, in the shape that the place says."""
-        start = self._at[place.name].start
-        return row[start : start + torch.Size(place.shape).numel()].view(place.shape)
+    def _numbers(self, places: Mapping[str, Bias]) -> torch.Tensor:
+        """The columns of all entries of a delta, one behind the other."""
+        known = tuple(places.items())
+        if known not in self._known:
+            every = torch.arange(self.table.shape[1])
+            found = []
+            for _, place in known:
+                start = self._at[place.name].start
+                part = every[start : start + torch.Size(place.shape).numel()]
+                found.append(place.read(part.view(place.shape)))
+            self._known[known] = torch.cat(found).to(self.table.device)
+        return self._known[known]
 
     def _shape(self, slot: int, site: Site) -> tuple[int, ...]:
         """How much of a site a slot has."""
@@ -370,7 +430,16 @@ class Bank:
         found = [(path, attribute) for path, _, attribute in (other.rpartition(".") for other in names)]
         # A module that holds a parameter of a layer inside it does not use it itself.
         leaves = [one for one in found if next(self.model.get_submodule(one[0]).children(), None) is None]
-        return leaves or found
+        return [self._called(*one) for one in leaves or found]
+
+    def _called(self, path: str, attribute: str) -> tuple[str, str]:
+        """The module that is called, where one around it reads the parameters of those inside, and never calls them."""
+        parts = path.split(".")
+        for depth in range(len(parts)):
+            around = ".".join(parts[:depth])
+            if isinstance(self.model.get_submodule(around), nn.MultiheadAttention | nn.TransformerEncoderLayer):
+                return around, ".".join([*parts[depth:], attribute])
+        return path, attribute
 
     def _numbered(self, slot: int) -> None:
         if slot == BASE:
@@ -398,12 +467,24 @@ def _another_head(entry: Entry, own: torch.Tensor) -> bool:
 def _instead(forwards: Mapping[nn.Module, Any]) -> Iterator[None]:
     """Other forward passes for some modules."""
     before = {module: vars(module)["forward"] for module in forwards if "forward" in vars(module)}
-    for module, forward in forwards.items():
-        vars(module)["forward"] = forward
     try:
+        for module, forward in forwards.items():
+            vars(module)["forward"] = forward
         yield
     finally:
         for module in forwards:
-            del vars(module)["forward"]
-            if module in before:
-                vars(module)["forward"] = before[module]
+            vars(module).pop("forward", None)
+        for module, forward in before.items():
+            vars(module)["forward"] = forward
+
+
+@dataclass
+class _Turn:
+    """Whose rows are under way on a model: of all banks and threads only one's at a time."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    owner: int | None = None
+
+
+# Gone with the model.
+_turns: "weakref.WeakKeyDictionary[nn.Module, _Turn]" = weakref.WeakKeyDictionary()

@@ -12,6 +12,7 @@ import torch
 
 from biasline.bitfit.bank import Bank
 from biasline.bitfit.roles import is_scale
+from biasline.errors import BiaslineError
 
 Group = Literal["tuned", "scales", "head"]
 GROUPS: tuple[Group, ...] = ("tuned", "scales", "head")
@@ -25,12 +26,12 @@ class SlotState:
 
     Attributes:
         steps: how many were made.
-        mean, square: Adam's moments, (n,), fp32.
+        mean, square: Adam's moments of each entry of its delta, by key; fp32, flat.
     """
 
     steps: int
-    mean: torch.Tensor
-    square: torch.Tensor
+    mean: dict[str, torch.Tensor]
+    square: dict[str, torch.Tensor]
 
 
 class BankTuning:
@@ -58,7 +59,8 @@ class BankTuning:
         self, bank: Bank, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, max_norm: float = 0.0
     ) -> None:
         self.bank, self.betas, self.eps, self.max_norm = bank, betas, eps, max_norm
-        for parameter in bank.model.parameters():
+        self._wanting = [parameter for parameter in bank.model.parameters() if parameter.requires_grad]
+        for parameter in self._wanting:
             parameter.requires_grad_(False)
         bank.table.requires_grad_(True)
         self._mean, self._square = torch.zeros_like(bank.table), torch.zeros_like(bank.table)
@@ -74,21 +76,35 @@ class BankTuning:
         """
         self._fit()
         self._groups[slot] = _FROZEN
-        for role, where in self.bank.columns(slot):
-            name: Group = "head" if role == "head" else "scales" if is_scale(role) else "tuned"
-            self._groups[slot][where] = GROUPS.index(name)
-        self._mean[slot] = 0.0 if state is None else state.mean.to(self._mean)
-        self._square[slot] = 0.0 if state is None else state.square.to(self._square)
+        self._mean[slot] = self._square[slot] = 0.0
         self._steps[slot] = 0 if state is None else state.steps
+        for key, (place, where) in self.bank.columns(slot).items():
+            name: Group = "head" if place.role == "head" else "scales" if is_scale(place.role) else "tuned"
+            self._groups[slot, where] = GROUPS.index(name)
+            if state is not None:
+                self._mean[slot, where] = state.mean[key].to(self._mean)
+                self._square[slot, where] = state.square[key].to(self._square)
+        if (waiting := self.bank.table.grad) is not None:  # of whoever had the slot before
+            found = waiting.coalesce()
+            found.values()[found.indices()[0] == slot] = 0.0
+            self.bank.table.grad = found
 
     def state(self, slot: int) -> SlotState:
         """What a checkpoint needs of a slot beside its delta."""
-        return SlotState(int(self._steps[slot]), self._mean[slot].cpu().clone(), self._square[slot].cpu().clone())
+        self._fit()
+        columns = self.bank.columns(slot)
+        mean, square = (
+            {key: moments[slot, where].cpu() for key, (_, where) in columns.items()}
+            for moments in (self._mean, self._square)
+        )
+        return SlotState(int(self._steps[slot]), mean, square)
 
     def end(self) -> None:
-        """The bank's table is no longer trained."""
+        """The bank's table is no longer trained, and the model wants the gradients that it wanted before."""
         self.bank.table.requires_grad_(False)
         self.bank.table.grad = None
+        for parameter in self._wanting:
+            parameter.requires_grad_(True)
 
     @torch.no_grad()
     def step(self, rates: Mapping[int, Mapping[Group, float]]) -> dict[int, float]:
@@ -102,8 +118,15 @@ class BankTuning:
 
         Returns:
             slot → norm of its gradient before clipping; nan or inf where it was not finite, 0 where it had none.
+
+        Raises:
+            BiaslineError: for a slot that was not begun.
         """
+        if not rates:
+            return {}
         self._fit()
+        if odd := [slot for slot in rates if bool((self._groups[slot] == _FROZEN).all())]:
+            raise BiaslineError(f"slot {odd[0]}: nothing of it is trained", "begin it first")
         table = self.bank.table
         slots = list(rates)
         where = torch.tensor(slots, device=table.device)

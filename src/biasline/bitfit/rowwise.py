@@ -5,9 +5,10 @@ added behind it, they would be read and written once more. Norms and outputs' sc
 any other kind is run once for each set of values.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from biasline.bitfit.inventory import is_norm, is_transposed
 from biasline.errors import BiaslineError
 
 Forward = Callable[..., Any]
+OfKind = Callable[[int], AbstractContextManager[None]]
 
 
 class NotRowsError(BiaslineError):
@@ -31,13 +33,42 @@ class Rows:
     Attributes:
         kinds: which of the kinds of values each row of the batch has, (rows,). One row alone stands for any number.
         lengths: tokens of each row, where they are packed one behind the other; else empty.
+        batch: first dimension of what the model is called on: the rows, or so many of each, as beams are.
+        flat: first dimensions that a layer's input of two dimensions may have: the batch, or all of its tokens.
     """
 
     kinds: torch.Tensor
     lengths: tuple[int, ...] = ()
+    batch: int = 0
+    flat: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.kinds)
+
+    def called(self, args: Sequence[Any], kwargs: Mapping[str, Any], path: str) -> "Rows":
+        """The same, knowing what a call of the whole model looks like.
+
+        Raises:
+            NotRowsError: where nothing that it is called on is made of the rows.
+        """
+        if len(self) == 1 or self.lengths:
+            return self
+        given = [part for part in (*args, *kwargs.values()) if isinstance(part, torch.Tensor) and part.ndim > 1]
+        batch = next((len(part) for part in given if len(part) and len(part) % len(self) == 0), 0)
+        if not batch:
+            shapes = ", ".join(str(tuple(part.shape)) for part in given) or "no tensor"
+            raise NotRowsError(f"{path}: called on {shapes}, which are not {len(self)} rows")
+        tokens = {part.shape[0] * part.shape[1] for part in given if len(part) == batch}
+        return replace(self, batch=batch, flat=frozenset({batch} | tokens))
+
+    def holds(self, shape: torch.Size) -> bool:
+        """Whether an input of this shape is made of the rows."""
+        first = shape[0] if len(shape) > 1 else 1
+        if len(self) == 1:
+            return True
+        if not self.batch:  # an encoder that is called by itself
+            return first == len(self) or (len(shape) == 2 and first % len(self) == 0)
+        return first in self.flat if len(shape) == 2 else first == self.batch
 
     def taken(self, values: torch.Tensor) -> torch.Tensor:
         """The rows' values, (rows, …), of those of each kind, (kinds, …), which are in order of their first row."""
@@ -66,7 +97,7 @@ class Spread:
                 raise NotRowsError(f"{path}: called on {tuple(inputs.shape)}, the packed rows have {count} tokens")
             numbers = torch.arange(len(rows), device=inputs.device)
             self.tokens = numbers.repeat_interleave(torch.tensor(rows.lengths, device=inputs.device))
-        elif first % len(rows):
+        elif not rows.holds(inputs.shape):
             raise NotRowsError(f"{path}: called on {tuple(inputs.shape)}, which are not {len(rows)} rows")
         self.each = first // len(rows)
 
@@ -90,7 +121,7 @@ class _Product(torch.autograd.Function):
     def forward(
         ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, values: torch.Tensor, tokens: torch.Tensor | None
     ) -> torch.Tensor:
-        ctx.save_for_backward(weight, tokens)
+        ctx.save_for_backward(inputs if ctx.needs_input_grad[1] else None, weight, tokens)
         ctx.rows = len(values)
         if tokens is None:
             made = inputs.new_empty(len(values), len(inputs) // len(values), values.shape[1])
@@ -102,15 +133,16 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        weight, tokens = ctx.saved_tensors
+        given, weight, tokens = ctx.saved_tensors
         inputs = gradient @ weight.t() if ctx.needs_input_grad[0] else None
+        matrix = given.t() @ gradient if ctx.needs_input_grad[1] else None
         values = None
         if ctx.needs_input_grad[2]:
             if tokens is None:
-                values = gradient.view(ctx.rows, -1, gradient.shape[-1]).sum(1)
+                values = gradient.reshape(ctx.rows, -1, gradient.shape[-1]).sum(1)
             else:
                 values = gradient.new_zeros(ctx.rows, gradient.shape[-1]).index_add_(0, tokens, gradient)
-        return inputs, None, values, None
+        return inputs, matrix, values, None
 
 
 @dataclass(frozen=True)
@@ -123,6 +155,7 @@ class Layer:
         own: its forward pass of before.
         values: attribute (`bias`, `weight`, `scale`) → its values, (kinds, …).
         sizes: how many of the outputs each kind has, (kinds,), where they differ; else None.
+        additive: of a linear layer, whether its bias is what it adds at last.
     """
 
     path: str
@@ -130,14 +163,21 @@ class Layer:
     own: Forward
     values: Mapping[str, torch.Tensor]
     sizes: torch.Tensor | None = None
+    additive: bool = True
 
-    def forward(self, rows: Rows, *args: Any, **kwargs: Any) -> Any:
-        """What the layer makes of its input."""
+    def forward(self, rows: Rows, of_kind: OfKind, *args: Any, **kwargs: Any) -> Any:
+        """What the layer makes of its input.
+
+        Args:
+            rows: of the batch.
+            of_kind: makes all that is called inside of it be of one kind of rows.
+            args: of the call.
+            kwargs: likewise.
+        """
         inputs = args[0] if args else next(iter(kwargs.values()))
         known = {name: values.to(self._dtype(name, inputs)) for name, values in self.values.items()}
-        others = len(args) + len(kwargs) > 1
-        if others or not (self._linear or is_norm(self.module)):
-            return self._apart(rows, known, args, kwargs)
+        if len(args) + len(kwargs) > 1 or not self._known:
+            return self._apart(rows, of_kind, known, args, kwargs)
         spread = Spread(rows, inputs, self.path)
         taken = {name: rows.taken(values) for name, values in known.items()}
         made = self._matrix(rows, spread, taken, inputs) if self._linear else self._norm(spread, taken, inputs)
@@ -155,8 +195,19 @@ class Layer:
         return isinstance(self.module, nn.Linear) or is_transposed(self.module)
 
     @property
+    def _known(self) -> bool:
+        """Whether it is a layer whose computation is written here: linear, or a norm that is its scale times something.
+
+        Norms of other families of models are; of torch's own only two are made of one row alone.
+        """
+        if self._linear:
+            return self.additive or not {"bias", "weight"} & set(self.values)
+        own = type(self.module).__module__.startswith("torch.")
+        return is_norm(self.module) and (not own or isinstance(self.module, nn.LayerNorm | nn.RMSNorm))
+
+    @property
     def _plain(self) -> bool:
-        """Whether the forward pass is the product with a matrix of floating-point numbers, and nothing else."""
+        """Whether the forward pass is the product with a matrix of floating-point numbers, and nothing around it."""
         known = type(self.module).forward is nn.Linear.forward or is_transposed(self.module)
         unchanged = getattr(self.own, "__func__", None) is type(self.module).forward
         return known and unchanged and self.module.get_parameter("weight").is_floating_point()
@@ -183,14 +234,16 @@ class Layer:
             made = self.own(inputs)
             return made
         if not self._plain or torch.is_autocast_enabled(inputs.device.type):
-            with _shadowed(self.module, {"bias": None}):
+            # GPT-2's own kind of layer cannot do without one.
+            none = torch.zeros_like(bias[0]) if is_transposed(self.module) else None
+            with _shadowed(self.module, {"bias": none}):
                 made = self.own(inputs)
             return made + spread.vectors(bias).to(made.dtype)
         weight: torch.Tensor = self.module.get_parameter("weight")
         if not is_transposed(self.module):
             weight = weight.t()
         made = _Product.apply(inputs.reshape(-1, inputs.shape[-1]), weight, bias, spread.tokens)  # type: ignore[no-untyped-call]
-        return made.view(*inputs.shape[:-1], -1)
+        return made.view(*inputs.shape[:-1], made.shape[-1])
 
     def _matrices(
         self, rows: Rows, weight: torch.Tensor, bias: torch.Tensor | None, inputs: torch.Tensor
@@ -205,11 +258,11 @@ class Layer:
                 for part, matrix, own in zip(parts, weight, chosen, strict=True)
             ]
             return torch.cat(each).view(*inputs.shape[:-1], -1)
-        flat = inputs.reshape(len(rows), -1, inputs.shape[-1])
+        flat = inputs.reshape(len(rows), inputs.shape[:-1].numel() // len(rows), inputs.shape[-1])
         made = flat @ (weight if transposed else weight.transpose(1, 2))
         if bias is not None:
             made = made + (bias[:, None] if bias.ndim > 1 else bias)
-        return made.view(*inputs.shape[:-1], -1)
+        return made.view(*inputs.shape[:-1], made.shape[-1])
 
     def _norm(self, spread: Spread, taken: Mapping[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
         vectors = {name: spread.vectors(values) for name, values in taken.items() if name != "scale"}
@@ -223,6 +276,9 @@ class Layer:
             if "weight" in vectors:
                 return made * weight if bias is None else torch.addcmul(bias.to(made), made, weight)
             return made if bias is None else made + bias
+        if isinstance(module, nn.RMSNorm) and "weight" in vectors:
+            made = functional.rms_norm(inputs, list(module.normalized_shape), None, module.eps) * vectors.pop("weight")
+            return made + vectors["bias"] if vectors else made
         # A norm that does not know biases takes them behind it.
         injected = vectors.pop("bias", None) if getattr(module, "bias", None) is None else None
         with _shadowed(module, vectors):
@@ -231,14 +287,19 @@ class Layer:
         return made if injected is None else made + injected.to(made.dtype)
 
     def _apart(
-        self, rows: Rows, known: Mapping[str, torch.Tensor], args: Sequence[Any], kwargs: Mapping[str, Any]
+        self,
+        rows: Rows,
+        of_kind: OfKind,
+        known: Mapping[str, torch.Tensor],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
     ) -> Any:
         """Each kind of row by itself."""
         if self.sizes is not None or "scale" in known or rows.lengths:
             raise BiaslineError(f"{self.path}: a {type(self.module).__name__} takes no rows of this kind")
 
         def made(kind: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-            with _shadowed(self.module, {name: values[kind] for name, values in known.items()}):
+            with _shadowed(self.module, {name: values[kind] for name, values in known.items()}), of_kind(kind):
                 return self.own(*args, **kwargs)
 
         return by_kind(rows, made, args, kwargs, self.path)
@@ -262,6 +323,8 @@ def by_kind(
     kinds = sorted(set(rows.kinds.tolist()))
     if len(kinds) == 1:
         return made(kinds[0], args, kwargs)
+    if not rows.batch:
+        rows = rows.called(args, kwargs, path)
     order, parts = [], []
     for kind in kinds:
         chosen = (rows.kinds == kind).nonzero().flatten()
@@ -269,20 +332,20 @@ def by_kind(
         parts.append(
             made(
                 kind,
-                [_part(value, chosen, len(rows), path) for value in args],
-                {name: _part(value, chosen, len(rows), path) for name, value in kwargs.items()},
+                [_part(value, chosen, rows, path) for value in args],
+                {name: _part(value, chosen, rows, path) for name, value in kwargs.items()},
             )
         )
     back = torch.cat(order).argsort()
-    return _joined(parts, back, len(rows), path)
+    return _joined(parts, back, rows, path)
 
 
-def _part(value: Any, chosen: torch.Tensor, rows: int, path: str) -> Any:
+def _part(value: Any, chosen: torch.Tensor, rows: Rows, path: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, torch.Tensor):
-        if value.ndim and value.shape[0] % rows == 0:
-            each = value.shape[0] // rows
+        if rows.holds(value.shape) or (value.ndim == 1 and len(value) == rows.batch):
+            each = value.shape[0] // len(rows)
             places = chosen.to(value.device)[:, None] * each + torch.arange(each, device=value.device)
             return value[places.flatten()]
         if value.ndim and value.shape[0] == 1:
@@ -293,13 +356,13 @@ def _part(value: Any, chosen: torch.Tensor, rows: int, path: str) -> Any:
     )
 
 
-def _joined(parts: Sequence[Any], back: torch.Tensor, rows: int, path: str) -> Any:
+def _joined(parts: Sequence[Any], back: torch.Tensor, rows: Rows, path: str) -> Any:
     first = parts[0]
     if isinstance(first, torch.Tensor):
-        if first.ndim and sum(len(part) for part in parts) % rows == 0:
+        if first.ndim and sum(len(part) for part in parts) in {rows.batch, *rows.flat}:
             whole = torch.cat(list(parts))
-            each = len(whole) // rows
-            return whole.view(rows, each, *whole.shape[1:])[back.to(whole.device)].view(whole.shape)
+            each = len(whole) // len(rows)
+            return whole.view(len(rows), each, *whole.shape[1:])[back.to(whole.device)].view(whole.shape)
     elif first is None:
         return None
     elif isinstance(first, Mapping):
@@ -313,14 +376,39 @@ def _joined(parts: Sequence[Any], back: torch.Tensor, rows: int, path: str) -> A
     )
 
 
+@torch.no_grad()
+def adds_its_bias(module: nn.Module) -> bool:
+    """Whether a linear layer's bias is what it adds at last; a forward pass of someone's own is tried out."""
+    if type(module).forward is nn.Linear.forward or is_transposed(module):
+        return True
+    if not isinstance(module, nn.Linear):
+        return False
+    module = copy.copy(module)  # another thread may be in it
+    vars(module).pop("forward", None)
+    weight = module.weight
+    dtype = weight.dtype if weight.is_floating_point() else torch.float32
+    inputs = torch.linspace(-1, 1, module.in_features, device=weight.device, dtype=dtype)[None]
+    bias = torch.linspace(1, 2, module.out_features, device=weight.device, dtype=dtype)
+    try:
+        with _shadowed(module, {"bias": bias}):
+            added = module(inputs)
+        with _shadowed(module, {"bias": None}):
+            return torch.allclose(added, module(inputs) + bias, rtol=1e-2, atol=1e-2)
+    except Exception:  # whatever a layer of someone else's does without a bias
+        return False
+
+
 @contextmanager
 def _shadowed(module: nn.Module, values: Mapping[str, torch.Tensor | None]) -> Iterator[None]:
     """Other values in the places of a module's parameters, which stay: an instance's own attributes come first."""
-    before = {name: vars(module)[name] for name in values if name in vars(module)}
-    vars(module).update(values)
+    places = [(vars(module.get_submodule(path)), name) for path, _, name in (key.rpartition(".") for key in values)]
+    before = [(place, name, place[name]) for place, name in places if name in place]
     try:
+        for (place, name), value in zip(places, values.values(), strict=True):
+            place[name] = value
         yield
     finally:
-        for name in values:
-            del vars(module)[name]
-        vars(module).update(before)
+        for place, name in places:
+            place.pop(name, None)
+        for place, name, value in before:
+            place[name] = value

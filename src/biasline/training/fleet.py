@@ -46,7 +46,7 @@ class Trained:
         tenant: its name.
         delta: the kept values; None where the training failed.
         steps: how many were made.
-        kept_step: after which the values are those that were kept; 0 where none were better than the shared ones.
+        kept_step: after which the values are those that were kept.
         start_loss, loss: of the shared delta and of the kept values on the tenant's validation rows; None without any.
         start_accuracy, accuracy: likewise; None where targets are no labels.
         failed: why there is no delta, naming the rows.
@@ -70,7 +70,7 @@ class _Course:
     tenant: Tenant
     plan: Plan
     keeper: Keeper
-    kept: BiasDelta
+    kept: torch.Tensor | None = None
     step: int = 0
     kept_step: int = 0
     start: Look | None = None
@@ -78,11 +78,11 @@ class _Course:
     finished: bool = False
     failed: str = ""
 
-    def ended(self) -> Trained:
+    def ended(self, delta: BiasDelta | None) -> Trained:
         start, best = self.start, self.best
         return Trained(
             self.tenant.name,
-            None if self.failed else self.kept,
+            delta,
             self.step,
             self.kept_step,
             start.loss if start else None,
@@ -136,16 +136,20 @@ def fit_fleet(
     for tenant in tenants:
         if not tenant.train:
             raise BiaslineError(f"tenant {tenant.name!r}: no row to train on", "leave it to the shared delta")
+    before = model.training
     training = _Fleet(model, start, sets, params, min(slots, len(tenants)) or 1)
     queue, done = deque(tenants), 0
-    while queue or training.courses:
-        training.admit(queue)
-        training.step()
-        for trained in training.leaving():
-            done += 1
-            yield trained
-        report(done, len(training.courses))
-    training.end()
+    try:
+        while queue or training.courses:
+            training.admit(queue)
+            training.step()
+            for trained in training.leaving():
+                done += 1
+                yield trained
+            report(done, len(training.courses))
+    finally:
+        training.end()
+        model.train(before)
 
 
 class _Fleet:
@@ -168,7 +172,7 @@ class _Fleet:
             self._bank.put(slot, self._start)
             self._tuning.begin(slot)
             plan = Plan.of(len(tenant.train), self._params)
-            self.courses[slot] = _Course(tenant, plan, Keeper(self._params.keep == "last"), self._start)
+            self.courses[slot] = _Course(tenant, plan, Keeper(self._params.keep == "last"))
             new.append(slot)
         if not self._checked and self.courses:
             self._check(next(iter(self.courses.values())).tenant)
@@ -183,18 +187,20 @@ class _Fleet:
         }
         shares = torch.zeros(self._bank.slots + 1)
         for slot, places in rows.items():
-            shares[slot] = 1 / self._sets.objective.targets([self._train[place] for place in places])
+            shares[slot] = 1 / max(1, self._sets.objective.targets([self._train[place] for place in places]))
+        told = torch.zeros(self._bank.slots + 1)
         for work in self._passes(self._train, rows):
             with self._bank.rows(work.slots):
                 losses = self._sets.objective.losses(self._model, work.batch)
                 # Inside: where activations are computed again in the backward pass, it is with the same rows.
                 (losses * shares[work.of_targets].to(losses.device)).sum().backward()
+            told.index_add_(0, work.of_targets, losses.detach().cpu())
         norms = self._tuning.step({slot: self._rates(course) for slot, course in self.courses.items()})
         for slot, course in self.courses.items():
-            if not math.isfinite(norms[slot]):
+            if not math.isfinite(norms[slot] + float(told[slot])):
                 numbers = sorted(self._train[place]["row"] for place in rows[slot])
-                told = f"step {course.step + 1}: loss or gradient not finite on the rows"
-                course.failed = f"{told} {', '.join(map(str, numbers))}"
+                what = f"step {course.step + 1}: loss or gradient not finite on the rows"
+                course.failed = f"{what} {', '.join(map(str, numbers))}"
                 continue
             course.step += 1
             course.finished = course.step == course.plan.total_steps
@@ -207,12 +213,13 @@ class _Fleet:
         for slot, course in list(self.courses.items()):
             if not (course.finished or course.failed):
                 continue
-            if not course.failed and not course.tenant.valid:
-                course.kept, course.kept_step = self._bank.take(slot), course.step
+            if course.kept is None:
+                course.kept_step = course.step
+            delta = None if course.failed else self._bank.take(slot, course.kept)
             del self.courses[slot]
             self._bank.clear(slot)
             self._free.append(slot)
-            yield course.ended()
+            yield course.ended(delta)
 
     def end(self) -> None:
         """Nothing is trained any more."""
@@ -229,7 +236,7 @@ class _Fleet:
             course.failed = f"step {course.step}: loss not finite on the validation rows {numbers}"
             return
         if course.keeper.keeps(look):
-            course.kept, course.kept_step, course.best = self._bank.take(slot), course.step, look
+            course.kept, course.kept_step, course.best = self._bank.values(slot), course.step, look
         if 0 < self._params.patience <= course.keeper.waited and course.step >= self._params.min_steps:
             course.finished = True
 
@@ -282,10 +289,7 @@ class _Fleet:
         few = [rows[place] for place in rows.by_length(list(tenant.train))[:2]]
         objective.check(self._model, objective.collate(few, self._sets.pad).to(self._model.device))
         outputs: nn.Module | None = self._model.get_output_embeddings()
-        if objective.way != Way.PLAIN and outputs is not None:
-            # Their input would be targets of all rows in one line, in which rows cannot be told apart.
-            own = {id(part) for part in outputs.parameters()}
-            named = dict(self._model.named_parameters(remove_duplicate=False))
-            if any(site.name in named and id(named[site.name]) in own for site in self._bank.sites):
-                objective.way = Way.PLAIN
+        if outputs is not None and self._bank.used_in(outputs):
+            # Its input would be targets of all rows in one line, in which rows cannot be told apart.
+            objective.way = Way.PLAIN
         self._checked = True
