@@ -42,10 +42,15 @@ def import_closure(
             if name in found or any(name == one or name.startswith(f"{one}.") for one in left_out):
                 continue
             found[name] = path
-        if path != package / f"{_DOES_SO}.py" and _imports_by_name(path):
+        tree = _parsed(path)
+        nodes = list(_run_nodes(tree))
+        if path != package / f"{_DOES_SO}.py" and _imports_by_name(nodes):
             assert path.name == "__init__.py", f"{path}: what a module imports by name is not followed"
             waiting += sorted(path.parent.glob("*.py"))
-        waiting += [file for wanted in _imported(path, package, uncalled) for file in _files_of(wanted, package)]
+        if path.is_relative_to(package / _KINDS):
+            nodes = list(_run_nodes(_called(module_name(path, package), tree, uncalled)))
+        for wanted in _imported(nodes, path, package):
+            waiting += _files_of(wanted, package)
     return dict(sorted(found.items()))
 
 
@@ -82,12 +87,9 @@ def _called(name: str, tree: ast.Module, uncalled: Collection[str]) -> ast.Modul
     return tree
 
 
-def _imported(path: Path, package: Path, uncalled: Collection[str]) -> Iterator[str]:
+def _imported(nodes: Iterable[ast.AST], path: Path, package: Path) -> Iterator[str]:
     """Dotted names below the package that a file imports from; of `from a.b import c` both `a.b` and `a.b.c`."""
-    tree = _parsed(path)
-    if path.is_relative_to(package):
-        tree = _called(module_name(path, package), tree, uncalled)
-    for node in _run_nodes(tree):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports are not followed"
             names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
@@ -98,23 +100,28 @@ def _imported(path: Path, package: Path, uncalled: Collection[str]) -> Iterator[
         yield from (name.removeprefix(package.name).lstrip(".") for name in names if name.split(".")[0] == package.name)
 
 
-def _imports_by_name(path: Path) -> bool:
-    calls = [node.func for node in _run_nodes(_parsed(path)) if isinstance(node, ast.Call)]
-    names = {function.id for function in calls if isinstance(function, ast.Name)}
-    attributes = {function.attr for function in calls if isinstance(function, ast.Attribute)}
-    return not names.isdisjoint(_BY_NAME) or _BY_NAME[0] in attributes
+def _imports_by_name(nodes: Iterable[ast.AST]) -> bool:
+    for node in nodes:
+        function = node.func if isinstance(node, ast.Call) else None
+        if isinstance(function, ast.Name) and function.id in _BY_NAME:
+            return True
+        if isinstance(function, ast.Attribute) and function.attr == _BY_NAME[0]:
+            return True
+    return False
 
 
 def _run_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those below `if TYPE_CHECKING:`."""
-    for node in ast.iter_child_nodes(tree):
+    """All nodes below one but those below `if TYPE_CHECKING:`."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            for other in node.orelse:
-                yield other
-                yield from _run_nodes(other)
-            continue
-        yield node
-        yield from _run_nodes(node)
+            below: Iterable[ast.AST] = node.orelse
+        else:
+            below = ast.iter_child_nodes(node)
+        for other in below:
+            yield other
+            waiting.append(other)
 
 
 def _files_of(name: str, package: Path) -> Iterator[Path]:

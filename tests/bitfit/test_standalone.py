@@ -10,6 +10,8 @@ from biasline.bitfit import BiasDelta, tune_biases
 from biasline.errors import BiaslineError
 from tests.bitfit.zoo import ids
 
+pytestmark = pytest.mark.e2e  # whole runs of other libraries' trainers
+
 
 @pytest.fixture(scope="session")
 def blocks(root):
