@@ -185,7 +185,9 @@ exit_on_error(lambda: stage(read_task(place.resolved), place))
 
 
 @pytest.mark.e2e  # processes
-@pytest.mark.parametrize("stage", ["validate", "augment", "tokenize"])
+@pytest.mark.parametrize(
+    "stage", ["validate", *(pytest.param(name, marks=pytest.mark.slow) for name in ("augment", "tokenize"))]
+)
 def test_what_cannot_be_written_is_told_and_leaves_the_old_outs(workspace, root, stage):
     place = TaskPlace("small")
     small = Task(base="data/bases/tiny-bloom.json", data="rows.jsonl", augment={"eda": 2})

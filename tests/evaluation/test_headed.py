@@ -49,7 +49,7 @@ def test_progress_ends_with_the_work(headed, monkeypatch):
 
 
 @pytest.mark.e2e  # whole stages
-@pytest.mark.parametrize("kind", ["classification", "regression"])
+@pytest.mark.parametrize("kind", ["classification", pytest.param("regression", marks=pytest.mark.slow)])
 def test_kinds_with_a_head_are_evaluated(workspace, kind):
     from tests.conftest import run_other
 

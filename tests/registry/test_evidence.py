@@ -51,6 +51,7 @@ def test_the_champion_is_asked_the_candidates_test_rows(champion, workspace):
     assert {"model.bytes"} <= set(shown.costs) and shown.quality["rows"] == 250
 
 
+@pytest.mark.slow
 def test_a_champion_whose_run_was_evaluated_again_is_asked_anew(champion, workspace, trained):
     """The same delta with other generation settings is another version of the same run."""
     from biasline.evaluation.evaluate import evaluate

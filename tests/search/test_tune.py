@@ -217,6 +217,7 @@ def test_a_train_that_tasks_share_is_left_alone(workspace):
     assert path.read_text() == text
 
 
+@pytest.mark.slow
 def test_what_training_says_is_not_the_outcome(other):
     done = CliRunner().invoke(app, ["tune", "other", "--trials", "2", "--json", "--figure", "drawn.svg"])
     assert json.loads(done.stdout)["trials"] == 2 and "head " in done.stderr

@@ -53,6 +53,7 @@ def test_it_can_be_switched_off(done):
     assert work_of(task.model_copy(update={"run": task.run.model_copy(update={"reuse": False})}), place).reuse() == ""
 
 
+@pytest.mark.slow
 def test_how_a_training_is_run_is_no_other_work(done):
     task, place, work_of, _ = done
     run = task.run.model_copy(update={"recompute": True, "checkpoint_every": 1.0})
@@ -87,6 +88,7 @@ def test_a_training_mends_the_record_that_was_damaged(trained):
     assert work.reuse() and place.delta.read_bytes() == good
 
 
+@pytest.mark.slow
 def test_what_another_evaluation_left_in_the_record_is_not_noted(trained):
     """Two evaluations of one model at once: one takes its files after the other has, and before that notes them."""
     task, place = trained
@@ -138,6 +140,7 @@ def test_a_lineage_of_uncommitted_code_is_told_anew_once_it_is_committed(trained
     assert work.reuse() and work.record.lineage["git.commit"] == "2" * 40, "that is where it was made"
 
 
+@pytest.mark.slow
 def test_a_broken_note_gives_nothing(done):
     task, place, work_of, _ = done
     work = work_of(task, place)
