@@ -25,6 +25,8 @@ PARAMS = Path("params.yaml")
 SPLITS = ("train", "valid", "test")
 # What a method that trains biases or a head writes below a task's `model/`.
 DELTA_FILE = "delta.safetensors"
+# The deltas of a fleet's tenants in one file, as a run and a package have them.
+OWN_PACKED = "tenants.zip"
 
 
 def home() -> Path:
@@ -63,6 +65,11 @@ def checkpoints() -> Path:
     return local_state() / "checkpoints"
 
 
+def own_trainings(task: str) -> Path:
+    """Holds the finished trainings of a fleet's tenants, each in files named by what it was made of."""
+    return local_state() / "tenants" / task
+
+
 @dataclass(frozen=True)
 class TaskPlace:
     """The files of one task, relative to the workspace unless said otherwise."""
@@ -87,6 +94,11 @@ class TaskPlace:
     def split(self, name: str) -> Path:
         """One of `SPLITS`, or `quarantine`, as Parquet."""
         return self.clean / f"{name}.parquet"
+
+    @property
+    def tenants(self) -> Path:
+        """tenants.parquet in `clean`, of a fleet: how many rows each tenant has."""
+        return self.clean / "tenants.parquet"
 
     @property
     def quality(self) -> Path:
@@ -134,6 +146,16 @@ class TaskPlace:
         return self.model / "train.json"
 
     @property
+    def own(self) -> Path:
+        """A folder, of a fleet: the deltas of its tenants, see `biasline.bitfit.Deltas`."""
+        return self.model / "tenants"
+
+    @property
+    def own_report(self) -> Path:
+        """tenants.parquet in `model`, of a fleet: how each tenant's training went, and what serves it."""
+        return self.model / "tenants.parquet"
+
+    @property
     def history(self) -> Path:
         """history.csv: the logged steps, as plots."""
         return self.folder / "history.csv"
@@ -172,6 +194,11 @@ class TaskPlace:
     def samples(self) -> Path:
         """samples.md: test rows with both models' answers."""
         return self.evaluation / "samples.md"
+
+    @property
+    def by_tenant(self) -> Path:
+        """A folder, of a fleet: each tenant's test rows as a table and as a page; empty where there are no tenants."""
+        return self.evaluation / "tenants"
 
     @property
     def card(self) -> Path:

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biasline.data.split import content_key, refuse_empty, split_examples, split_of, without_near_duplicates
+from biasline.data.split import (
+    content_key,
+    place_of,
+    refuse_empty,
+    split_at,
+    split_examples,
+    without_near_duplicates,
+)
 from biasline.errors import BiaslineError
 from biasline.kinds.learning import columns_of
 from biasline.params import Split
@@ -35,7 +42,8 @@ def test_new_rows_never_move_old_ones():
 @given(st.text(max_size=30), st.text(max_size=30), st.integers(0, 5))
 def test_where_a_row_goes_depends_on_its_own_text_alone(instruction, text, seed):
     split = Split(seed=seed)
-    one, two = (split_of(content_key(instruction, text), split.seed, split.valid, split.test) for _ in range(2))
+    places = (place_of(content_key(instruction, text), split.seed) for _ in range(2))
+    one, two = (split_at(place, split.valid, split.test) for place in places)
     assert one == two
     spaced = content_key(f"  {instruction}\t", text)
     assert spaced == content_key(instruction, text)

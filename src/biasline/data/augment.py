@@ -121,7 +121,9 @@ def _worthy(rows: pl.DataFrame, train: pl.DataFrame, task: Task, place: TaskPlac
     empty = [pl.lit(None, pl.String).alias(name) for name in (FIXED_SPLIT, PROBLEM)]
     frame = rows.with_columns(*companions, *empty)
     own = own_rules(Path(task.quality.checks)) if task.quality.checks else []
-    good = check_examples(frame, task.kind, task.quality, task.source.labels, own).good.drop(FIXED_SPLIT)
+    good = check_examples(frame, task.kind, task.quality, task.source.labels, own, task.tenants.column).good.drop(
+        FIXED_SPLIT
+    )
     known = {content_key(*row) for row in train.select(kind.given).iter_rows()}
     fresh = []
     for row in good.select(kind.given).iter_rows():

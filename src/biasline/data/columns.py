@@ -26,7 +26,8 @@ def check_columns(task: Task) -> None:
         BiaslineError: naming the parameter, the column and those that there are; or for data that cannot be read.
     """
     source = task.source
-    if not (task.evaluate.slices or task.split.group or source.where or source.columns):
+    named = (*task.evaluate.slices, task.split.group, task.tenants.column)
+    if not (any(named) or source.where or source.columns):
         return
     data, kind = Path(task.data), columns_of(task.kind)
     try:
@@ -47,6 +48,7 @@ def refuse_absent(task: Task, frame: pl.DataFrame) -> None:
     """
     ours = [name for name in frame.columns if not name.endswith(NOT_TEXT_SUFFIX) and name not in (FIXED_SPLIT, PROBLEM)]
     wanted: list[tuple[str, str, tuple[str, ...]]] = [("split.group", task.split.group, ())] if task.split.group else []
+    wanted += [("tenants.column", task.tenants.column, ())] if task.tenants.column else []
     wanted += [("evaluate.slices", name, (_LENGTH,)) for name in task.evaluate.slices]
     for key, name, further in wanted:
         known = [*ours, *further]

@@ -46,7 +46,12 @@ class Checked:
 
 
 def check_examples(
-    frame: pl.DataFrame, kind: str, quality: Quality, labels: Sequence[str] = (), own: Sequence[Rule] = ()
+    frame: pl.DataFrame,
+    kind: str,
+    quality: Quality,
+    labels: Sequence[str] = (),
+    own: Sequence[Rule] = (),
+    tenants: str = "",
 ) -> Checked:
     """Part a frame (see `sources.read_examples`) of a kind into good rows and quarantine.
 
@@ -56,11 +61,12 @@ def check_examples(
         quality: thresholds, and which rules are on.
         labels: the labels that are allowed; empty for any.
         own: rules of the project's own.
+        tenants: a column within whose values alone rows are compared; empty: with all rows.
 
     Raises:
         BiaslineError: where `quality` names no rule.
     """
-    terms = Terms(columns_of(kind), quality, tuple(labels))
+    terms = Terms(columns_of(kind), quality, tuple(labels), tenants)
     rules = active_rules(kind, quality, own)
     failures = _failures(frame, rules, terms)
     rounds = _earlier_rounds(frame) if terms.kind.context else frame.clear()

@@ -33,7 +33,9 @@ _LETTERS = _FOLDED.str.extract_all(r"\p{P}*\p{Nd}\p{P}*|[\p{L}\p{M}\p{N}\p{S}#]"
 _BARE = pl.when(_LETTERS == "").then(_FOLDED).otherwise(_LETTERS)
 
 
-def near_duplicates(texts: pl.Series, threshold: float, parts: pl.Series | None = None) -> dict[int, int]:
+def near_duplicates(
+    texts: pl.Series, threshold: float, parts: pl.Series | None = None, groups: pl.Series | None = None
+) -> dict[int, int]:
     """Texts that nearly repeat an earlier one.
 
     Args:
@@ -41,11 +43,13 @@ def near_duplicates(texts: pl.Series, threshold: float, parts: pl.Series | None 
         threshold: Jaccard similarity from which texts of some length count as nearly the same. Copies word for word
             are found whatever it is.
         parts: numbers that never fall; a text then repeats texts of lower parts only, and none of its own.
+        groups: names; a text then repeats texts of its own group only.
 
     Returns:
         index → index of an earlier text that it is near to.
     """
     part = np.arange(len(texts)) if parts is None else parts.to_numpy()
+    group = np.zeros(len(texts), np.uint64) if groups is None else groups.hash(0).to_numpy()
     shortest = _LONG if parts is None else _LONG_HELD_OUT
     same, long, digests = [], [np.zeros(0, np.int64)], []
     for start in range(0, len(texts), _CHUNK):
@@ -58,16 +62,16 @@ def near_duplicates(texts: pl.Series, threshold: float, parts: pl.Series | None 
         if is_long.any():
             long.append(start + is_long.arg_true().to_numpy().astype(np.int64))
             digests.append(_digests(*_triples(words.filter(is_long))))
-    found = _same(pl.concat(same), part) if same else {}
+    found = _same(pl.concat(same), part, group) if same else {}
     if digests:
-        _alike(found, texts, np.concatenate(long), np.concatenate(digests), threshold, part, parts is not None)
+        _alike(found, texts, np.concatenate(long), np.concatenate(digests), threshold, part, group, parts is not None)
     return dict(sorted(found.items()))
 
 
-def _same(keys: pl.Series, part: np.ndarray) -> dict[int, int]:
+def _same(keys: pl.Series, part: np.ndarray, group: np.ndarray) -> dict[int, int]:
     """Texts whose letters, or words, are those of an earlier one."""
-    rows = pl.DataFrame({"key": keys}).with_row_index("row")
-    firsts = rows.select(pl.col("row").min().over("key")).to_series().to_numpy().astype(np.int64)
+    rows = pl.DataFrame({"key": keys, "group": group}).with_row_index("row")
+    firsts = rows.select(pl.col("row").min().over("key", "group")).to_series().to_numpy().astype(np.int64)
     again = np.flatnonzero(part[firsts] < part)
     return dict(zip(again.tolist(), firsts[again].tolist(), strict=True))
 
@@ -79,10 +83,11 @@ def _alike(
     digests: np.ndarray,
     threshold: float,
     part: np.ndarray,
+    group: np.ndarray,
     held_out: bool,
 ) -> None:
     """Add texts that are near to an earlier one to those found: candidates share a band of their digests."""
-    for one, other in _candidates(digests, part[rows], _HELD_OUT if held_out else _COMPARED):
+    for one, other in _candidates(digests, part[rows], group[rows], _HELD_OUT if held_out else _COMPARED):
         likely = (digests[one] == digests[other]).mean(1) >= threshold - _SLACK
         one, other = rows[one[likely]], rows[other[likely]]
         open_ = ~np.isin(one, np.fromiter(found, np.int64, len(found)))
@@ -110,17 +115,20 @@ def _has_but_more(one: list[str], other: list[str]) -> bool:
     return more and sum(word.isnumeric() for word in longer) == sum(word.isnumeric() for word in shorter)
 
 
-def _candidates(digests: np.ndarray, part: np.ndarray, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _candidates(
+    digests: np.ndarray, part: np.ndarray, group: np.ndarray, most: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Band by band, pairs of places (one, an earlier one of a lower part) whose digests agree there, in order.
 
     Args:
         digests: of each row's bands, (rows, bands).
         part: of each row, its number.
+        group: of each row, what it has in common with those that it may repeat.
         most: of a bucket's rows, the first so many are compared with.
     """
     width = _PERMUTATIONS // _BANDS
     for band in range(_BANDS):
-        key = np.zeros(len(digests), np.uint64)
+        key = group
         for column in range(band * width, (band + 1) * width):
             key = key * _FACTOR + digests[:, column]
         shared = pl.DataFrame({"key": key, "part": part}).with_row_index("one").filter(pl.len().over("key") > 1)

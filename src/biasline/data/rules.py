@@ -67,12 +67,14 @@ class Terms:
         kind: its columns.
         quality: thresholds.
         labels: those that are allowed; empty for any.
+        tenants: a column within whose values alone rows are compared; empty: with all rows.
         errors: what a project's own rules raised: Polars and Pandera would tell it in their own ways.
     """
 
     kind: Columns
     quality: Quality
     labels: tuple[str, ...] = ()
+    tenants: str = ""
     errors: list[BiaslineError] = field(default_factory=list, compare=False)
 
 
@@ -195,6 +197,7 @@ def agreed(answer: str, says: Good, fold: bool = True) -> Good:
 
     def good(terms: Terms) -> pl.Expr:
         folded = [_squeezed(name).str.to_lowercase() if fold else _text(name) for name in terms.kind.prompt]
+        folded += [pl.col(terms.tenants)] if terms.tenants else []
         rank = pl.col(FIXED_SPLIT).replace_strict({"test": 0, "valid": 1}, default=2, return_dtype=pl.Int8)
         leads = rank == rank.min().over(folded)
         said = pl.when(says(terms)).then(_text(answer).str.strip_chars())
@@ -296,7 +299,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "duplicate",
         "an exact copy of an earlier row",
-        lambda terms: pl.struct(terms.kind.columns).is_first_distinct(),
+        lambda terms: pl.struct(*terms.kind.columns, *filter(None, [terms.tenants])).is_first_distinct(),
         rounds=False,
     ),
 )

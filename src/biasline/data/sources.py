@@ -160,11 +160,17 @@ def _in_texts(data: Path, raw: Raw, kind: Columns, taken: dict[str, str], source
     return kind.reading(shown(data), raw, taken, source) if kind.reading is not None else raw
 
 
-def read_asked(path: Path, kind: Columns, source: Source) -> list[dict[str, Any]]:
+def read_asked(path: Path, kind: Columns, source: Source, tenants: str = "") -> list[dict[str, Any]]:
     """Rows that a model is to be asked: of a `.txt` each line, else the columns of the kind but for the answer.
 
     A dialogue that ends with the user is asked for what comes next; empty lines of a CSV are none of its rows. Lists
     and numbers in the place of a text stay what they are: whoever answers knows whether it takes them.
+
+    Args:
+        path: of the file.
+        kind: says which columns are the prompt.
+        source: how the file is read.
+        tenants: a column that rows keep, where the file has it.
 
     Raises:
         BiaslineError: as `read_examples`; naming the first row without its text.
@@ -183,7 +189,8 @@ def read_asked(path: Path, kind: Columns, source: Source) -> list[dict[str, Any]
         asked = source.model_copy(update={"columns": columns, "where": "", "prefer": "", "answers": ""})
         aliases = {ours: names for ours, names in kind.aliases.items() if ours != kind.answer}
         frame = read_examples(path, replace(kind, aliases=aliases, answered=False), asked).frame
-        rows = frame.select(pl.col(kind.given).fill_null("")).to_dicts()
+        kept = [tenants] if tenants in frame.columns else []
+        rows = frame.select(pl.col(*kind.given, *kept).fill_null("")).to_dicts()
         for name in kind.prompt:
             for row, not_text in zip(rows, frame[name + NOT_TEXT_SUFFIX], strict=True):
                 if not_text and row[name]:

@@ -10,6 +10,7 @@ import polars as pl
 
 from biasline.data.nearness import near_duplicates
 from biasline.data.raw import FIXED_SPLIT
+from biasline.data.tenants import with_rows_of_each
 from biasline.data.turns import HISTORY
 from biasline.errors import BiaslineError
 from biasline.kinds.columns import Columns
@@ -31,23 +32,33 @@ def content_key(*texts: str) -> str:
     return " ".join(folded.split())
 
 
-def split_of(key: str, seed: int, valid: float, test: float) -> str:
-    """`train`, `valid` or `test` for a content key: a hash dealt over the unit interval.
+def place_of(key: str, seed: int) -> float:
+    """Where a content key lies in the unit interval: a hash."""
+    digest = hashlib.sha256(f"{seed}\x1f{key}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def split_at(place: float, valid: float, test: float) -> str:
+    """`train`, `valid` or `test` for a place in the unit interval.
 
     Each label gets its share of each split but for chance: the hash knows nothing of labels.
     """
-    digest = hashlib.sha256(f"{seed}\x1f{key}".encode()).digest()
-    position = int.from_bytes(digest[:8], "big") / 2**64
-    if position < test:
+    if place < test:
         return "test"
-    return "valid" if position < test + valid else "train"
+    return "valid" if place < test + valid else "train"
 
 
-def split_examples(good: pl.DataFrame, kind: Columns, split: Split) -> dict[str, pl.DataFrame]:
+def split_examples(good: pl.DataFrame, kind: Columns, split: Split, tenants: str = "") -> dict[str, pl.DataFrame]:
     """Deal good rows to the three splits, keeping their order.
 
     Where names of files fix splits (`FIXED_SPLIT`), they are respected; what they leave open, such as a validation set
     out of the training file, is dealt by hash.
+
+    Args:
+        good: the rows.
+        kind: says which columns are the prompt.
+        split: the shares.
+        tenants: a column within whose values each split has a row at least, see `with_rows_of_each`.
 
     Raises:
         BiaslineError: where `split.group` is no column.
@@ -59,14 +70,20 @@ def split_examples(good: pl.DataFrame, kind: Columns, split: Split) -> dict[str,
             raise BiaslineError(f"split.group: no column {split.group!r}; there are: {known}", "name one of these")
         # A row of no group is a group of its own.
         keys = [f"group {group}" if group else own for group, own in zip(good[split.group], keys, strict=True)]
+    if tenants:
+        keys = [f"{name}\x1f{key}" for name, key in zip(good[tenants], keys, strict=True)]
     fixed = good[FIXED_SPLIT].to_list()
     has = set(fixed)
     valid, test = (0.0 if name in has else share for name, share in (("valid", split.valid), ("test", split.test)))
     # Rows of a training file are dealt further only to splits that no file has.
+    places = [place_of(key, split.seed) for key in keys]
     placed = [
-        name if name in ("valid", "test") else split_of(key, split.seed, valid, test)
-        for name, key in zip(fixed, keys, strict=True)
+        name if name in ("valid", "test") else split_at(place, valid, test)
+        for name, place in zip(fixed, places, strict=True)
     ]
+    if tenants:
+        open_ = split.model_copy(update={"valid": valid, "test": test})
+        placed = with_rows_of_each(placed, good[tenants].to_list(), keys, places, open_)
     rest = good.drop(FIXED_SPLIT)
     return {name: rest.filter(pl.Series(placed, dtype=pl.String) == name) for name in SPLITS}
 
@@ -106,7 +123,7 @@ def refuse_empty(parts: dict[str, pl.DataFrame], split: Split) -> None:
 
 
 def without_near_duplicates(
-    parts: dict[str, pl.DataFrame], kind: Columns, threshold: float, within: bool, across: bool
+    parts: dict[str, pl.DataFrame], kind: Columns, threshold: float, within: bool, across: bool, tenants: str = ""
 ) -> tuple[dict[str, pl.DataFrame], dict[str, pl.DataFrame]]:
     """Splits without rows that nearly repeat others.
 
@@ -117,6 +134,7 @@ def without_near_duplicates(
         within: take out rows that are nearly an earlier row of their split: a prompt with its output, or a text.
         across: take out training rows whose prompt is nearly that of a validation or test row, and validation rows
             whose prompt is nearly that of a test row: what is tested was then never shown, not even in other words.
+        tenants: a column within whose values rows are compared, and with no others.
 
     Returns:
         the splits, and what was taken out: `near_duplicate`, `leak` → rows.
@@ -134,7 +152,8 @@ def without_near_duplicates(
         order = ("test", "valid", "train")
         asked = [prompts(parts[name], kind) for name in order]
         numbers = [pl.repeat(number, len(part), dtype=pl.Int64, eager=True) for number, part in enumerate(asked)]
-        leaks = near_duplicates(pl.concat(asked), threshold, pl.concat(numbers))
+        owners = pl.concat([parts[name][tenants] for name in order]) if tenants else None
+        leaks = near_duplicates(pl.concat(asked), threshold, pl.concat(numbers), owners)
         start = 0
         for name, part in zip(order, asked, strict=True):
             take(name, "leak", [place - start for place in leaks if start <= place < start + len(part)])
@@ -142,7 +161,8 @@ def without_near_duplicates(
     if within:
         compared = kind.columns if kind.looks == "text" else kind.given
         for name in SPLITS:
-            take(name, "near_duplicate", near_duplicates(_joined(parts[name], compared), threshold))
+            owners = parts[name][tenants] if tenants else None
+            take(name, "near_duplicate", near_duplicates(_joined(parts[name], compared), threshold, groups=owners))
     return parts, {reason: pl.concat(frames) for reason, frames in taken.items()}
 
 

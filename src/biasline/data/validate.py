@@ -13,6 +13,7 @@ from biasline.data.report import quality_numbers, quality_page
 from biasline.data.rules import LEAK, NEAR_DUPLICATE, own_rules
 from biasline.data.sources import read_examples
 from biasline.data.split import refuse_empty, split_examples, without_near_duplicates
+from biasline.data.tenants import refuse_alike, rows_of_others, tenant_notes, tenant_rules, tenant_table
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json
 from biasline.kinds.learning import find_learning
@@ -45,11 +46,17 @@ def validate(task: Task, place: TaskPlace) -> str:
     refuse_absent(task, examples.frame)
     frame, notes = learning.prepared(examples.frame, task)
     notes = [*examples.notes, *notes]
+    tenants = task.tenants.column
     own = own_rules(Path(task.quality.checks)) if task.quality.checks else []
-    checked = check_examples(frame, task.kind, task.quality, task.source.labels, own)
+    if tenants:
+        own = [*own, *tenant_rules(tenants)]
+        frame = frame.with_columns(pl.col(tenants).str.strip_chars())
+    checked = check_examples(frame, task.kind, task.quality, task.source.labels, own, tenants)
     refuse_too_many(checked, task.quality)
     _refuse_lost_files(frame, checked.good)
-    dealt = split_examples(checked.good, kind, task.split)
+    if tenants:
+        refuse_alike(checked.good, tenants)
+    dealt = split_examples(checked.good, kind, task.split, tenants)
     refuse_empty(dealt, task.split)
     splits, near = without_near_duplicates(
         dealt,
@@ -57,11 +64,17 @@ def validate(task: Task, place: TaskPlace) -> str:
         task.quality.near_duplicate,
         within=NEAR_DUPLICATE not in task.quality.off,
         across=LEAK not in task.quality.off,
+        tenants=tenants,
     )
     checked = with_quarantined(checked, splits, near)
     refuse_too_many(checked, task.quality)
     refuse_empty(splits, task.split)
     notes += learning.look(splits, checked.good, frame, task)
+    table = tenant_table(splits, checked.quarantine, tenants) if tenants else None
+    if table is not None:
+        notes += tenant_notes(table, task.tenants.min_rows)
+        if again := rows_of_others(splits, kind.prompt, tenants):
+            notes.append(f"{again:,} rows ask word for word what another tenant's ask: counted, and kept")
     numbers = quality_numbers(checked, splits, data_sha256(data), examples.left_out)
     page = quality_page(data, learning, examples.taken, notes, numbers, checked)
 
@@ -69,6 +82,8 @@ def validate(task: Task, place: TaskPlace) -> str:
         draft.mkdir()
         for name, part in {**splits, "quarantine": checked.quarantine}.items():
             write_parquet(part, draft / place.split(name).name)
+        if table is not None:
+            write_parquet(table, draft / place.tenants.name)
     write_text(place.quality, dump_json(numbers))
     write_text(place.quality_page, page)
     for note in notes:

@@ -30,6 +30,7 @@ from biasline.params.group import Group, Share
 from biasline.params.method_spec import LEARNING_RATES, MethodSpec
 from biasline.params.methods import DEFAULT_METHOD, METHOD_SPECS, method_spec
 from biasline.params.methods.bitfit import BiasParameters
+from biasline.params.tenants import Tenants
 
 # Own code and templates lie there, so that DVC sees a change in them.
 CUSTOM = Path("custom")
@@ -367,6 +368,12 @@ class Run(Group):
         False,
         description="keep no activations inside of layers and compute them again: less memory, up to half more time",
     )
+    tenants_at_once: int = Field(
+        0,
+        ge=0,
+        description="tenants of a fleet that are trained side by side; 0: one on a CPU, so that nobody's delta depends "
+        "on who is trained with it, 64 on an accelerator",
+    )
     checkpoint_every: float = Field(
         30.0, ge=0, description="seconds between checkpoints, from which a crash resumes; 0: one after each step"
     )
@@ -472,6 +479,7 @@ class Task(Group):
     base: str = Field(min_length=1, description="the base's pin, written by `biasline pin`")
     data: str = Field(min_length=1, description="the raw data file")
     source: Source = Source()
+    tenants: Tenants = Tenants()
     quality: Quality = Quality()
     split: Split = Split()
     augment: Augment = Augment()
@@ -481,6 +489,10 @@ class Task(Group):
     run: Run = Run()
     evaluate: Evaluate = Evaluate()
     gates: Gates = Gates()
+
+    def of_one(self) -> "Task":
+        """The same task without tenants: the shared delta serves all."""
+        return self.model_copy(update={"tenants": Tenants()})
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "Task":
@@ -498,6 +510,12 @@ class Task(Group):
             raise ValueError(f"evaluate.metrics {self.evaluate.metrics}: there are no answers to score ({self.kind})")
         if self.evaluate.examples and not find_answering(self.kind).takes_examples:
             raise ValueError(f"evaluate.examples {self.evaluate.examples}: the base writes no answers ({self.kind})")
+        if self.tenants.many and not method_spec(self.train.method).makes_delta:
+            raise ValueError(f"tenants.column {self.tenants.column}: method {self.train.method} trains no delta")
+        if self.tenants.many and self.run.shard:
+            raise ValueError(
+                f"tenants.column {self.tenants.column}: run.shard: a fleet's base is whole in each process"
+            )
         self._check_floor()
         # A file's own names are known when it is read, by evaluation.
         known = ("auto", *deciding(self.kind))

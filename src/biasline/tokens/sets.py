@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,12 @@ def tokenize(task: Task, place: TaskPlace) -> str:
         check_token_ids(name, found.ids(), limits, tokenizer, pin.name)
 
     summary = _summary(pin, task, learning, encoding, sets, tokenizer)
+    if column := task.tenants.column:
+        names = sorted(set().union(*(frame[column].to_list() for frame in frames.values())))
+        sets = {
+            name: replace(found, table=_owned(found.table, frames[name], column, names)) for name, found in sets.items()
+        }
+        summary["tenants"] = names
     notes = [*encoding.notes, *(f"warning: {warning}" for warning in loss_warnings(task, summary["splits"]))]
     train = sets["train"]
     supervised = train.supervised() if encoding.per_token else None
@@ -79,6 +86,13 @@ def tokenize(task: Task, place: TaskPlace) -> str:
         print(note if note.startswith("warning: ") else f"note: {note}")
     counts = ", ".join(f"{name} {numbers['rows']:,}" for name, numbers in summary["splits"].items())
     return f"{counts}{_losses(sets.values())}; {learning.answers_told(summary)}; see {place.preview}"
+
+
+def _owned(table: pa.Table, frame: pl.DataFrame, column: str, names: list[str]) -> pa.Table:
+    """A token set with `tenant`: whose each row is, as a place in the list of names."""
+    place = {name: number for number, name in enumerate(names)}
+    owner = {row: place[name] for row, name in frame.select("row", column).iter_rows()}
+    return table.append_column("tenant", pa.array([owner[row] for row in table["row"].to_pylist()], pa.int32()))
 
 
 def _losses(sets: Collection[TokenSet]) -> str:
