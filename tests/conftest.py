@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from contextlib import redirect_stderr
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -235,6 +236,58 @@ def trained(store, trained_once):
     task, place = read_params(store / "params.yaml").tasks["small"], TaskPlace("small")
     shutil.copytree(trained_once, place.folder)
     return task, place
+
+
+FLEET_NAMES = ("one", "two & more", "three/3", "few")
+
+
+def lay_fleet(folder: Path) -> None:
+    """A workspace with rows of four tenants, one of whom has too few for a delta of its own, as the task `fleet`."""
+    from biasline.demo.shops import shops, to_jsonl
+
+    lay_workspace(folder)
+    made = [
+        replace(shop, name=name, rows=rows)
+        for shop, name, rows in zip(shops(4), FLEET_NAMES, (40, 36, 44, 6), strict=True)
+    ]
+    (folder / "shops.jsonl").write_text(to_jsonl(tuple(made)), encoding="utf-8")
+    fleet = {
+        "base": "data/bases/tiny-bloom.json",
+        "data": "shops.jsonl",
+        "tenants": {"column": "shop", "min_steps": 6, "epochs": 0.1, "evaluate_every": 3},
+        "train": {"biases": "all", "min_steps": 6, "epochs": 0.1, "batch_size": 8, "learning_rate": 1e-2},
+        "evaluate": {"max_new_tokens": 4, "slices": ["shop"]},
+        "gates": LENIENT_GATES,
+    }
+    (folder / "params.yaml").write_text(json.dumps({"tasks": {"fleet": fleet}}))
+
+
+@pytest.fixture(scope="session")
+def fleet_once(tmp_path_factory) -> Path:
+    """The folder of the task `fleet` after its stages, and what it left beside, for `fleet` to copy."""
+    from biasline.layout import TaskPlace
+    from biasline.params import read_params
+
+    folder = tmp_path_factory.mktemp("fleet")
+    lay_fleet(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, patch)
+        run_stages(read_params(folder / "params.yaml").tasks["fleet"], TaskPlace("fleet"))
+    return folder
+
+
+@pytest.fixture
+def fleet(workspace, fleet_once):
+    """The workspace with the task `fleet` trained and evaluated: its task and place."""
+    from biasline.layout import TaskPlace
+    from biasline.params import read_params
+
+    for name in ("shops.jsonl", "params.yaml"):
+        shutil.copy(fleet_once / name, workspace)
+    place = TaskPlace("fleet")
+    shutil.copytree(fleet_once / place.folder, place.folder)
+    shutil.copytree(fleet_once / ".biasline", ".biasline", dirs_exist_ok=True)
+    return read_params(workspace / "params.yaml").tasks["fleet"], place
 
 
 # What registering leaves in a project, beside the outs.

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 _LINE_EVERY_S = 10.0
 # Told how much was done since it was told before.
 Advance = Callable[[int], None]
+_open: list["Progress"] = []
 
 
 class Progress:
@@ -24,9 +25,12 @@ class Progress:
             from rich.progress import Progress as Bar
 
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            for outer in _open:  # a terminal shows one bar at a time
+                outer.close()
             self.bar = Bar(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
             self.bar.start()
             self.task = self.bar.add_task(what, total=total, note="")
+            _open.append(self)
 
     def skip(self, done: int) -> None:
         """So many were done by an earlier process: they say nothing about the time that is left."""
@@ -58,6 +62,7 @@ class Progress:
         """Take the bar away."""
         if self.bar is not None:
             self.bar.stop()
+            _open[:] = [other for other in _open if other is not self]
 
 
 @contextmanager

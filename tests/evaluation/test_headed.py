@@ -7,6 +7,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from biasline.evaluation.classify import probabilities, probed
 from biasline.evaluation.headed import Headed
+from biasline.evaluation.tuned import Tuned
 from biasline.progress import Progress
 
 
@@ -20,7 +21,7 @@ def headed():
     torch.manual_seed(0)
     model, other = bert(), bert()
     rows = [{"input_ids": [5 + n % 7, 20 + 30 * (n % 2)], "labels": n % 2} for n in range(30)]
-    return Headed(model, lambda: other, rows[:20], rows[20:], (0, 8), pl.DataFrame())
+    return Headed(model, lambda: Tuned(other), rows[:20], rows[20:], (0, 8), pl.DataFrame())
 
 
 def test_the_probe_sees_the_base_and_the_answers_are_the_tuned_models(headed):
@@ -34,9 +35,9 @@ def test_the_probe_sees_the_base_and_the_answers_are_the_tuned_models(headed):
         return called
 
     asked = headed.asked(of(probed), of(probabilities))
-    assert seen == [headed.model, headed.tuned()] and seen[0] is not seen[1]
+    assert seen == [headed.model, headed.tuned().model] and seen[0] is not seen[1]
     assert asked.probe.tolist() == [row["labels"] for row in headed.rows]
-    assert asked.tuned == pytest.approx(probabilities(headed.tuned(), headed.rows, 0, 8))
+    assert asked.tuned == pytest.approx(probabilities(headed.tuned().model, headed.rows, 0, 8))
     assert set(asked.timed) == {"base", "tuned"} and min(asked.timed.values()) > 0
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biasline.params import Train
-from biasline.training.batches import Plan, Rows, cut, learning_rate_factor
+from biasline.training.batches import BalancedPlan, Plan, Rows, cut, learning_rate_factor
 
 
 @given(st.integers(1, 200), st.integers(1, 40), st.integers(0, 3), st.integers(0, 4))
@@ -96,3 +96,17 @@ def test_an_empty_set_has_no_rows():
 @pytest.mark.parametrize(("epochs", "steps"), [(1.1, 110), (2.2, 220), (0.07, 7), (0.071, 8)])
 def test_parts_of_an_epoch_are_not_rounded_up_by_a_hair(epochs, steps):
     assert Plan.of(800, Train(batch_size=8, epochs=epochs, min_steps=1)).total_steps == steps
+
+
+def test_groups_have_the_same_part_and_their_rows_come_in_turn():
+    groups = (tuple(range(10)), (10,), tuple(range(11, 14)))
+    plan = BalancedPlan(rows=14, batch_size=4, total_steps=30, seed=3, groups=groups)
+    drawn = [row for step in range(30) for row in plan.indices(step)]
+    assert drawn == [row for step in range(30) for row in plan.indices(step)]
+    for start in range(0, 120, 3):
+        assert [sum(row in group for row in drawn[start : start + 3]) for group in groups] == [1, 1, 1]
+    first = [row for row in drawn if row in groups[0]]
+    assert sorted(first[:10]) == list(groups[0]) == sorted(first[10:20]) and first[:10] != first[10:20]
+    assert drawn[:3] != drawn[3:6] or drawn[:3] != drawn[6:9]
+    other = BalancedPlan(rows=14, batch_size=4, total_steps=30, seed=4, groups=groups)
+    assert [row for step in range(30) for row in other.indices(step)] != drawn

@@ -1,5 +1,7 @@
 """Where a new head begins: at the best linear reading of the frozen base."""
 
+from pathlib import Path
+
 import datasets
 import numpy as np
 import pytest
@@ -152,5 +154,5 @@ def test_a_head_that_the_base_brings_is_never_replaced_by_a_fitted_one(changed, 
     """`train.head: train` goes on from the base's own head, where it has one."""
     model, data = bert(3), sets(ClassLabels(), by_first)
     task = Task(kind="classification", base="b", data="d", train=changed)
-    loaded = train.Loaded(None, {}, model, head_of(model), data, "")
+    loaded = train.Loaded(None, {}, model, head_of(model), data, "", Path())
     assert bool(train.head_values(task, loaded, Accelerator(cpu=True))) is started

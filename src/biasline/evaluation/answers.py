@@ -7,7 +7,6 @@ import polars as pl
 from biasline.bases.limits import limits_of
 from biasline.bases.load import best_device
 from biasline.bases.pin import Pin, load_tokenizer
-from biasline.bitfit.pretrained import PretrainedModel
 from biasline.evaluation.compared import Compared, bias_change
 from biasline.evaluation.few_shot import Examples
 from biasline.evaluation.generate import Drawing, generate
@@ -15,6 +14,7 @@ from biasline.evaluation.measure import with_cheaper
 from biasline.evaluation.own_metrics import OwnScores
 from biasline.evaluation.references import own_spelling
 from biasline.evaluation.scoring import PASSES, TIMED, Scored, answered, latency_ms, score_likelihood
+from biasline.evaluation.tuned import Tuned, owners_in, tuned_model
 from biasline.kinds.protocols import Answering
 from biasline.layout import TaskPlace
 from biasline.params import Task
@@ -23,7 +23,6 @@ from biasline.tokens.checks import prompt_room
 from biasline.tokens.mask import Encoder
 from biasline.tokens.saved import IGNORED, read_token_set
 from biasline.tokens.template import dialogues_of
-from biasline.training.methods import apply_tuned
 
 # What an answer counts beside one pass over a row, for the progress.
 _ANSWER_WORK = 8
@@ -52,6 +51,9 @@ def compare_answers(
     prompts = encoder.prompts(dialogues_of(test, answered=False), room, test["row"].to_list())
     references, token_set = own_spelling(tokenizer, answering.references(test)), read_token_set(place, "test")
     kind = answering.learning.name
+    owners = owners_in(task, test)
+    owner = dict(zip(test["row"], owners, strict=False))
+    owners_of_tokens = [owner[row] for row in token_set["row"]] if owners else []
     own = OwnScores(Path(settings.metrics), kind) if settings.metrics else None
     shown_rows = None
     if settings.examples:
@@ -66,28 +68,32 @@ def compare_answers(
 
     with progress("evaluate", work) as shown:
 
-        def scored(model: PretrainedModel, who: str, examples: Examples | None = None) -> Scored:
-            answers = generate(
-                model,
-                tokenizer,
-                examples.prompts(prompts) if examples else prompts,
-                Drawing.of(settings),
-                settings.batch_size,
-                encoder.stops(),
-                shown.part(_ANSWER_WORK, f"answers of the {who} model"),
-            )
-            if examples is None:
-                timed[who] = latency_ms(model, first, pad, shown.part(note=f"latency of the {who} model"))
-            advance = shown.part(note=f"likelihoods of the {who} model")
+        def scored(tuned: Tuned, who: str, examples: Examples | None = None) -> Scored:
+            model = tuned.model
+            with tuned.asked(owners):
+                answers = generate(
+                    model,
+                    tokenizer,
+                    examples.prompts(prompts) if examples else prompts,
+                    Drawing.of(settings),
+                    settings.batch_size,
+                    encoder.stops(),
+                    shown.part(_ANSWER_WORK, f"answers of the {who} model"),
+                )
             columns = examples.columns(token_set[:], IGNORED) if examples else token_set[:]
-            likelihood = score_likelihood(model, columns, pad, settings.batch_size, advance)
+            with tuned.asked(owners_of_tokens):
+                if examples is None:
+                    timed[who] = latency_ms(model, first, pad, shown.part(note=f"latency of the {who} model"))
+                advance = shown.part(note=f"likelihoods of the {who} model")
+                likelihood = score_likelihood(model, columns, pad, settings.batch_size, advance)
             scores = own(test.rows(named=True), [answer.text for answer in answers]) if own else {}
             return Scored(kind, answers, references, *likelihood, scores)
 
-        base = scored(model, "base")
-        with_examples = scored(model, "base with examples", shown_rows) if shown_rows else None
+        plain = Tuned(model)
+        base = scored(plain, "base")
+        with_examples = scored(plain, "base with examples", shown_rows) if shown_rows else None
         change = bias_change(task, place, model)
-        tuned = scored(apply_tuned(task.train.method, model, place), "tuned")
+        tuned = scored(tuned_model(task, place, model), "tuned")
     rows = list(token_set["row"])
     table, of_base, of_tuned = answered(test, rows, base, tuned), base.measured, tuned.measured
     if with_examples:

@@ -16,10 +16,12 @@ from biasline.errors import BiaslineError
 from biasline.evaluation.card import model_card, samples_page
 from biasline.evaluation.compared import Compared
 from biasline.evaluation.intervals import format_interval
-from biasline.evaluation.measure import has_row_values, measured_rows, over_cheaper, row_metric
+from biasline.evaluation.measure import has_row_values, measured_rows, over_cheaper, row_metric, row_values
 from biasline.evaluation.references import Decisive, decisive_metric
 from biasline.evaluation.scoring import LENGTH, with_lengths
 from biasline.evaluation.statistics import paired_interval
+from biasline.evaluation.tenants import Values, tenant_lines, tenant_numbers, tenant_table, tenants_page
+from biasline.evaluation.tuned import owners_in
 from biasline.jsonfile import dump_json, load_json
 from biasline.kinds.answering import find_answering
 from biasline.kinds.learning import columns_of
@@ -75,11 +77,19 @@ def evaluate(task: Task, place: TaskPlace) -> Evaluated:
     table = answering.slices(sliced, tuple(dict.fromkeys((*task.evaluate.slices, LENGTH))), metric)
     sections = answering.sections(found.predictions, labels, report.get("settled", {}))
     metrics = _metrics(test, task, answering, decisive, metric, report["fingerprint"], found)
+    with replacing(place.by_tenant) as draft:
+        draft.mkdir()
+        if task.tenants.many:
+            alone = answering.compare(task.of_one(), place, pin, folder, test).predictions
+            told = _by_tenant(task, place, test, metric, found.predictions, alone, draft)
+            metrics["tenants"] = told
     with replacing(place.predictions) as draft:
         write_parquet(found.predictions, draft)
     write_text(place.slices, table.write_csv(float_precision=6))
     write_text(place.bias_change, found.change.write_csv(float_precision=8))
     write_text(place.samples, samples_page(found.predictions, answering, task.evaluate.samples))
+    if task.tenants.many:
+        sections = [*sections, *tenant_lines(metrics["tenants"])]
     write_text(place.card, model_card(place.task, task, metrics, report, quality, table, summary, sections))
     with replacing(place.confusion) as draft:
         draft.mkdir()
@@ -91,7 +101,49 @@ def evaluate(task: Task, place: TaskPlace) -> Evaluated:
     if references:
         print(f"judged by {metric.label}: {decisive.reason}")
     rows = measured_rows(found.predictions, metric).height
+    if task.tenants.many:
+        beside += f"; {_tenants_told(metrics['tenants'])}"
     return Evaluated(f"{_in_short(task, metric, rows, found)}{beside}; see {place.card}", observed)
+
+
+def _by_tenant(
+    task: Task,
+    place: TaskPlace,
+    test: pl.DataFrame,
+    metric: Metric,
+    served: pl.DataFrame,
+    shared: pl.DataFrame,
+    draft: Path,
+) -> dict[str, Any]:
+    """Write table and page of a fleet's tenants; gives what they come to.
+
+    Args:
+        task: its parameters.
+        place: where its model lies.
+        test: the test rows.
+        metric: the one that decides.
+        served: predictions of what serves each tenant.
+        shared: those of the shared delta alone.
+        draft: the folder that they are written to.
+    """
+    counted = row_metric(served, metric, task.kind)
+    sign = 1.0 if counted.higher_is_better else -1.0
+    base, tuned = (row_values(served, who, counted, task.kind) for who in ("base", "tuned"))
+    values = Values(sign * base, sign * row_values(shared, "tuned", counted, task.kind), sign * tuned)
+    table = tenant_table(owners_in(task, test), values, pl.read_parquet(place.own_report))
+    numbers = {"metric": counted.name, "label": counted.label, **tenant_numbers(table)}
+    write_parquet(table, draft / "table.parquet")
+    (draft / "page.md").write_text(tenants_page(table, numbers, counted.label), encoding="utf-8")
+    return numbers
+
+
+def _tenants_told(numbers: dict[str, Any]) -> str:
+    macro = numbers["macro"]
+    return (
+        f"{numbers['tested']} tenants: mean base {macro['base']:.3f}, shared {macro['shared']:.3f}, what serves "
+        f"{macro['tuned']:.3f}; own better for {numbers['better']}, worse for {numbers['worse']}, undecided for "
+        f"{numbers['undecided']}"
+    )
 
 
 def _in_short(task: Task, metric: Metric, rows: int, found: Compared) -> str:

@@ -11,7 +11,7 @@ from biasline.kinds.protocols import InData, InExport, InServing, InTokens, InTr
 from biasline.layout import TaskPlace
 from biasline.params import CUSTOM, Task
 from biasline.source_code import code_sha256, import_closure
-from biasline.training.fingerprint import BANK, folder_sha256
+from biasline.training.fingerprint import FLEET, folder_sha256
 
 # Modules that an evaluation imports and that change nothing in its outs: texts of errors, paths, a bar on the screen;
 # rooms by which kinds of tasks serve answers and draw pictures of them, which an evaluation never asks for.
@@ -26,10 +26,15 @@ _LIBRARIES = (
 _NOT_IN_EVALUATION = asked_by(InData, InTokens, InTraining, InTracking, InServing, InExport)
 
 
-def evaluation_modules(kind: str) -> dict[str, Path]:
-    """The modules whose code decides an evaluation's outs: dotted names below the package → files."""
+def evaluation_modules(kind: str, many: bool = False) -> dict[str, Path]:
+    """The modules whose code decides an evaluation's outs: dotted names below the package → files.
+
+    Args:
+        kind: of task.
+        many: whether the task is a fleet.
+    """
     others = [f"kinds.{part}.{name}" for part in ("learning", "answering") for name in LEARNINGS if name != kind]
-    without = (*_NO_NUMBERS, *BANK, *others)
+    without = (*_NO_NUMBERS, *(() if many else FLEET), *others)
     return import_closure(Path(__file__).with_name("evaluate.py"), without=without, uncalled=_NOT_IN_EVALUATION)
 
 
@@ -47,7 +52,7 @@ def evaluation_fingerprint(task: Task, place: TaskPlace) -> str:
         "quality": file_sha256(place.quality) if place.quality.is_file() else "",
         # All of the folder, since a file of metrics may import others and read lists of words.
         "custom": folder_sha256(CUSTOM) if task.evaluate.metrics else "",
-        "code": code_sha256(evaluation_modules(task.kind), _NOT_IN_EVALUATION),
+        "code": code_sha256(evaluation_modules(task.kind, task.tenants.many), _NOT_IN_EVALUATION),
         "versions": {name: version(name).partition("+")[0] for name in _LIBRARIES},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from biasline.bases.tokenizer import Tokenizer
+from biasline.bitfit.asked import batch_of
 from biasline.bitfit.pretrained import PretrainedModel
 from biasline.params import Evaluate
 from biasline.progress import Advance
@@ -99,7 +100,7 @@ def generate(
             ids = torch.tensor(prompts[index], dtype=torch.int64)
             input_ids[line, width - len(ids) :] = ids
             attention_mask[line, width - len(ids) :] = 1
-        with torch.inference_mode():
+        with torch.inference_mode(), batch_of(chosen):
             output = model.generate(
                 input_ids=input_ids.to(model.device),
                 attention_mask=attention_mask.to(model.device),

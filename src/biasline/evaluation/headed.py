@@ -11,15 +11,16 @@ import polars as pl
 from biasline.bases.load import best_device
 from biasline.bases.pin import Pin
 from biasline.bitfit.pretrained import PretrainedModel
+from biasline.data.clean import read_split
 from biasline.evaluation.compared import bias_change
 from biasline.evaluation.heads import PROBED
 from biasline.evaluation.scoring import PASSES, TIMED, latency_ms
+from biasline.evaluation.tuned import Tuned, owners_in, tuned_model
 from biasline.kinds.protocols import Learning
 from biasline.layout import TaskPlace
 from biasline.params import Task
 from biasline.progress import Progress, progress
 from biasline.tokens.saved import read_token_set
-from biasline.training.methods import apply_tuned
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,16 @@ class Headed:
         rows: the test rows in tokens.
         batches: the token to pad with, and rows per batch.
         change: how far training moved the biases, see `bias_change`.
+        owners: the tenant of each test row; none where the task is of one.
     """
 
     model: PretrainedModel
-    tuned: Callable[[], PretrainedModel]
+    tuned: Callable[[], Tuned]
     taught: list[dict[str, Any]]
     rows: list[dict[str, Any]]
     batches: tuple[int, int]
     change: pl.DataFrame
+    owners: Sequence[str] = ()
 
     def asked(self, probed: Callable[..., Any], given: Callable[..., Any]) -> Asked:
         """Ask the base, which is the tuned model from then on.
@@ -68,9 +71,10 @@ class Headed:
             note = "head alone on the frozen base"
             probe = probed(self.model, self.taught, self.rows, *self.batches, advance=shown.part(note=note))
             timed = {"base": self._latency(self.model, shown)}
-            model = self.tuned()
-            tuned = given(model, self.rows, *self.batches, advance=shown.part(note="tuned model"))
-            timed["tuned"] = self._latency(model, shown)
+            served = self.tuned()
+            with served.asked(self.owners):
+                tuned = given(served.model, self.rows, *self.batches, advance=shown.part(note="tuned model"))
+                timed["tuned"] = self._latency(served.model, shown)
         return Asked(probe, tuned, timed)
 
     @property
@@ -103,9 +107,10 @@ def load_headed(
     rows, pad = read_token_set(place, "test").to_list(), model.config.pad_token_id
     return Headed(
         model,
-        lambda: apply_tuned(task.train.method, model, place),
+        lambda: tuned_model(task, place, model),
         train.select(spread).to_list(),
         rows,
         (pad, task.evaluate.batch_size),
         bias_change(task, place, model),
+        owners_in(task, read_split(place, "test")) if task.tenants.many else (),
     )

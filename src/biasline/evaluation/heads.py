@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from biasline.bitfit.asked import batch_of
 from biasline.bitfit.pretrained import PretrainedModel
 from biasline.progress import Advance
 from biasline.training.loss import padded
@@ -28,7 +29,7 @@ def head_outputs(
     """
     found = np.zeros((len(rows), model.config.num_labels), np.float32)
     for chosen, inputs in _batches(model, rows, pad, batch_size):
-        with torch.inference_mode():
+        with torch.inference_mode(), batch_of(chosen):
             found[chosen] = model(**inputs).logits.float().cpu().numpy()
         advance(len(chosen))
     return found
@@ -54,14 +55,15 @@ def word_outputs(
 
     Args:
         model: in eval mode.
-        rows: the model's inputs, and `places`: numbers of tokens, of which there may be none.
+        rows: the model's inputs, and `places`: numbers of tokens, of which there may be none; of several windows of one
+            text `number`, its place among all texts.
         pad: token id to pad with.
         batch_size: rows at once.
         advance: told of each batch how many rows it had.
     """
     found: list[np.ndarray] = [np.zeros(0)] * len(rows)
     for chosen, inputs in _batches(model, rows, pad, batch_size):
-        with torch.inference_mode():
+        with torch.inference_mode(), batch_of([rows[index].get("number", index) for index in chosen]):
             _keep(found, rows, chosen, model(**inputs).logits.float())
         advance(len(chosen))
     return found

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from biasline.bitfit.asked import batch_of
 from biasline.bitfit.pretrained import PretrainedModel
 from biasline.evaluation.generate import Answer
 from biasline.evaluation.measure import Measured, measure, measured_rows, row_values
@@ -110,7 +111,7 @@ def score_likelihood(
             [{name: values[index] for name, values in columns.items()} for index in chosen], pad
         )
         batch = batch.to(model.device)
-        with torch.inference_mode():
+        with torch.inference_mode(), batch_of(chosen):
             logits, targets = supervised_logits(model, batch)
             losses, right = target_losses(logits, targets).cpu(), (logits.argmax(-1) == targets).cpu()
         # The supervised tokens come row by row; counts per row cut them apart again.
@@ -142,7 +143,7 @@ def latency_ms(
         for place, batch in enumerate(batches):
             inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
             started = time.perf_counter()
-            with torch.inference_mode():
+            with torch.inference_mode(), batch_of([rows[place].get("number", place)]):
                 # The sum makes an accelerator finish.
                 float(model(**inputs).logits.float().sum())
             shortest[place] = min(shortest[place], time.perf_counter() - started)

@@ -10,6 +10,7 @@ from scipy.stats import t as student
 
 CONFIDENCE = 0.95
 _RESAMPLES = 10_000
+_ALL_SIGNS = 13
 # So many rows at least for a bootstrap.
 _FEW = 50
 # Row numbers of resamples that are in memory together.
@@ -50,6 +51,30 @@ def mean_interval(values: np.ndarray) -> tuple[float, float | None, float | None
         return mean, None, None
     half = student.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * float(values.std(ddof=1)) / np.sqrt(len(values))
     return mean, max(0.0, mean - half), mean + half
+
+
+def sign_flip_p(differences: np.ndarray, seed: int = 0) -> float:
+    """How likely a mean so far from 0 is where each difference could as well have the other sign (Fisher 1935).
+
+    All signs are tried up to `_ALL_SIGNS` differences, beyond that as many as a bootstrap has resamples.
+
+    Args:
+        differences: of two models on the same rows, (rows,).
+        seed: of the signs that are drawn.
+
+    Returns:
+        two-sided, in (0, 1].
+    """
+    differences = differences[differences != 0]
+    rows = len(differences)
+    if not rows:
+        return 1.0
+    seen = abs(differences.sum()) - 1e-9 * np.abs(differences).sum()
+    if rows <= _ALL_SIGNS:
+        signs = 1.0 - 2.0 * ((np.arange(2**rows)[:, None] >> np.arange(rows)) & 1)
+        return float((np.abs(signs @ differences) >= seen).mean())
+    signs = 1.0 - 2.0 * np.random.default_rng(seed).integers(0, 2, (_RESAMPLES, rows))
+    return float((1 + (np.abs(signs @ differences) >= seen).sum()) / (1 + _RESAMPLES))
 
 
 def paired_interval(

@@ -37,7 +37,7 @@ def windows_of(encoder: WordEncoder, rows: Sequence[Sequence[str]]) -> _Asked:
     asked, owners = [], []
     for number, windows in enumerate(encoder(rows)):
         for inputs, first, told in windows:
-            asked.append({**inputs, "places": [first[word] for word in told]})
+            asked.append({**inputs, "places": [first[word] for word in told], "number": number})
             owners.append((number, told))
     return asked, owners
 

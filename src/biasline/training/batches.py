@@ -55,6 +55,38 @@ class Plan:
         return order[within * self.batch_size : (within + 1) * self.batch_size].tolist()
 
 
+@dataclass(frozen=True)
+class BalancedPlan(Plan):
+    """Steps in which each of several groups of rows has the same part, however many rows it has.
+
+    Attributes:
+        groups: places of the rows of each group, which has one at least.
+    """
+
+    groups: tuple[tuple[int, ...], ...] = ()
+
+    def indices(self, step: int) -> list[int]:
+        """Row indices of the step number `step`, from 0.
+
+        Round after round a row of each group: the groups in an order of the round's own, the rows of a group all once
+        before any comes again.
+        """
+        first = step * self.batch_size
+        found = []
+        for number in range(first, first + self.batch_size):
+            turn, place = divmod(number, len(self.groups))
+            group = int(_order(len(self.groups), self.seed * 1_000_003 + turn)[place])
+            rows = self.groups[group]
+            again, within = divmod(turn, len(rows))
+            found.append(rows[int(_order_of(len(rows), self.seed * 1_000_003 + again, group)[within])])
+        return found
+
+
+@lru_cache(maxsize=100_000)
+def _order_of(rows: int, seed: int, group: int) -> torch.Tensor:
+    return torch.randperm(rows, generator=torch.Generator().manual_seed((seed * 1_000_033 + group + 1) % 2**63))
+
+
 @lru_cache(maxsize=2)
 def _order(rows: int, seed: int) -> torch.Tensor:
     return torch.randperm(rows, generator=torch.Generator().manual_seed(seed))

@@ -29,7 +29,10 @@ _NO_NUMBERS = (
 )
 
 # What serves and trains many deltas at once, which the training and the evaluation of one does not use.
-BANK = ("bitfit.bank", "bitfit.bank_tuning", "bitfit.rowwise")
+FLEET = (
+    *("bitfit.bank", "bitfit.bank_tuning", "bitfit.deltas", "bitfit.rowwise", "bitfit.tenants"),
+    *("params.tenants", "training.fleet", "training.own", "evaluation.tenants"),
+)
 
 # What a kind of task says of other stages: what token sets were made by is seen in them.
 NOT_IN_TRAINING = asked_by(InData, InTokens, InEvaluation, InTracking, InServing, InExport)
@@ -43,17 +46,23 @@ def folder_sha256(folder: Path) -> str:
 
 
 @cache
-def training_modules(method: str, kind: str) -> Mapping[str, Path]:
-    """The modules whose code decides what a method trains on a kind of task: dotted names below the package → files."""
+def training_modules(method: str, kind: str, many: bool = False) -> Mapping[str, Path]:
+    """The modules whose code decides what a method trains on a kind of task: dotted names below the package → files.
+
+    Args:
+        method: of training.
+        kind: of task.
+        many: whether the task is a fleet.
+    """
     others = [f"training.methods.{name}" for name in METHOD_SPECS if name != method]
     others += [f"kinds.learning.{name}" for name in LEARNINGS if name != kind]
-    without = (*_NO_NUMBERS, *BANK, *others)
+    without = (*_NO_NUMBERS, *(() if many else FLEET), *others)
     return import_closure(Path(__file__).with_name("train.py"), without=without, uncalled=NOT_IN_TRAINING)
 
 
 @cache
-def _code(method: str, kind: str) -> str:
-    return code_sha256(training_modules(method, kind), NOT_IN_TRAINING)
+def _code(method: str, kind: str, many: bool) -> str:
+    return code_sha256(training_modules(method, kind, many), NOT_IN_TRAINING)
 
 
 def fingerprint(task: Task, pin: Pin, place: TaskPlace) -> str:
@@ -64,7 +73,8 @@ def fingerprint(task: Task, pin: Pin, place: TaskPlace) -> str:
         "tokens": folder_sha256(place.tokens),
         "train": task.train.model_dump(exclude=task.train.unused),
         "load": task.load.model_dump(),
-        "code": _code(task.train.method, task.kind),
+        "code": _code(task.train.method, task.kind, task.tenants.many),
+        **({"tenants": task.tenants.model_dump(exclude={"unknown"})} if task.tenants.many else {}),
         "versions": {name: version(name).partition("+")[0] for name in libraries},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -18,15 +18,16 @@ from biasline.bitfit.pretrained import PretrainedModel
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json
 from biasline.kinds.learning import find_learning
-from biasline.layout import TaskPlace, replacing, write_text
+from biasline.layout import TaskPlace, own_trainings, replacing, write_text
 from biasline.params import ResolvedTrain, Task, Train
 from biasline.params.method_spec import scale_count, tuned_count
 from biasline.tokens.saved import read_summary, read_token_set
-from biasline.training.batches import Plan
+from biasline.training.batches import BalancedPlan, Plan
 from biasline.training.fingerprint import fingerprint, folder_sha256
 from biasline.training.head_start import start_head
 from biasline.training.loop import Report, Sets, fit
 from biasline.training.methods import PreparedModel, Provenance, get_method, prepare_model
+from biasline.training.own import Own, own_settings, tenants_of, train_own
 from biasline.training.prepare import prepare
 from biasline.training.ranks import of_all, of_first, same_error, together
 from biasline.training.rates import resolve_learning_rates, unusual_learning_rates
@@ -102,7 +103,7 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
         accelerator.end_training()  # the first process is alone from here on: nothing may ask the others
         if not main:
             return ""
-        return _write(place, ready, history, settled)
+        return _write(task, place, loaded, ready, history, settled)
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ class Loaded:
         head: names of the head's parameters that are trained.
         sets: what is trained on.
         name: the fingerprint.
+        folder: of the base.
     """
 
     pin: Pin
@@ -141,6 +143,7 @@ class Loaded:
     head: list[str]
     sets: Sets
     name: str
+    folder: Path
 
 
 def load_training(task: Task, place: TaskPlace) -> Loaded:
@@ -170,7 +173,7 @@ def load_training(task: Task, place: TaskPlace) -> Loaded:
         raise BiaslineError(f"{place.tokens}: no row to train on", f"look at {place.quality_page}")
     _check_ids({"train": rows, "valid": valid}, model, pin, place)
     sets = Sets(rows, valid, learning.objective(task.train, summary, rows), model.config.pad_token_id)
-    return Loaded(pin, summary, model, head, sets, name)
+    return Loaded(pin, summary, model, head, sets, name, folder)
 
 
 def head_values(task: Task, loaded: Loaded, accelerator: Accelerator) -> dict[str, torch.Tensor]:
@@ -211,6 +214,9 @@ def _set_up(
         flush=True,
     )
     plan = Plan.of(len(loaded.sets.train), task.train)
+    if task.tenants.many:
+        tenants = tenants_of(summary["tenants"], loaded.sets)
+        plan = BalancedPlan(**vars(plan), groups=tuple(tuple(one.train) for one in tenants if one.train))
     about = {
         "task": place.task,
         **({"pooling": "mean"} if by_mean else {}),
@@ -231,18 +237,38 @@ def _set_up(
     )
 
 
-def _write(place: TaskPlace, ready: _Ready, history: History, settled: dict[str, str]) -> str:
+def _write(
+    task: Task, place: TaskPlace, loaded: Loaded, ready: _Ready, history: History, settled: dict[str, str]
+) -> str:
     """Write the outs, all or none; returns one line that tells what they are."""
+    beside = ""
     with replacing(place.model) as draft:
         draft.mkdir()
         ready.prepared.save(draft / get_method(ready.settings.method).spec.artifact, ready.provenance.settled(settled))
+        told = _told(ready, history) | ({"settled": settled} if settled else {})
+        if task.tenants.many:
+            own = _train_own(task, place, loaded, ready, draft)
+            told["tenants"] = own.counts
+            beside = f"; {own.counts['own']} of {own.counts['count']} tenants have a delta of their own: {place.own}"
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
-        told = _told(ready, history) | ({"settled": settled} if settled else {}) | {"bytes": size}
-        (draft / place.train_report.name).write_text(dump_json(told), encoding="utf-8")
+        (draft / place.train_report.name).write_text(dump_json({**told, "bytes": size}), encoding="utf-8")
     write_text(place.history, _history_csv(history))
     loss = f"{history.best_loss:.4f}" if history.best_loss is not None else "not measured"
     made = place.delta if place.delta.is_file() else place.model
-    return f"kept step {history.best_step} of {told['steps']} (validation loss {loss}); {made}: {size:,} bytes"
+    return f"kept step {history.best_step} of {told['steps']} (validation loss {loss}); {made}: {size:,} bytes{beside}"
+
+
+def _train_own(task: Task, place: TaskPlace, loaded: Loaded, ready: _Ready, draft: Path) -> Own:
+    """The own deltas of a fleet's tenants, from the shared one that lies in the draft; says how it went."""
+    loaded.model.to("cpu")  # makes room for the one that is plain
+    labels = loaded.summary.get("labels", [])
+    model, _ = find_learning(task.kind).load(loaded.pin, loaded.folder, task.load, task.train, labels)
+    tenants, kept = tenants_of(loaded.summary["tenants"], ready.sets), own_trainings(place.task)
+    settings = own_settings(task, ready.settings)
+    own = train_own(task, loaded.pin, model, tenants, ready.sets, settings, draft, kept)
+    for line in own.told:
+        print(f"note: {line}", flush=True)
+    return own
 
 
 @contextmanager

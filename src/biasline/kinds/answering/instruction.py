@@ -90,6 +90,8 @@ class Instruction(Answering):
         self, predictor: "Predictor", rows: "pl.DataFrame", given: Sequence[Any], own_metrics: str
     ) -> "pl.DataFrame":
         """With the texts and all their scores, and the likelihood of the right answers."""
+        import polars as pl
+
         from biasline.evaluation.generate import Answer
         from biasline.evaluation.own_metrics import OwnScores
         from biasline.evaluation.references import own_spelling
@@ -97,11 +99,13 @@ class Instruction(Answering):
         from biasline.tokens.answers import answer_columns
 
         columns = answer_columns(predictor.dialogue_encoder, rows)
-        likelihood = score_likelihood(predictor.model, columns, *predictor.batches)
+        scored = rows.filter(pl.col("row").is_in(columns["row"]))
+        with predictor.asked(predictor.owners(scored.to_dicts())):
+            likelihood = score_likelihood(predictor.model, columns, *predictor.batches)
         own = OwnScores(Path(own_metrics), self.learning.name)(rows.rows(named=True), given) if own_metrics else {}
         references = own_spelling(predictor.tokenizer, rows["output"].to_list())
-        scored = Scored(self.learning.name, [Answer(text, True) for text in given], references, *likelihood, own)
-        return answered(rows, columns["row"], scored, scored)
+        given_scores = Scored(self.learning.name, [Answer(text, True) for text in given], references, *likelihood, own)
+        return answered(rows, columns["row"], given_scores, given_scores)
 
     # stock Transformers
 

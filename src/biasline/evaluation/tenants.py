@@ -1,0 +1,164 @@
+"""A fleet's test rows tenant by tenant: the base, the delta that all share, and what serves each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy.stats import false_discovery_control
+
+from biasline.evaluation.cells import cell
+from biasline.evaluation.intervals import format_interval
+from biasline.evaluation.statistics import paired_interval, sign_flip_p
+
+# Of the tenants that are called better or worse, so many may be called so by chance.
+FALSE_DISCOVERIES = 0.1
+_SHOWN = 20
+_BINS = 10
+_BAR = 40
+_WHO = ("base", "shared", "tuned")
+_CALLED = ("base", "shared", "what serves")
+
+
+@dataclass(frozen=True)
+class Values:
+    """A metric's value of each test row, (rows,) each, such that more is better; NaN for rows that have none.
+
+    Attributes:
+        base: of the untuned base.
+        shared: of the shared delta.
+        tuned: of the delta that serves the row's tenant.
+    """
+
+    base: np.ndarray
+    shared: np.ndarray
+    tuned: np.ndarray
+
+
+def tenant_table(owners: Sequence[str], values: Values, trained: pl.DataFrame) -> pl.DataFrame:
+    """Each tenant's test rows in numbers.
+
+    Args:
+        owners: the tenant of each test row.
+        values: of the rows.
+        trained: a row for each tenant, with `tenant`, `train`, `serves` and `why`.
+
+    Returns:
+        a row for each tenant, in their order: its rows, what serves it, means of the three models, what the one that
+        serves is better by than the shared one (`gain`, with the ends of its interval), and a verdict, `better`,
+        `worse` or `undecided`, of those that have a delta of their own and a test row.
+    """
+    rows = pl.DataFrame({"tenant": list(owners), **{who: getattr(values, who) for who in _WHO}})
+    rows = rows.filter(~pl.any_horizontal(pl.col(who).is_nan() for who in _WHO))
+    found, judged = [], []
+    parts = {name: part for (name,), part in rows.group_by("tenant", maintain_order=True)}
+    for told in trained.select("tenant", "train", "serves", "why").iter_rows(named=True):
+        part = parts.get(told["tenant"])
+        row: dict[str, Any] = {**told, "rows": 0 if part is None else part.height, "verdict": ""}
+        if part is not None:
+            row |= {who: float(part[who].to_numpy().mean()) for who in _WHO}
+            tuned, shared = part["tuned"].to_numpy(), part["shared"].to_numpy()
+            if told["serves"] == "own":
+                row |= dict(zip(("gain", "low", "high"), paired_interval(tuned, shared), strict=True))
+                row["p"] = sign_flip_p(tuned - shared)
+                judged.append(row)
+        found.append(row)
+    adjusted = false_discovery_control([row["p"] for row in judged]) if judged else []
+    for row, p in zip(judged, adjusted, strict=True):
+        row["verdict"] = "undecided" if p > FALSE_DISCOVERIES else "better" if row["gain"] > 0 else "worse"
+    return pl.DataFrame(found, schema=_SCHEMA, orient="row")
+
+
+_SCHEMA: dict[str, Any] = {
+    "tenant": pl.String,
+    "train": pl.Int64,
+    "rows": pl.Int64,
+    "serves": pl.String,
+    "why": pl.String,
+    **{name: pl.Float64 for name in (*_WHO, "gain", "low", "high", "p")},
+    "verdict": pl.String,
+}
+
+
+def tenant_numbers(table: pl.DataFrame) -> dict[str, Any]:
+    """What the table comes to, for metrics.json; means are over tenants, each of which counts the same."""
+    tested = table.filter(pl.col("rows") > 0)
+    verdicts = {name: int((table["verdict"] == name).sum()) for name in ("better", "worse", "undecided")}
+    return {
+        "count": table.height,
+        "tested": tested.height,
+        "own": int((table["serves"] == "own").sum()),
+        **verdicts,
+        "false_discovery_rate": FALSE_DISCOVERIES,
+        "macro": {who: round(float(tested[who].to_numpy().mean()), 6) for who in _WHO if tested.height},
+    }
+
+
+def tenant_lines(numbers: dict[str, Any]) -> list[str]:
+    """What the card says of the tenants; `numbers` as metrics.json has them."""
+    macro = ", ".join(f"{what} {numbers['macro'][who]:.3f}" for who, what in zip(_WHO, _CALLED, strict=True))
+    told = (
+        f"{numbers['own']:,} of {numbers['count']:,} tenants have a delta of their own, the shared serves the others. "
+        f"{numbers['label']}, mean over {numbers['tested']:,} tenants: {macro}. Beside the shared delta the own one is "
+        f"better for {numbers['better']:,}, worse for {numbers['worse']:,}, undecided for {numbers['undecided']:,} "
+        f"(false discovery rate {numbers['false_discovery_rate']:g}); all of them: `tenants/page.md`."
+    )
+    return ["", "## Tenants", "", told]
+
+
+def tenants_page(table: pl.DataFrame, numbers: dict[str, Any], label: str) -> str:
+    """tenants.md: means, how many are better or worse, a histogram, those that gain and lose most.
+
+    Args:
+        table: see `tenant_table`.
+        numbers: see `tenant_numbers`.
+        label: of the metric; of one of which less is better, values have the other sign.
+    """
+    tested, macro = table.filter(pl.col("rows") > 0), numbers["macro"]
+    lines = ["# Tenants", "", f"{label}, on {tested['rows'].sum():,} test rows of {tested.height:,} tenants.", ""]
+    lines += ["| | base | shared | what serves |", "|---|---:|---:|---:|"]
+    weights = tested["rows"].to_numpy()
+    if tested.height:
+        over_rows = {who: float(np.average(tested[who].to_numpy(), weights=weights)) for who in _WHO}
+        for name, means in (("mean over tenants", macro), ("mean over rows", over_rows)):
+            lines.append(f"| {name} | " + " | ".join(f"{means[who]:.3f}" for who in _WHO) + " |")
+    untested = table.filter(pl.col("rows") == 0)
+    lines += [
+        "",
+        f"{numbers['own']:,} of {numbers['count']:,} tenants have a delta of their own. Beside the shared one it is "
+        f"better for {numbers['better']:,}, worse for {numbers['worse']:,}, undecided for {numbers['undecided']:,} "
+        f"(sign-flip tests; false discovery rate {FALSE_DISCOVERIES:g}).",
+    ]
+    if untested.height:
+        named = ", ".join(cell(name) for name in untested["tenant"].head(_SHOWN))
+        more = f" and {untested.height - _SHOWN} more" * (untested.height > _SHOWN)
+        lines += ["", f"{untested.height:,} tenants have no test row and are in no mean: {named}{more}."]
+    own = tested.filter(pl.col("serves") == "own").sort(["gain", "tenant"])
+    if own.height:
+        lines += ["", "## Gains over the shared delta", "", *_histogram(own["gain"].to_numpy())]
+        lines += ["", "## Largest gains", "", *_rows_told(own.reverse().head(_SHOWN))]
+        lines += ["", "## Smallest gains and losses", "", *_rows_told(own.head(_SHOWN))]
+    return "\n".join([*lines, ""])
+
+
+def _histogram(gains: np.ndarray) -> list[str]:
+    counts, edges = np.histogram(gains, _BINS)
+    lines = ["| gain | tenants | |", "|---|---:|---|"]
+    for count, low, high in zip(counts.tolist(), edges[:-1], edges[1:], strict=True):
+        lines.append(f"| {low:+.3f} … {high:+.3f} | {count} | {'█' * round(_BAR * count / counts.max())} |")
+    return lines
+
+
+def _rows_told(rows: pl.DataFrame) -> list[str]:
+    lines = [
+        "| tenant | training rows | test rows | base | shared | own | gain | |",
+        "|---|---:|---:|---:|---:|---:|---|---|",
+    ]
+    for row in rows.iter_rows(named=True):
+        means = " | ".join(f"{row[who]:.3f}" for who in _WHO)
+        gain = f"{row['gain']:+.3f}{format_interval(row['low'], row['high'], '+.3f')}"
+        lines.append(
+            f"| {cell(row['tenant'])} | {row['train']} | {row['rows']} | {means} | {gain} | {row['verdict']} |"
+        )
+    return lines

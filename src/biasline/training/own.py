@@ -1,0 +1,298 @@
+"""The own deltas of a fleet's tenants: each trained from the shared one, and which of the two serves whom.
+
+A finished training is kept in a file named by all that it was made of: the shared delta, the tenant's own rows, the
+parameters, the code. So a run that was stopped goes on where it was, and rows that one tenant got make no other's
+training anew.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+from biasline.bases.load import best_device
+from biasline.bases.pin import Pin, file_sha256
+from biasline.bitfit import BiasDelta
+from biasline.bitfit.deltas import file_of, write_index
+from biasline.bitfit.pretrained import PretrainedModel
+from biasline.errors import BiaslineError
+from biasline.jsonfile import dump_json
+from biasline.layout import replacing, write_parquet, write_text
+from biasline.params import ResolvedTrain, Task
+from biasline.progress import progress
+from biasline.source_code import code_sha256, import_closure
+from biasline.training.fleet import Tenant, Trained, fit_fleet
+from biasline.training.loop import Sets
+from biasline.training.loss import Objective
+
+_ON_ACCELERATOR = 64
+# Of a fleet's finished trainings, so many times as many as it has tenants stay: a change is often taken back.
+_KEPT = 3
+_NAMED = 5
+_FIELDS = ("steps", "kept_step", "start_loss", "loss", "start_accuracy", "accuracy")
+
+
+@dataclass(frozen=True)
+class Own:
+    """What came of the tenants' own trainings.
+
+    Attributes:
+        counts: tenants in all, and how many of them have an `own` delta that serves, `shared`, `failed`.
+        told: lines for whoever runs the stage.
+    """
+
+    counts: dict[str, int]
+    told: list[str]
+
+
+def tenants_of(names: Sequence[str], sets: Sets) -> list[Tenant]:
+    """The tenants with the places of their rows, in the order of their names; of some there may be no rows."""
+    places: list[dict[int, list[int]]] = []
+    for rows in (sets.train, sets.valid):
+        found: dict[int, list[int]] = {}
+        for place, number in enumerate(rows["tenant"]):
+            found.setdefault(number, []).append(place)
+        places.append(found)
+    return [
+        Tenant(name, tuple(places[0].get(number, ())), tuple(places[1].get(number, ())))
+        for number, name in enumerate(names)
+    ]
+
+
+def own_settings(task: Task, settings: ResolvedTrain) -> ResolvedTrain:
+    """The parameters of a tenant's own training: those of the shared one, but shorter and looked at more often."""
+    own = task.tenants.model_dump(include={"epochs", "min_steps", "batch_size", "evaluate_every"})
+    return settings.model_copy(update=own)
+
+
+def train_own(
+    task: Task,
+    pin: Pin,
+    model: PretrainedModel,
+    tenants: Sequence[Tenant],
+    sets: Sets,
+    settings: ResolvedTrain,
+    draft: Path,
+    kept: Path,
+) -> Own:
+    """Train the tenants' own deltas and write them, an index and a table into a folder that holds the shared one.
+
+    Args:
+        task: the resolved task.
+        pin: of the base.
+        model: the base, plain.
+        tenants: of all, in the order in which they are trained.
+        sets: the rows of all.
+        settings: of each one's training.
+        draft: a folder with the shared delta, `delta.safetensors`.
+        kept: a folder of finished trainings, made when the first is.
+
+    Raises:
+        BiaslineError: where more of them failed than `tenants.max_failed` allows.
+    """
+    shared, rule = BiasDelta.load(draft / "delta.safetensors"), task.tenants
+    large = [tenant for tenant in tenants if len(tenant.train) >= rule.min_rows]
+    keys = _keys(task, pin, file_sha256(draft / "delta.safetensors"), large, sets, settings)
+    done = {tenant.name: found for tenant in large if (found := _kept(kept / keys[tenant.name]))}
+    waiting = [tenant for tenant in large if tenant.name not in done]
+    told = [f"{len(done)} of {len(large)} own trainings were done before: taken as they are"] if done else []
+    device = best_device()
+    slots = task.run.tenants_at_once or (1 if device.type == "cpu" else _ON_ACCELERATOR)
+    allowed, failed = math.floor(rule.max_failed * len(large)), 0
+    if waiting:
+        model.to(device)
+        with progress("tenants", len(large)) as shown:
+            shown.skip(len(done))
+            for trained in fit_fleet(model, shared, waiting, sets, settings, slots):
+                if trained.failed:
+                    failed += 1
+                    told.append(f"{trained.tenant!r}: {trained.failed}: the shared delta serves it")
+                    if failed > allowed:
+                        raise BiaslineError(
+                            f"{failed} of {len(large)} tenants' own trainings failed, tenants.max_failed allows "
+                            f"{allowed}; the last: {trained.tenant!r}: {trained.failed}",
+                            "look at these rows, lower train.learning_rate, or raise tenants.max_failed",
+                        )
+                trained = _with_origin(trained, keys[trained.tenant])
+                _keep(kept / keys[trained.tenant], trained)
+                done[trained.tenant] = trained
+                shown.at(len(done))
+    folder = draft / "tenants"
+    folder.mkdir()
+    rows = [_judged(tenant, done.get(tenant.name), rule.min_rows) for tenant in tenants]
+    for row in rows:
+        delta = done[row["tenant"]].delta if row["serves"] == "own" else None
+        row["sha256"] = None
+        if delta is not None:
+            delta.save(folder / file_of(row["tenant"]))
+            row["sha256"] = file_sha256(folder / file_of(row["tenant"]))
+    own = [row["tenant"] for row in rows if row["serves"] == "own"]
+    write_index(folder, own, [row["tenant"] for row in rows if row["serves"] == "shared"])
+    write_parquet(pl.DataFrame(rows, schema=_SCHEMA, orient="row"), draft / "tenants.parquet")
+    _forget(kept, len(large))
+    counts = {"count": len(rows), "own": len(own), "shared": len(rows) - len(own), "failed": failed}
+    return Own(counts, [*told, *_why_shared(rows)])
+
+
+_SCHEMA: dict[str, Any] = {
+    "tenant": pl.String,
+    "train": pl.Int64,
+    "valid": pl.Int64,
+    "steps": pl.Int64,
+    "kept_step": pl.Int64,
+    "shared_loss": pl.Float64,
+    "own_loss": pl.Float64,
+    "shared_accuracy": pl.Float64,
+    "own_accuracy": pl.Float64,
+    "serves": pl.String,
+    "why": pl.String,
+    "sha256": pl.String,
+}
+
+
+def _judged(tenant: Tenant, trained: Trained | None, min_rows: int) -> dict[str, Any]:
+    """A row of the table: how the training went, and which delta serves, as validation rows have it."""
+    why, serves = "", "shared"
+    if trained is None:
+        why = f"fewer than {min_rows} training rows"
+    elif trained.failed:
+        why = f"failed: {trained.failed}"
+    elif trained.loss is None or trained.start_loss is None:
+        why = "no validation row to choose by"
+    elif _better(trained):
+        serves, why = "own", "better on its validation rows"
+    else:
+        why = "its own is no better on its validation rows"
+    found = trained or Trained(tenant.name, None, 0, 0, None, None, None, None)
+    return {
+        "tenant": tenant.name,
+        "train": len(tenant.train),
+        "valid": len(tenant.valid),
+        "steps": found.steps,
+        "kept_step": found.kept_step,
+        "shared_loss": found.start_loss,
+        "own_loss": found.loss,
+        "shared_accuracy": found.start_accuracy,
+        "own_accuracy": found.accuracy,
+        "serves": serves,
+        "why": why,
+    }
+
+
+def _better(trained: Trained) -> bool:
+    """Of labels, right ones count first: losses rise long before labels get worse."""
+    assert trained.loss is not None
+    assert trained.start_loss is not None
+    if trained.accuracy is not None and trained.accuracy != trained.start_accuracy:
+        return trained.accuracy > (trained.start_accuracy or 0.0)
+    return trained.loss < trained.start_loss
+
+
+def _why_shared(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if row["serves"] == "shared" and not row["why"].startswith("failed"):
+            reasons.setdefault(row["why"], []).append(row["tenant"])
+    told = []
+    for why, names in reasons.items():
+        named = ", ".join(map(repr, names[:_NAMED])) + f" and {len(names) - _NAMED} more" * (len(names) > _NAMED)
+        told.append(f"the shared delta serves {len(names)} tenants ({why}): {named}")
+    return told
+
+
+def _with_origin(trained: Trained, key: str) -> Trained:
+    """A delta that names its tenant and what it was made of, and nothing that another tenant's rows could change."""
+    if trained.delta is None:
+        return trained
+    manifest = trained.delta.manifest
+    about = {name: value for name, value in manifest.about.items() if name not in ("fingerprint", "tokens_sha256")}
+    about |= {"tenant": trained.tenant, "fingerprint": key}
+    return replace(trained, delta=BiasDelta(trained.delta.tensors, manifest.model_copy(update={"about": about})))
+
+
+@cache
+def _code() -> str:
+    """What a tenant's training does: the code of fleets, and all that it calls."""
+    without = ("errors", "layout", "params", "progress", "source_code", "training.runtime", "kinds")
+    return code_sha256(import_closure(Path(__file__).with_name("fleet.py"), without=without))
+
+
+def _told_of(objective: Objective) -> dict[str, Any]:
+    """What a loss is taken with that other tenants' rows may have a part in: weights of classes."""
+    told = {
+        name: value.tolist() if isinstance(value, torch.Tensor) else value for name, value in vars(objective).items()
+    }
+    return {"name": type(objective).__name__, **{name: repr(told[name]) for name in sorted(told) if name != "way"}}
+
+
+def _keys(
+    task: Task, pin: Pin, shared: str, tenants: Sequence[Tenant], sets: Sets, settings: ResolvedTrain
+) -> dict[str, str]:
+    """Tenant → hash of what its training depends on; of its rows all but their numbers in the file."""
+    common = {
+        "shared": shared,
+        "base": pin.digest,
+        "load": task.load.model_dump(),
+        "train": settings.model_dump(exclude=settings.unused),
+        "loss": _told_of(sets.objective),
+        "code": _code(),
+        "versions": {name: version(name).partition("+")[0] for name in ("torch", "transformers")},
+    }
+    keys = {}
+    for tenant in tenants:
+        parts = {**common, "tenant": tenant.name}
+        for name, rows, places in (("train", sets.train, tenant.train), ("valid", sets.valid, tenant.valid)):
+            table = rows.select(list(places)).with_format("arrow")[:] if places else None
+            told = table.drop_columns(["row", "tenant"]).to_pylist() if table is not None else []
+            parts[name] = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        keys[tenant.name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    return keys
+
+
+def _files(place: Path) -> tuple[Path, Path]:
+    """What a finished training is kept as: what it tells, and its delta."""
+    return place.with_name(f"{place.name}.json"), place.with_name(f"{place.name}.safetensors")
+
+
+def _keep(place: Path, trained: Trained) -> None:
+    """Keep a finished training; one that failed is tried again."""
+    if trained.delta is None:
+        return
+    told, values = _files(place)
+    with replacing(values) as draft:
+        trained.delta.save(draft)
+    known = {name: value for name, value in asdict(replace(trained, delta=None)).items() if name in _FIELDS}
+    write_text(told, dump_json({**known, "sha256": file_sha256(values)}))
+
+
+def _kept(place: Path) -> Trained | None:
+    """A finished training; None where there is none, or its files are no more what they were."""
+    told, values = _files(place)
+    with suppress(OSError, ValueError, TypeError, KeyError, BiaslineError):
+        found = json.loads(told.read_text(encoding="utf-8"))
+        if found.pop("sha256") != file_sha256(values):
+            return None
+        delta = BiasDelta.load(values)
+        for path in (told, values):
+            os.utime(path)
+        return Trained(delta.manifest.about["tenant"], delta, **found)
+    return None
+
+
+def _forget(kept: Path, tenants: int) -> None:
+    """Delete the trainings that were not used for longest, beyond a few times as many as there are tenants."""
+    with suppress(OSError):
+        found = sorted(kept.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        for path in found[_KEPT * max(tenants, 100) :]:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".safetensors").unlink(missing_ok=True)

@@ -1,0 +1,148 @@
+"""The own deltas of a fleet's tenants: from the shared one, kept for the next time, chosen on validation rows."""
+
+import json
+import shutil
+
+import polars as pl
+import pytest
+import torch
+
+from biasline.bitfit import BiasDelta, Deltas
+from biasline.errors import BiaslineError
+from biasline.tokens.saved import read_summary, read_token_set
+from biasline.training import fleet as fleets
+from biasline.training import own
+from biasline.training.fingerprint import fingerprint, training_modules
+from biasline.training.fleet import Trained
+from biasline.training.own import _better, tenants_of
+from biasline.training.train import load_training, train
+from tests.conftest import FLEET_NAMES
+
+
+def started(_):
+    return lambda *_: None
+
+
+def files(place):
+    return {path.relative_to(place.model): path.read_bytes() for path in place.model.rglob("*") if path.is_file()}
+
+
+def test_a_fleet_has_a_shared_delta_and_those_of_its_tenants(fleet):
+    _, place = fleet
+    report = json.loads(place.train_report.read_text())
+    table = pl.read_parquet(place.own_report)
+    assert sorted(table["tenant"]) == sorted(FLEET_NAMES)
+    told = {row["tenant"]: row for row in table.iter_rows(named=True)}
+    assert told["few"]["serves"] == "shared" and told["few"]["why"] == "fewer than 20 training rows"
+    assert told["few"]["steps"] == 0
+    deltas = Deltas(place.own)
+    assert set(deltas.own) | deltas.shared == set(FLEET_NAMES)
+    own_ones = [name for name, row in told.items() if row["serves"] == "own"]
+    assert own_ones and set(own_ones) == set(deltas.own)
+    assert report["tenants"] == {"count": 4, "own": len(own_ones), "shared": 4 - len(own_ones), "failed": 0}
+    shared = BiasDelta.load(place.delta)
+    for name in own_ones:
+        row, delta = told[name], deltas.load(name)
+        assert row["own_loss"] < row["shared_loss"] and row["kept_step"] in (3, 6)
+        assert delta.manifest.about["tenant"] == name and delta.manifest.base == shared.manifest.base
+        assert delta.tensors.keys() == shared.tensors.keys()
+        assert any(not torch.equal(delta.tensors[key], shared.tensors[key]) for key in delta.tensors)
+
+
+def test_tokens_know_whose_rows_they_are(fleet):
+    task, place = fleet
+    names = read_summary(place)["tenants"]
+    assert names == sorted(FLEET_NAMES)
+    owners = dict(pl.read_parquet(place.split("train")).select("row", "shop").iter_rows())
+    tokens = read_token_set(place, "train")
+    assert [names[number] for number in tokens["tenant"]] == [owners[row] for row in tokens["row"]]
+    loaded = load_training(task, place)
+    tenants = tenants_of(names, loaded.sets)
+    assert sorted(row for tenant in tenants for row in tenant.train) == list(range(len(tokens)))
+    assert all(tokens["tenant"][row] == number for number, tenant in enumerate(tenants) for row in tenant.train)
+
+
+def test_what_was_trained_before_is_taken_byte_for_byte(fleet, monkeypatch):
+    task, place = fleet
+    before = files(place)
+    shutil.rmtree(place.model)
+    asked = []
+    monkeypatch.setattr(own, "fit_fleet", lambda *arguments: asked.append(arguments) or iter(()))
+    train(task, place, started)
+    assert not asked and files(place) == before
+
+
+def test_a_run_that_was_killed_goes_on_and_gives_the_same_bytes(fleet, monkeypatch, workspace):
+    task, place = fleet
+    before = files(place)
+    shutil.rmtree(place.model)
+    shutil.rmtree(workspace / ".biasline" / "tenants")
+
+    def killed(*arguments):
+        yield next(iter(fleets.fit_fleet(*arguments)))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(own, "fit_fleet", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(task, place, started)
+    assert not place.model.exists()
+    assert len(list((workspace / ".biasline" / "tenants" / "fleet").glob("*.json"))) == 1
+    train(task, place, started)
+    assert files(place) == before
+
+
+@pytest.mark.slow
+def test_a_kept_training_that_is_damaged_is_done_again(fleet, workspace):
+    task, place = fleet
+    before = files(place)
+    for path in (workspace / ".biasline" / "tenants" / "fleet").glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:-4])
+    train(task, place, started)
+    assert files(place) == before
+
+
+def failing(*names):
+    def fit(*arguments):
+        for trained in fleets.fit_fleet(*arguments):
+            if trained.tenant in names:
+                yield Trained(trained.tenant, None, 2, 0, 1.0, None, None, None, "step 3: not finite on the rows 7, 9")
+            else:
+                yield trained
+
+    return fit
+
+
+def test_one_that_fails_is_set_aside_with_its_rows(fleet, monkeypatch, capsys, workspace):
+    task, place = fleet
+    shutil.rmtree(workspace / ".biasline" / "tenants")
+    monkeypatch.setattr(own, "fit_fleet", failing("three/3"))
+    allowing = task.model_copy(update={"tenants": task.tenants.model_copy(update={"max_failed": 0.5})})
+    train(allowing, place, started)
+    assert "'three/3': step 3: not finite on the rows 7, 9: the shared delta serves it" in capsys.readouterr().out
+    table = {row["tenant"]: row for row in pl.read_parquet(place.own_report).iter_rows(named=True)}
+    assert table["three/3"]["serves"] == "shared" and "rows 7, 9" in table["three/3"]["why"]
+    assert json.loads(place.train_report.read_text())["tenants"]["failed"] == 1
+    with pytest.raises(BiaslineError, match=r"1 of 3 tenants' own trainings failed, tenants\.max_failed allows 0"):
+        train(task, place, started)
+
+
+def losses(start, own, accuracies=(None, None)):
+    return Trained("t", None, 6, 6, start, own, *accuracies)
+
+
+def test_what_serves_is_the_better_one_on_validation_rows():
+    assert _better(losses(2.0, 1.9)) and not _better(losses(2.0, 2.0)) and not _better(losses(2.0, 2.1))
+    # Of labels, right ones count first.
+    assert _better(losses(0.5, 0.6, (0.7, 0.8))) and not _better(losses(0.6, 0.5, (0.8, 0.7)))
+    assert _better(losses(0.6, 0.5, (0.8, 0.8)))
+
+
+def test_what_fleets_do_is_part_of_their_fingerprints_alone(fleet):
+    task, place = fleet
+    assert not {"training.own", "bitfit.bank"} & training_modules("bitfit", "instruction").keys()
+    assert {"training.own", "training.fleet", "bitfit.bank"} <= training_modules("bitfit", "instruction", True).keys()
+    pin = load_training(task, place).pin
+    longer = task.model_copy(update={"tenants": task.tenants.model_copy(update={"min_steps": 7})})
+    lenient = task.model_copy(update={"tenants": task.tenants.model_copy(update={"unknown": "shared"})})
+    assert fingerprint(task, pin, place) == fingerprint(lenient, pin, place) != fingerprint(longer, pin, place)
