@@ -152,6 +152,9 @@ def predict(
     ] = None,
     tasks: Annotated[str, typer.Option(help="Several tasks, as a,b,c: the base is loaded once, deltas swapped.")] = "",
     second: Annotated[str, typer.Option("--input", help="The instruction's input, or a pair's second text.")] = "",
+    tenant: Annotated[
+        str, typer.Option(help="Of a fleet: whose rows these are; in a file, of rows that name none.")
+    ] = "",
     alias: Annotated[str, typer.Option(help="Which version: champion, candidate, previous.")] = "champion",
     as_json: AsJson = False,
 ) -> None:
@@ -173,7 +176,7 @@ def predict(
     if file is not None:
         from biasline.data.sources import read_asked
 
-        rows = {name: read_asked(file, columns[name], one.source) for name, one in chosen.items()}
+        rows = {name: read_asked(file, columns[name], one.source, one.tenants.column) for name, one in chosen.items()}
     else:
         texts = _asked(asked)
         if second and (alone := [name for name in chosen if len(columns[name].prompt) == 1]):
@@ -181,6 +184,14 @@ def predict(
         rows = {
             name: [dict(zip(columns[name].prompt, (line, second), strict=False)) for line in texts] for name in chosen
         }
+    for name, one in chosen.items():
+        if tenant and not one.tenants.many:
+            raise typer.BadParameter(f"--tenant: {name} is a task of one (tenants.column is empty)")
+        if one.tenants.many:
+            column = one.tenants.column
+            rows[name] = [{**row, column: row.get(column) or tenant} for row in rows[name]]
+            if odd := next((number for number, row in enumerate(rows[name], 1) if not row[column]), 0):
+                raise BiaslineError(f"{name}: row {odd} names no tenant ({column})", "name one: --tenant")
     told, lines = [], []
     for name, answers in ask(rows, alias, bool(tasks), lambda line: print(line, file=sys.stderr)):
         for row, answer in zip(rows[name], answers, strict=True):
@@ -450,6 +461,27 @@ def merge(
     )
     if told.worded_otherwise:
         print(f"note: {told.worded_otherwise} of these rows are worded otherwise by stock tokenization; see README.md")
+
+
+@app.command()
+def extract(
+    model: Annotated[
+        str, typer.Argument(metavar="TASK[@WHICH]", help="Which: an alias or a fingerprint; champion if left out.")
+    ],
+    tenant: Annotated[str, typer.Argument(help="The tenant's name.")],
+    out: Annotated[Path, typer.Argument(help="A file that is not there yet.")],
+) -> None:
+    """Write the delta of one tenant of a fleet: an ordinary delta file, byte for byte as it was trained."""
+    from biasline.registry.aliases import CHAMPION
+    from biasline.registry.extract import extract as extract_delta
+    from biasline.tracking.store import connect
+
+    task, _, which = model.partition("@")
+    _task(task)
+    done = extract_delta(connect(), task, which or CHAMPION, tenant, out)
+    print(
+        f"{shown(out)}: the delta of {tenant!r} in {done.name} version {done.version}, {done.bytes:,} bytes{done.told}"
+    )
 
 
 def _told_entry(entry: dict[str, Any]) -> str:

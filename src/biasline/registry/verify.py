@@ -71,7 +71,7 @@ def _fault(version: "ModelVersion", judged: str | None) -> str:
     if judged not in (None, delta):
         return f"its delta has sha256 {delta[:12]}, the ledger's decision was about {judged[:12]}"
     if not is_as_registered(version):
-        return "its pin, its task or the code beside them is not what was registered"
+        return "its pin, its task, its deltas or the code beside them is not what was registered"
 
     from biasline.serving.package import Package
 

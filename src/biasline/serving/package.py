@@ -9,7 +9,7 @@ from typing import Any
 from biasline.bases.load import best_device
 from biasline.bases.match import check_base
 from biasline.bases.pin import Pin, file_sha256, locate, verify
-from biasline.bitfit import BiasDelta
+from biasline.bitfit import BiasDelta, Deltas, Tenants
 from biasline.errors import BiaslineError, shown
 from biasline.kinds.learning import find_learning
 from biasline.params import Task, read_task
@@ -24,16 +24,18 @@ class Package:
 
     Attributes:
         pin_path: where the pin lay when it was packaged; a base in a folder beside it is found from there.
+        tenants: of a fleet, whose deltas are whose; `delta` is the one that they share.
     """
 
     task: Task
     delta: BiasDelta
     pin: Pin
     pin_path: Path
+    tenants: Deltas | None = None
 
     @classmethod
     def read(cls, artifacts: Mapping[str, Path], pin_path: Path, sha256: Mapping[str, str] | None = None) -> "Package":
-        """From the files called `task`, `delta` and `pin`.
+        """From the files called `task`, `delta` and `pin`, and of a fleet `tenants`.
 
         Args:
             artifacts: the files by these names.
@@ -49,13 +51,23 @@ class Package:
         pin = Pin.model_validate(json.loads(artifacts["pin"].read_text(encoding="utf-8")))
         delta = BiasDelta.load(artifacts["delta"])
         check_base(delta.manifest.base, pin)
-        return cls(read_task(artifacts["task"]), delta, pin, pin_path)
+        tenants = Deltas(artifacts["tenants"]) if "tenants" in artifacts else None
+        return cls(read_task(artifacts["task"]), delta, pin, pin_path, tenants)
 
     def base(self) -> Path:
         """The base's folder, held against the pin."""
         folder = locate(self.pin, self.pin_path)
         verify(self.pin, folder)
         return folder
+
+    def refuse_fleet(self, way_out: str) -> None:
+        """For what knows a single delta.
+
+        Raises:
+            BiaslineError: where the package is of a fleet.
+        """
+        if self.tenants is not None:
+            raise BiaslineError(f"a fleet of {len(self.tenants)} tenants, each with a delta of its own", way_out)
 
     @property
     def headed(self) -> bool:
@@ -75,10 +87,18 @@ class Package:
         model, _ = find_learning(task.kind).load(self.pin, folder, task.load, train, labels)
         return model.to(best_device())
 
-    def predictor(self) -> Predictor:
-        """The base with the delta applied."""
+    def predictor(self, unknown: bool = False) -> Predictor:
+        """The base with the delta applied; of a fleet, with those that rows ask for.
+
+        Args:
+            unknown: whether the shared delta answers for tenants that are not known, whatever `tenants.unknown` says.
+        """
         folder = self.base()
         model = self.load(folder)
+        if self.tenants is not None:
+            lenient = unknown or self.task.tenants.unknown == "shared"
+            tenants = Tenants(model, self.delta, self.tenants, unknown=lenient)
+            return Predictor.of(self.task, self.delta.manifest, model, self.pin, folder, tenants)
         self.delta.apply(model)
         return Predictor.of(self.task, self.delta.manifest, model, self.pin, folder)
 

@@ -14,6 +14,7 @@ import polars as pl
 from biasline.errors import BiaslineError
 from biasline.kinds.answering import find_answering
 from biasline.layout import TaskPlace
+from biasline.serving.predictor import asked_rows
 from biasline.tracking.record import Record
 from biasline.tracking.uris import tracking_uri
 
@@ -40,7 +41,7 @@ def check_package(record: Record, uri: str) -> None:
     # Drawn answers are equal only where all rows are drawn together.
     if not answering.is_drawn(task):
         predictions = predictions.head(_ASKED)
-    answers = _asked_apart(uri, answering.asked(predictions))
+    answers = _asked_apart(uri, asked_rows(task, predictions))
     evaluated = answering.evaluated(predictions)
     odd = [place for place, pair in enumerate(zip(answers, evaluated, strict=True)) if not _alike(*pair)]
     if len(odd) > _MAY_DIFFER * len(evaluated):

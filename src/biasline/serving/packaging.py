@@ -17,12 +17,14 @@ from ruamel.yaml import YAML
 from biasline.bases.match import check_base
 from biasline.bases.pin import file_sha256, read_pin
 from biasline.bitfit import BiasDelta
+from biasline.bitfit.deltas import pack
 from biasline.errors import BiaslineError
 from biasline.kinds.answering import find_answering
 from biasline.kinds.learning import find_learning
 from biasline.kinds.protocols import InData, InEvaluation, InExport, InTokens, InTracking, InTraining, Output, asked_by
-from biasline.layout import TaskPlace, home
+from biasline.layout import OWN_PACKED, TaskPlace, home
 from biasline.params import Task, read_task
+from biasline.serving.predictor import asked_rows
 from biasline.source_code import code_sha256, import_closure, module_name
 from biasline.tracking.record import Record
 
@@ -46,9 +48,10 @@ def log_package(record: Record, run_id: str) -> "ModelInfo":
     place, task = TaskPlace(record.task), record.resolved()
     delta, pin = BiasDelta.load(record.file(place.delta)), read_pin(record.pin)
     check_base(delta.manifest.base, pin)
-    files = {"delta": record.file(place.delta), "pin": record.pin, "task": record.file(place.resolved)}
-    noted = {"pin_path": str(home() / task.base), "sha256": {name: file_sha256(path) for name, path in files.items()}}
     with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id, log_system_metrics=False):
+        files = {**_files(record, Path(scratch)), "task": record.file(place.resolved)}
+        hashes = {name: file_sha256(path) for name, path in files.items()}
+        noted = {"pin_path": str(home() / task.base), "sha256": hashes}
         return mlflow.pyfunc.log_model(
             name="model",
             python_model=str(_ENTRY),
@@ -56,18 +59,28 @@ def log_package(record: Record, run_id: str) -> "ModelInfo":
             model_config=noted,
             code_paths=[str(_code(Path(scratch)))],
             signature=signature(task),
-            input_example=find_answering(task.kind).asked(pl.read_parquet(record.file(place.predictions)).head(1)),
+            input_example=asked_rows(task, pl.read_parquet(record.file(place.predictions)).head(1)),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS],
             metadata={"biasline.fingerprint": record.fingerprint, "biasline.task": record.task},
         )
+
+
+def _files(record: Record, scratch: Path) -> dict[str, Path]:
+    """What is packaged of a record beside the task, by name: the deltas of a fleet's tenants as one file."""
+    place = TaskPlace(record.task)
+    files = {"delta": record.file(place.delta), "pin": record.pin}
+    if record.file(place.own).is_dir():
+        files["tenants"] = scratch / OWN_PACKED
+        pack(record.file(place.own), files["tenants"])
+    return files
 
 
 def files_in(folder: Path) -> tuple[dict[str, Path], Path, dict[str, str]]:
     """What a packaged model's folder holds, as `Package.read` takes it.
 
     Returns:
-        its files by name (`delta`, `pin`, `task`), where its base's pin lies, and the sha256 of each file when it was
-        packaged.
+        its files by name (`delta`, `pin`, `task`, of a fleet `tenants`), where its base's pin lies, and the sha256 of
+        each file when it was packaged.
     """
     flavor = _flavor(folder)
     files = {name: folder / place["path"] for name, place in flavor["artifacts"].items()}
@@ -119,9 +132,9 @@ def _packaged_code() -> str:
 
 def package_sha256(record: Record) -> str:
     """Hash of what a version holds: delta, pin, task, what the code beside them does, and its evaluation's metrics."""
-    files = {"delta": record.file(TaskPlace(record.task).delta), "pin": record.pin}
     metrics = metrics_sha256(record.file(TaskPlace(record.task).metrics))
-    return _sha256_of(record.resolved(), files, metrics, _packaged_code())
+    with tempfile.TemporaryDirectory() as scratch:
+        return _sha256_of(record.resolved(), _files(record, Path(scratch)), metrics, _packaged_code())
 
 
 def hashes_of(folder: Path, metrics: str) -> set[str]:
@@ -148,7 +161,10 @@ def hashes_of(folder: Path, metrics: str) -> set[str]:
 def _sha256_of(task: Task, files: Mapping[str, Path], metrics: str, code: str = "") -> str:
     parts = {
         # What its file says and nothing else: a default that came later changes no package.
-        "task": task.model_dump(include={"kind", "load", "tokens", "evaluate"}, exclude_unset=True),
+        "task": task.model_dump(
+            include={"kind", "load", "tokens", "evaluate"} | ({"tenants"} if task.tenants.many else set()),
+            exclude_unset=True,
+        ),
         "files": {name: file_sha256(files[name]) for name in sorted(files)},
         "metrics": metrics,
         **({"code": code} if code else {}),
@@ -174,7 +190,9 @@ def signature(task: Task) -> "ModelSignature":
 
     learning, outputs = find_learning(task.kind), find_answering(task.kind).outputs
     first, *further = learning.columns.given
-    inputs = Schema([ColSpec(AnyType(), first), *(ColSpec(AnyType(), name, required=False) for name in further)])
+    named = [ColSpec(AnyType(), task.tenants.column)] if task.tenants.many else []
+    optional = (ColSpec(AnyType(), name, required=False) for name in further)
+    inputs = Schema([*named, ColSpec(AnyType(), first), *optional])
     given = Schema([ColSpec(_type_of(told), name) for name, told in outputs.items()] or [ColSpec("string")])
     if learning.headed:
         return ModelSignature(inputs, given)

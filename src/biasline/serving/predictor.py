@@ -3,17 +3,19 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from biasline.bases.limits import limits_of
 from biasline.bases.pin import Pin, load_tokenizer, wants_token_types
 from biasline.bases.tokenizer import Tokenizer
-from biasline.bitfit import Manifest
+from biasline.bitfit import Manifest, Tenants
 from biasline.bitfit.pretrained import PretrainedModel
 from biasline.data.turns import turn_of
 from biasline.errors import BiaslineError
@@ -45,6 +47,7 @@ class Predictor:
         token_types: whether the base tells the two texts of a pair apart.
         positions: how many tokens the base can read and write in a row; None where it has no limit.
         about: what the delta tells of its origin, and what was chosen after training.
+        tenants: of a fleet, whose deltas the model answers with.
     """
 
     task: Task
@@ -55,14 +58,22 @@ class Predictor:
     token_types: bool
     positions: int | None = None
     about: Mapping[str, str] = field(default_factory=dict)
+    tenants: Tenants | None = None
 
     @classmethod
-    def of(cls, task: Task, told: Manifest, model: PretrainedModel, pin: Pin, folder: Path) -> "Predictor":
+    def of(
+        cls,
+        task: Task,
+        told: Manifest,
+        model: PretrainedModel,
+        pin: Pin,
+        folder: Path,
+        tenants: Tenants | None = None,
+    ) -> "Predictor":
         """With the tokenizer that lies in the base's folder, and what the delta tells about its outputs."""
         tokenizer, limits = load_tokenizer(pin, folder), limits_of(folder)
-        return cls(
-            task, told.labels, told.score, model, tokenizer, wants_token_types(folder), limits.positions, told.about
-        )
+        types = wants_token_types(folder)
+        return cls(task, told.labels, told.score, model, tokenizer, types, limits.positions, told.about, tenants)
 
     def __call__(self, records: Sequence[dict[str, Any]], params: dict[str, Any] | None = None) -> list[Any]:
         """One answer per row, in their order: a text, or a dict with what the task's kind answers by its names.
@@ -70,14 +81,41 @@ class Predictor:
         Args:
             records: rows with the columns that the task's kind is given, one at least; all but the first may be
                 missing, None or NaN. `history` is what was said before: a list of {role, content}, or that as JSON.
+                Of a fleet each row names its tenant, in the column of `tenants.column`.
             params: of a model that writes texts, settings that take the place of the task's: `max_new_tokens` (up to
                 `longest_answer`), `temperature`, `top_p`, `seed`.
 
         Raises:
-            BiaslineError: naming the first row and column that is no text or no history, or the setting that is out of
-                its limits.
+            BiaslineError: naming the first row and column that is no text or no history, the tenant that is not known,
+                or the setting that is out of its limits.
         """
-        return find_answering(self.task.kind).answer(self, records, params or {})
+        with self.asked(self.owners(records)):
+            return find_answering(self.task.kind).answer(self, records, params or {})
+
+    def asked(self, owners: Sequence[str]) -> AbstractContextManager[None]:
+        """The block in which the model is asked rows of these tenants; of a task of one, any block.
+
+        Raises:
+            BiaslineError: for a tenant that is not known.
+        """
+        return nullcontext() if self.tenants is None else self.tenants.asked(owners)
+
+    def owners(self, records: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The tenant of each row; none where the task is of one.
+
+        Raises:
+            BiaslineError: naming the first row that names none.
+        """
+        if self.tenants is None:
+            return []
+        column, names = self.task.tenants.column, []
+        for number, record in enumerate(records, 1):
+            given = record.get(column)
+            name = str(given) if isinstance(given, int) else given
+            if not isinstance(name, str) or not name.strip():
+                raise BiaslineError(f"row {number}: `{column}` must name the tenant, not {_told(given)}")
+            names.append(name)
+        return names
 
     def inputs(
         self, records: Sequence[dict[str, Any]], max_new_tokens: int | None = None
@@ -191,6 +229,21 @@ class Predictor:
         if settings.max_new_tokens > (most := self.longest_answer):
             raise BiaslineError(f"params: max_new_tokens: {settings.max_new_tokens} is refused: at most {most}")
         return settings
+
+
+def asked_rows(task: Task, rows: pl.DataFrame) -> list[dict[str, Any]]:
+    """Rows as a caller would ask them: what the model is given, and of a fleet whose they are.
+
+    Raises:
+        BiaslineError: where rows for a fleet name no tenants, as those of another data file.
+    """
+    asked = find_answering(task.kind).asked(rows)
+    if not task.tenants.many:
+        return asked
+    column = task.tenants.column
+    if column not in rows.columns:
+        raise BiaslineError(f"the rows have no column {column!r}, by which a fleet knows its tenants")
+    return [{**row, column: owner} for row, owner in zip(asked, rows[column], strict=True)]
 
 
 def _columns(records: Sequence[dict[str, Any]], first: str, *further: str) -> list[tuple[str, ...]]:

@@ -6,6 +6,7 @@ import torch
 from biasline.evaluation.measure import CHEAPER
 from biasline.kinds.answering import find_answering
 from biasline.serving.package import Package
+from biasline.serving.predictor import asked_rows
 
 
 def scored_on(package: Package, predictions: pl.DataFrame, own_metrics: str = "") -> pl.DataFrame:
@@ -18,8 +19,9 @@ def scored_on(package: Package, predictions: pl.DataFrame, own_metrics: str = ""
     """
     torch.set_num_threads(package.task.train.threads)
     rows = predictions.drop(name for name in predictions.columns if _is_an_answer(name))
-    predictor, answering = package.predictor(), find_answering(package.task.kind)
-    return answering.rescored(predictor, rows, predictor(answering.asked(rows)), own_metrics)
+    # The rows may be of tenants that came after it: whoever asks it of them today has its shared delta.
+    predictor, answering = package.predictor(unknown=True), find_answering(package.task.kind)
+    return answering.rescored(predictor, rows, predictor(asked_rows(package.task, rows)), own_metrics)
 
 
 def _is_an_answer(name: str) -> bool:

@@ -36,7 +36,7 @@ class SharedBase:
         load_s: seconds that took.
 
     Raises:
-        BiaslineError: where two packages are of different bases or dtypes.
+        BiaslineError: where two packages are of different bases or dtypes, or one is of a fleet.
     """
 
     def __init__(self, packages: Mapping[str, Package]) -> None:
@@ -50,6 +50,8 @@ class SharedBase:
                     f"{one.pin.name} in {one.task.load.dtype}",
                     "ask tasks of one base together",
                 )
+        for package in self._packages.values():
+            package.refuse_fleet("ask it by itself: rows of all of its tenants are answered together")
         started = time.perf_counter()
         folder = self._packages[names[0]].base()
         self.loads = 0

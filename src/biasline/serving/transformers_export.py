@@ -72,6 +72,7 @@ def export(
             model's outputs differ; nothing is left behind then.
     """
     check_free(out)
+    package.refuse_fleet("`biasline extract` gives one tenant's delta, which `BiasDelta.merge` puts into the base")
     _check_stock(package)
     torch.set_num_threads(package.task.train.threads)
     predictor = package.predictor()

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from biasline.bases.pin import file_sha256
+from biasline.bitfit.deltas import pack
 from biasline.evaluation.intervals import format_interval
 from biasline.kinds.answering import find_answering
 from biasline.kinds.learning import find_learning
-from biasline.layout import TaskPlace
+from biasline.layout import OWN_PACKED, TaskPlace
 from biasline.metrics.table import label_of
 from biasline.params import Task, Train, method_spec
 from biasline.tracking.limits import RUN_TAG, fitted
@@ -59,6 +60,7 @@ def run_params(record: Record, task: Task) -> dict[str, Any]:
         "warmup": train.warmup,
         "epochs": train.epochs,
         "min_steps": train.min_steps,
+        "tenants": report.get("tenants", {}).get("count"),
         "steps": report.get("steps"),
         "batch_size": train.batch_size,
         "max_grad_norm": train.max_grad_norm,
@@ -124,6 +126,9 @@ def single_metrics(record: Record) -> dict[str, float]:
         final |= {f"{group}.{name}": value for name, value in metrics.get(group, {}).items()}
     if metrics:
         final["test.rows"] = metrics["rows"]
+    if told := metrics.get("tenants"):
+        final |= {f"tenants.{name}": told[name] for name in ("count", "own", "better", "worse", "undecided")}
+        final |= {f"tenants.mean_{who}": value for who, value in told["macro"].items()}
     return {name: round(value, 6) for name, value in final.items() if value is not None} | record.observed
 
 
@@ -190,10 +195,18 @@ def files(record: Record) -> list[Path]:
 
 
 def artifacts(record: Record, scratch: Path) -> Iterator[tuple[str | None, Path]]:
-    """(folder in the run, file) of everything that is uploaded: the record's files, then the figures drawn of them."""
+    """(folder in the run, file) of everything that is uploaded: the record's files, then the figures drawn of them.
+
+    The deltas of a fleet's tenants are one file there: a store takes a while for each.
+    """
+    own = record.file(TaskPlace(record.task).own)
     for path in files(record):
         folder = path.relative_to(record.files).parent.as_posix()
-        yield (None if folder == "." else folder), path
+        if path.parent != own:
+            yield (None if folder == "." else folder), path
+    if own.is_dir():
+        pack(own, scratch / OWN_PACKED)
+        yield own.parent.name, scratch / OWN_PACKED
     predictions = record.file(TaskPlace(record.task).predictions)
     if predictions.is_file():
         path = scratch / _TABLE

@@ -14,7 +14,7 @@ from filelock import Timeout
 from biasline.bases.pin import file_sha256
 from biasline.errors import BiaslineError
 from biasline.figures.palette import COLORS
-from biasline.layout import TaskPlace, home
+from biasline.layout import OWN_PACKED, TaskPlace, home
 from biasline.params import Task
 from biasline.tracking.contents import artifacts, files, points_of, run_name, run_params, run_tags, single_metrics, span
 from biasline.tracking.limits import PARAM, RUN_NAME, RUN_TAG, fitted
@@ -110,7 +110,10 @@ def lost_files(client: "MlflowClient", record: Record) -> bool:
     if run is None or run.data.tags.get(_PUBLISHED) != _digest(record):
         return False
     wanted: dict[str, set[str]] = {}
-    for path in files(record):
+    own = record.file(TaskPlace(record.task).own)
+    for path in (*files(record), *([own.with_name(OWN_PACKED)] if own.is_dir() else [])):
+        if path.parent == own:  # these are packed into one
+            continue
         place = path.relative_to(record.files)
         wanted.setdefault(place.parent.as_posix(), set()).add(place.as_posix())
     return any(

@@ -165,12 +165,12 @@ class Record:
         """
         self.begin(place)
         made = [place.resolved, place.quality, place.quality_page, place.preview, place.lengths, place.history]
-        made += [place.delta, place.train_report]
-        wanted = [path for path in made if not self.file(path).is_file()]
-        wanted += training_outs(place) if trained else []
+        made += [place.delta, place.train_report, place.own, place.own_report]
+        wanted = [path for path in made if not self.file(path).exists()]
+        wanted += training_outs(place, self.resolved().tenants.many) if trained else []
         evaluation = evaluation_outs(place)
         # metrics.json is in git, so a fresh clone has it before anything was evaluated: only the whole set counts.
-        if all(path.exists() for path in evaluation):
+        if all(path.exists() for path in evaluation if path != place.by_tenant):  # an earlier one has none
             metrics = load_json(place.metrics, f"dvc repro evaluate@{self.task}")
             if metrics.get("fingerprint") == self.fingerprint:
                 wanted += [place.resolved, *evaluation]
@@ -180,15 +180,15 @@ class Record:
                     (shutil.copytree if path.is_dir() else shutil.copyfile)(path, draft)
 
 
-def training_outs(place: TaskPlace) -> list[Path]:
-    """What the train stage writes where a delta is trained."""
-    return [place.delta, place.train_report, place.history]
+def training_outs(place: TaskPlace, many: bool) -> list[Path]:
+    """What the train stage writes where a delta is trained; of a fleet also its tenants' own."""
+    return [place.delta, *([place.own, place.own_report] if many else []), place.train_report, place.history]
 
 
 def evaluation_outs(place: TaskPlace) -> list[Path]:
     """What the evaluate stage writes."""
     made = [place.metrics, place.predictions, place.slices, place.bias_change, place.samples, place.card]
-    return [*made, place.confusion]
+    return [*made, place.confusion, place.by_tenant]
 
 
 def record_of_workspace(task: str) -> Record | None:

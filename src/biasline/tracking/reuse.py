@@ -93,7 +93,7 @@ def training_work(task: Task, place: TaskPlace) -> Work:
     """
     name = fingerprint(task, read_pin(Path(task.base)), place)
     wanted = _may_reuse(task) and not task.run.launch and not launched()
-    return Work(Record(place.task, name), "train", name, training_outs(place), wanted)
+    return Work(Record(place.task, name), "train", name, training_outs(place, task.tenants.many), wanted)
 
 
 def evaluation_work(task: Task, place: TaskPlace) -> Work:

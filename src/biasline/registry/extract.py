@@ -1,0 +1,66 @@
+"""One tenant's delta out of a registered version of a fleet."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from biasline.bitfit import Deltas
+from biasline.errors import BiaslineError, shown
+from biasline.layout import replacing
+from biasline.registry.aliases import aliased
+from biasline.registry.files import package_files
+from biasline.registry.versions import model_name, named_version
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What was written.
+
+    Attributes:
+        name: of the registered model.
+        version: of it.
+        bytes: of the file.
+        told: what is to be said of it.
+    """
+
+    name: str
+    version: str
+    bytes: int
+    told: str
+
+
+def extract(client: "MlflowClient", task: str, which: str, tenant: str, out: Path) -> Extracted:
+    """Write the delta that serves a tenant, byte for byte as it was trained.
+
+    Args:
+        client: client of the tracking store.
+        task: name of the task.
+        which: an alias, or a fingerprint or its beginning.
+        tenant: its name.
+        out: a file that is not there.
+
+    Raises:
+        BiaslineError: where there is no such version, it is of no fleet or does not know the tenant, or `out` is there.
+    """
+    if out.exists():
+        raise BiaslineError(f"{shown(out)}: is there already", "name another file, or delete it")
+    version = aliased(client, task, which) or named_version(client, task, which)
+    files, *_ = package_files(version)
+    told = f"{model_name(task)} version {version.version}"
+    if "tenants" not in files:
+        raise BiaslineError(f"{told}: is of one, not of a fleet", "its delta is the artifact delta.safetensors")
+    deltas = Deltas(files["tenants"])
+    if tenant not in deltas:
+        raise BiaslineError(f"{told}: tenant {tenant!r}: not among the {len(deltas)} that it knows")
+    is_own = tenant in deltas.own
+    with replacing(out) as draft:
+        if is_own:
+            draft.write_bytes(deltas.file(tenant))
+        else:
+            shutil.copyfile(files["delta"], draft)
+    beside = "" if is_own else "; it is the shared one, which serves this tenant"
+    return Extracted(version.name, version.version, out.stat().st_size, beside)

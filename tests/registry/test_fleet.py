@@ -1,0 +1,182 @@
+"""A fleet in the registry: one run, one version, answers by tenant, a tenant's delta out of it."""
+
+import json
+import shutil
+import zipfile
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from biasline.bitfit import BiasDelta, Deltas
+from biasline.bitfit.deltas import file_of
+from biasline.cli import app
+from biasline.errors import BiaslineError
+from biasline.jsonfile import load_json
+from biasline.layout import write_text
+from biasline.registry.aliases import CANDIDATE, CHAMPION, aliased
+from biasline.registry.extract import extract
+from biasline.registry.files import package_files, read_package
+from biasline.registry.promote import promote
+from biasline.registry.sync import register, sync
+from biasline.registry.verify import verify
+from biasline.serving.rescore import scored_on
+from biasline.serving.shared_base import SharedBase
+from biasline.tracking.publish import lost_files
+from biasline.tracking.record import record_of_workspace
+from biasline.tracking.reuse import evaluation_work, training_work
+from biasline.tracking.store import connect
+from tests.conftest import FLEET_NAMES
+
+
+@pytest.fixture
+def registered(store, fleet):
+    """The fleet with a version in the registry, and the client."""
+    client = connect()
+    register(client, record_of_workspace("fleet"))
+    return client, aliased(client, "fleet", CANDIDATE)
+
+
+def by_alone(package, rows):
+    """Answers of each row by the delta that serves its tenant, applied alone."""
+    found = []
+    model = package.load(package.base())
+    from biasline.serving.predictor import Predictor
+
+    for row in rows:
+        owner = row["shop"]
+        delta = package.tenants.load(owner) if owner in package.tenants.own else package.delta
+        with delta.applied(model):
+            one = Predictor.of(package.task, delta.manifest, model, package.pin, package.base())
+            found += one([row])
+    return found
+
+
+def test_a_version_answers_each_row_by_its_tenants_delta(registered, fleet):
+    _, version = registered
+    _, place = fleet
+    package = read_package(version)
+    assert len(package.tenants) == 4
+    predictions = pl.read_parquet(place.predictions)
+    rows = [{"shop": row["shop"], "instruction": row["instruction"]} for row in predictions.iter_rows(named=True)]
+    answers = package.predictor()(rows)
+    assert answers == predictions["tuned"].to_list() == by_alone(package, rows)
+    few = [{**rows[0], "shop": name} for name in FLEET_NAMES]
+    assert package.predictor()(few) == by_alone(package, few)
+    # Asked again of rows of tenants that it does not know, as a comparison with a later version does.
+    assert scored_on(package, predictions.with_columns(shop=pl.lit("new"))).height == predictions.height
+    with pytest.raises(BiaslineError, match="the rows have no column 'shop'"):
+        scored_on(package, predictions.drop("shop"))
+    assert scored_on(package, predictions)["tuned_nll"].to_list() == pytest.approx(predictions["tuned_nll"].to_list())
+
+
+def test_a_row_must_name_a_tenant_that_is_known(registered, fleet):
+    predictor = read_package(registered[1]).predictor()
+    ask = {"instruction": "Where do I find tea?"}
+    with pytest.raises(BiaslineError, match="row 2: `shop` must name the tenant, not missing"):
+        predictor([{**ask, "shop": "one"}, ask])
+    with pytest.raises(BiaslineError, match="tenant 'One': not among the 4 that were trained"):
+        predictor([{**ask, "shop": "One"}])
+    task = predictor.task.model_copy(
+        update={"tenants": predictor.task.tenants.model_copy(update={"unknown": "shared"})}
+    )
+    lenient = read_package(registered[1])
+    object.__setattr__(lenient, "task", task)
+    [new, few] = lenient.predictor()([{**ask, "shop": "new"}, {**ask, "shop": "few"}])
+    assert new == few
+
+
+def test_a_tenants_delta_comes_out_byte_for_byte(registered, fleet, tmp_path):
+    client, version = registered
+    _, place = fleet
+    files, *_ = package_files(version)
+    own = [name for name in FLEET_NAMES if name in Deltas(place.own).own]
+    for name in own:
+        done = extract(client, "fleet", "candidate", name, tmp_path / file_of(name))
+        assert (tmp_path / file_of(name)).read_bytes() == (place.own / file_of(name)).read_bytes()
+        assert done.version == version.version and not done.told
+        assert BiasDelta.load(tmp_path / file_of(name)).manifest.about["tenant"] == name
+    result = CliRunner().invoke(app, ["extract", "fleet@candidate", "few", "few.safetensors"])
+    assert result.exit_code == 0 and "it is the shared one, which serves this tenant" in result.output
+    assert (tmp_path / "few.safetensors").read_bytes() == files["delta"].read_bytes()
+    with pytest.raises(BiaslineError, match=r"few\.safetensors: is there already"):
+        extract(client, "fleet", "candidate", "one", tmp_path / "few.safetensors")
+    with pytest.raises(BiaslineError, match="version 1: tenant 'ONE': not among the 4"):
+        extract(client, "fleet", "candidate", "ONE", tmp_path / "other")
+
+
+@pytest.mark.slow
+def test_what_knows_a_single_delta_refuses_a_fleet(registered, tmp_path):
+    _, version = registered
+    with pytest.raises(BiaslineError, match="a fleet of 4 tenants"):
+        SharedBase({"fleet": read_package(version)})
+    result = CliRunner().invoke(app, ["merge", "fleet@candidate", str(tmp_path / "out")])
+    assert "a fleet of 4 tenants" in f"{result.output}{result.exception}" and not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_fleet_is_promoted_asked_and_verified(registered, fleet):
+    client, version = registered
+    task, place = fleet
+    assert promote(client, "fleet", task, "ann", "because").promoted
+    assert aliased(client, "fleet", CHAMPION).version == version.version
+    runner = CliRunner()
+    asked = ["predict", "fleet", "Where do I find tea?", "--tenant"]
+    answers = {name: runner.invoke(app, [*asked, name]) for name in ("one", "few")}
+    assert all(result.exit_code == 0 for result in answers.values())
+    rows = [{"shop": name, "instruction": asked[2]} for name in answers]
+    assert [result.stdout.strip() for result in answers.values()] == read_package(version).predictor()(rows)
+    write_text(place.folder / "asked.jsonl", "\n".join(map(json.dumps, rows)))
+    of_file = runner.invoke(app, ["predict", "fleet", "--file", str(place.folder / "asked.jsonl"), "--json"])
+    assert [row["shop"] for row in json.loads(of_file.stdout)] == ["one", "few"]
+    assert "row 1 names no tenant (shop)" in str(runner.invoke(app, asked[:3]).exception)
+    _, wrong = verify(client, "fleet")
+    assert not wrong
+    files, *_ = package_files(version)
+    files["tenants"].write_bytes(files["tenants"].read_bytes()[:-1] + b"x")
+    _, wrong = verify(client, "fleet")
+    assert wrong and "the packaged tenants has sha256" in " ".join(wrong)
+
+
+def test_its_run_tells_of_the_tenants_and_holds_their_deltas_in_one_file(registered, fleet, tmp_path):
+    client, version = registered
+    _, place = fleet
+    run = client.get_run(version.run_id)
+    told = load_json(place.metrics, "")["tenants"]
+    assert run.data.metrics["tenants.count"] == 4 and run.data.params["tenants"] == "4"
+    assert run.data.metrics["tenants.mean_tuned"] == told["macro"]["tuned"]
+    held = {item.path for item in client.list_artifacts(run.info.run_id, "model")}
+    made = {f"model/{name}" for name in ("delta.safetensors", "train.json", "tenants.parquet", "tenants.zip")}
+    assert made <= held and "model/tenants" not in held
+    path = client.download_artifacts(run.info.run_id, "model/tenants.zip", str(tmp_path))
+    assert set(zipfile.ZipFile(path).namelist()) == {path.name for path in place.own.iterdir()}
+    assert "evaluation/tenants/page.md" in {
+        item.path for item in client.list_artifacts(run.info.run_id, "evaluation/tenants")
+    }
+    assert not lost_files(client, record_of_workspace("fleet"))
+
+
+@pytest.mark.slow
+def test_a_store_that_is_gone_is_built_again(registered, fleet, store, empty_store):
+    client, version = registered
+    before = read_package(version).predictor()([{"shop": "one", "instruction": "Do you have tea?"}])
+    shutil.copy(empty_store, store)
+    shutil.rmtree(store / "mlartifacts")
+    client = connect()
+    sync(client, "fleet")
+    again = aliased(client, "fleet", CANDIDATE)
+    assert again.tags["biasline.package"] == version.tags["biasline.package"]
+    assert read_package(again).predictor()([{"shop": "one", "instruction": "Do you have tea?"}]) == before
+
+
+def test_both_stages_take_what_was_done_from_the_record(store, fleet):
+    task, place = fleet
+    record_of_workspace("fleet")
+    before = {path: path.read_bytes() for path in place.folder.rglob("*") if path.is_file()}
+    works = training_work(task, place), evaluation_work(task, place)
+    for work in works:
+        work.note()
+        for out in work.outs:
+            shutil.rmtree(out) if out.is_dir() else out.unlink()
+    assert all(work.reuse() for work in (training_work(task, place), works[1]))
+    assert {path: path.read_bytes() for path in place.folder.rglob("*") if path.is_file()} == before
