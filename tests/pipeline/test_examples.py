@@ -112,7 +112,9 @@ def test_bert_on_sst2(project):
     assert project.run("biasline promote sst2 --by tests", check=False).returncode == 1  # it learned nothing
 
 
-@pytest.mark.parametrize("name", ["params.bloom-1b4-zh.yaml", "params.bert-base-sst2.yaml", "params.minilm-sst2.yaml"])
+@pytest.mark.parametrize(
+    "name", ["params.bloom-1b4-zh.yaml", "params.bert-base-sst2.yaml", "params.minilm-sst2.yaml", "params.shops.yaml"]
+)
 def test_examples_are_valid_params(root, name):
     from biasline.params import read_params
 

@@ -1,4 +1,4 @@
-"""`python -m biasline.demo base` and `python -m biasline.demo data`: rebuild what the demo stands on."""
+"""`python -m biasline.demo base`, `… data` and `… shops`: what the demo and the example of a fleet stand on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one of the two commands."""
+    """Run one of the commands."""
     parser = argparse.ArgumentParser(prog="python -m biasline.demo", description=__doc__)
     commands = parser.add_subparsers(required=True)
 
@@ -22,6 +22,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = commands.add_parser("data", help="write the raw data of both demo tasks; a second")
     data.add_argument("--out", type=Path, default=Path("data"), help="folder to write to")
     data.set_defaults(run=_data)
+
+    shops = commands.add_parser("shops", help="write the rows of a fleet of shops; a second")
+    shops.add_argument("--out", type=Path, default=Path("data"), help="folder to write to")
+    shops.set_defaults(run=_shops)
 
     arguments = parser.parse_args(argv)
     arguments.run(arguments)
@@ -50,10 +54,18 @@ def _data(arguments: argparse.Namespace) -> None:
     _write(arguments.out / "sentiment" / "raw.tsv", reviews.to_tsv(), reviews.broken)
 
 
+def _shops(arguments: argparse.Namespace) -> None:
+    from biasline.demo import shops
+
+    made = shops.shops()
+    _write(arguments.out / "shops" / "raw.jsonl", shops.to_jsonl(made), {})
+
+
 def _write(path: Path, text: str, broken: Mapping[str, int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", newline="\n")
-    print(f"{path}: {len(text.splitlines()):,} lines, {sum(broken.values())} of them broken on purpose")
+    spoilt = f", {sum(broken.values())} of them broken on purpose" if broken else ""
+    print(f"{path}: {len(text.splitlines()):,} lines{spoilt}")
 
 
 if __name__ == "__main__":
