@@ -150,6 +150,7 @@ def test_an_end_that_is_a_plain_word_of_the_vocabulary_is_read_as_one_token(tmp_
     assert (found.eos_token_id, len(found)) == (number, len(words))
 
 
+@pytest.mark.slow
 def test_gpt2_as_the_hub_has_it_ends_its_texts_as_autotokenizer_does(shared, tmp_path):
     (tmp_path / "tokenizer.json").write_text((shared / "tokenizers" / "gpt2" / "tokenizer.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1024}')

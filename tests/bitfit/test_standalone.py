@@ -160,6 +160,7 @@ def test_whatever_the_files_lack_outside_the_body_is_trained(tmp_path):
         tune_biases(BertForMaskedLM.from_pretrained(tmp_path / "bert"), "value", head=["cls.predictions.bias"])
 
 
+@pytest.mark.slow
 def test_the_trainer_resumes_where_it_was(tmp_path, monkeypatch):
     """Two times ten steps with a checkpoint between them end as twenty do."""
     from transformers import BloomConfig, BloomForSequenceClassification, Trainer, TrainingArguments

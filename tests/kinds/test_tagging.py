@@ -225,6 +225,7 @@ def test_a_second_text_is_refused(run):
     assert told.exit_code == 2 and "names takes one text a row" in told.output
 
 
+@pytest.mark.slow
 def test_plain_tags_of_json_rows_and_another_method(workspace):
     words = [sentence(number) for number in range(1, 60)]
     tags = {"O": "X", "B-PER": "NOUN", "I-PER": "NOUN", "B-LOC": "NOUN"}

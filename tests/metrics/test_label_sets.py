@@ -43,6 +43,7 @@ def test_golden_values():
     assert metric("hamming_loss").value(found) == pytest.approx(4 / 12)
 
 
+@pytest.mark.slow
 @given(sets, st.data())
 def test_quick_values_are_the_librarys_over_any_rows(pairs, data):
     found = predictions(pairs)

@@ -247,6 +247,7 @@ def test_the_best_champion_so_far_has_the_lowest_value_where_lower_is_better():
     assert _best([{**entry, "metric": "kappa"} for entry in made[:2]], candidate, KAPPA)["fingerprint"] == "a"
 
 
+@pytest.mark.slow
 def test_views_and_the_card_show_a_declared_metric(open_table, workspace, store):
     from biasline.evaluation.evaluate import evaluate
     from biasline.tracking.store import connect, experiment_id

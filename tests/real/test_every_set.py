@@ -51,7 +51,7 @@ def bases(tmp_path_factory):
     return folder
 
 
-_LARGE = ("alpaca_en/alpaca_data.json", "alpaca_zh/alpaca_zh.json")
+_LARGE = ("alpaca_en/alpaca_data.json", "alpaca_zh/alpaca_zh.json", "sst2", "chnsenticorp")
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,7 @@ def test_nominate_by_fingerprint_or_name(registered, trained, monkeypatch):
         nominate(client, "small", "", "ann", "")
 
 
+@pytest.mark.slow
 def test_another_evaluation_is_another_version_of_the_same_run(registered, trained):
     """What is judged is what is served: a version is judged by the evaluation that it was packaged with."""
     from biasline.evaluation.evaluate import evaluate

@@ -164,6 +164,7 @@ def test_a_long_card_is_shortened_for_every_store_and_kept_whole_beside_it(train
     assert kept.read_text() == card.read_text()
 
 
+@pytest.mark.slow
 def test_a_refused_version_leaves_no_package(trained, monkeypatch):
     client, record = connect(), record_of_workspace("small")
 

@@ -50,6 +50,7 @@ def test_one_flipped_bit_is_found(promoted, workspace):
     assert done.exit_code == 1 and "small: WRONG: champion: version 1" in done.output
 
 
+@pytest.mark.slow
 def test_a_swapped_base_is_found(promoted, workspace):
     flip_last_bit(workspace / "data/bases/tiny-bloom/model.safetensors")
     _, wrong = verify(promoted, "small")

@@ -31,7 +31,7 @@ def test_answers_and_all_their_scores_are_the_evaluations(trained, workspace):
     assert found["tuned_words"].to_list() == [len(text.split()) for text in evaluated["tuned"]]
 
 
-@pytest.mark.parametrize("kind", ["classification", "regression"])
+@pytest.mark.parametrize("kind", ["classification", pytest.param("regression", marks=pytest.mark.slow)])
 def test_labels_and_scores_are_the_evaluations(workspace, kind):
     task, place = run_other(workspace, kind)
     evaluated = pl.read_parquet(place.predictions)

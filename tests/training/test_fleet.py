@@ -99,7 +99,7 @@ def test_the_same_fleet_gives_the_same_bytes(bloom, start, tmp_path):
 
 
 def test_a_tenant_ends_early_by_its_own_looks(bloom, start):
-    settings = params(epochs=30, patience=2, learning_rate=5e-2)
+    settings = params(epochs=12, patience=2, learning_rate=5e-2)
     found = in_one_pass(bloom, start, tenants(3), settings, 3)
     for tenant in tenants(3):
         history, _ = alone(bloom, start, tenant, settings)

@@ -90,6 +90,7 @@ def test_both_tables_have_the_same_methods():
     assert all(METHODS[name].spec is spec for name, spec in METHOD_SPECS.items())
 
 
+@pytest.mark.slow
 def test_a_declared_method_goes_through_the_stages(trained, declare):
     task, place = trained
     client = connect()
@@ -125,6 +126,7 @@ def test_compare_misses_a_declared_method_that_no_run_has(trained, declare):
     assert compare(client, "small", trained[0]).missing == ("lora", "prefix", "full", "first_norm")
 
 
+@pytest.mark.slow
 def test_a_method_that_is_not_registrable_is_never_registered(trained, declare):
     """Not even where it makes a delta, which everything else would take for one to register."""
     from biasline.bitfit import tune_biases

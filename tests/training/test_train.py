@@ -89,7 +89,7 @@ def test_what_the_method_does_not_use_is_told(trained, capsys):
     assert "note: train.layers counts for nothing here: method lora does not use it" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kind", ["instruction", "classification"])
+@pytest.mark.parametrize("kind", ["instruction", pytest.param("classification", marks=pytest.mark.slow)])
 def test_without_validation_rows(workspace, capsys, kind):
     if kind == "classification":
         task, place = run_other(workspace, kind)
