@@ -6,13 +6,22 @@ from stages import run_stage
 def train(name: str) -> str:
     from biasline.layout import TaskPlace, checkpoints
     from biasline.params import read_task
+    from biasline.tracking.record import champion_files
     from biasline.tracking.reporter import TrainingReporter
     from biasline.tracking.reuse import training_work
 
     place = TaskPlace(name)
     task = read_task(place.resolved)
-    work = training_work(task, place)
+    shared = champion_files(name) if task.tenants.keeps_shared else None
+    work = training_work(task, place, shared)
     if told := work.reuse():
+        return told
+    if shared is not None:
+        from biasline.training.kept_shared import train_from
+
+        with TrainingReporter(place, work) as reporter:
+            told = train_from(task, place, reporter.begin, shared)
+        reporter.publish()
         return told
     if task.run.processes > 1 or task.run.launch:
         from biasline.training.runtime.launch import started_elsewhere

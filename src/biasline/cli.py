@@ -189,8 +189,9 @@ def predict(
             raise typer.BadParameter(f"--tenant: {name} is a task of one (tenants.column is empty)")
         if one.tenants.many:
             column = one.tenants.column
-            rows[name] = [{**row, column: row.get(column) or tenant} for row in rows[name]]
-            if odd := next((number for number, row in enumerate(rows[name], 1) if not row[column]), 0):
+            for row in rows[name]:
+                row[column] = tenant if row.get(column) in (None, "") else row[column]
+            if odd := next((number for number, row in enumerate(rows[name], 1) if row[column] == ""), 0):
                 raise BiaslineError(f"{name}: row {odd} names no tenant ({column})", "name one: --tenant")
     told, lines = [], []
     for name, answers in ask(rows, alias, bool(tasks), lambda line: print(line, file=sys.stderr)):

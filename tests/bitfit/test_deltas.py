@@ -1,11 +1,12 @@
 """Deltas of tenants in a folder, in one archive, and behind one model."""
 
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from biasline.bitfit import BiasDelta, Deltas, Tenants, tune_biases
+from biasline.bitfit import Bank, BiasDelta, Deltas, Tenants, tune_biases
 from biasline.bitfit.asked import batch_of
 from biasline.bitfit.deltas import INDEX, file_of, pack, write_index
 from biasline.errors import BiaslineError
@@ -119,8 +120,46 @@ def test_those_that_were_asked_last_are_held(bloom, shared, folder, monkeypatch)
     assert torch.equal(mixed[1], first[0]) or torch.allclose(mixed[1], first[0], atol=1e-6)
     assert torch.allclose(ask(two)[0], first[1], atol=1e-5)
     assert read == [one, two, three, two]
-    with pytest.raises(BiaslineError, match="3 tenants at once, there are 2 slots"):
+    with pytest.raises(BiaslineError, match="a batch of 3 tenants, there are 2 slots"):
         ask(one, two, three)
+    # Of a long list each batch finds room.
+    with tenants.asked([one, two, three]):
+        found = [logits(bloom, (place,))[0] for place in range(3)]
+    assert torch.allclose(found[0], first[0], atol=1e-5) and torch.allclose(found[2], mixed[0], atol=1e-5)
+
+
+def test_a_delta_that_cannot_be_put_takes_nobodys_place(bloom, shared, folder, monkeypatch):
+    tenants = Tenants(bloom, shared, Deltas(folder), slots=2)
+    one, two, three, four = NAMES
+
+    def ask(*names):
+        with tenants.asked(names):
+            return logits(bloom, range(len(names)))
+
+    expected = {name: ask(name)[0] for name in NAMES}
+    put = Bank.put
+    with monkeypatch.context() as patch:
+        patch.setattr(Bank, "put", lambda *_: 1 / 0)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                ask(one)
+    assert put is Bank.put
+    for name in (three, four, two, one, three):
+        assert torch.allclose(ask(name)[0], expected[name], atol=1e-5)
+
+
+def test_threads_get_their_own_answers(bloom, shared, folder):
+    tenants = Tenants(bloom, shared, Deltas(folder), slots=2)
+
+    def ask(name):
+        with tenants.asked([name]):
+            return logits(bloom)[0]
+
+    expected = {name: ask(name) for name in NAMES}
+    with ThreadPoolExecutor(4) as pool:
+        asked = [name for _ in range(10) for name in NAMES]
+        for name, found in zip(asked, pool.map(ask, asked), strict=True):
+            assert torch.allclose(found, expected[name], atol=1e-5)
 
 
 def test_a_tenant_that_is_not_known_is_an_error_unless_allowed(bloom, shared, folder):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from biasline.data.nearness import near_duplicates
 from biasline.data.split import split_examples
-from biasline.data.tenants import refuse_alike, tenant_notes, tenant_table
+from biasline.data.tenants import refuse_alike, tenant_notes, tenant_table, with_rows_of_each
 from biasline.data.validate import validate
 from biasline.errors import BiaslineError
 from biasline.kinds.learning import columns_of
@@ -55,6 +55,36 @@ def test_where_the_hash_gives_rows_nothing_is_moved():
     more = split_examples(frame({"a": 600}), KIND, Split(), "shop")
     for name, part in by_split(alone, "a").items():
         assert part <= by_split(more, "a")[name]
+
+
+@pytest.mark.parametrize(
+    ("dealt", "wanted"),
+    [
+        (("valid", "train"), ["test", "train"]),
+        (("valid", "valid", "train"), ["test", "valid", "train"]),
+        (("test", "test", "train"), ["valid", "test", "train"]),
+        (("train", "train", "train"), ["test", "valid", "train"]),
+        (("train", "train"), ["test", "train"]),
+    ],
+)
+def test_one_prompt_at_least_is_trained_on(dealt, wanted):
+    rows = range(len(dealt))
+    places = [0.1 * number for number in rows]
+    assert with_rows_of_each(dealt, ["a"] * len(dealt), [str(row) for row in rows], places, Split()) == wanted
+
+
+def test_a_group_stays_together_whoevers_rows_it_has():
+    made = frame({"a": 40, "b": 40}).with_columns(page=(pl.int_range(80) % 20).cast(pl.String))
+    parts = split_examples(made, KIND, Split(group="page"), "shop")
+    pages = [set(part["page"]) for part in parts.values()]
+    assert sum(map(len, pages)) == len(set.union(*pages)) == 20
+
+
+@pytest.mark.parametrize("name", ["row", "instruction", "history", "base_model", "tuned"])
+def test_a_column_of_the_tasks_own_names_no_tenants(tmp_path, monkeypatch, name):
+    task, place = lay(tmp_path, monkeypatch, rows_of("a", 40), tenants={"column": name})
+    with pytest.raises(BiaslineError, match=rf"tenants\.column: '{name}' is a name that the task's own columns have"):
+        validate(task, place)
 
 
 def test_tenants_are_dealt_each_in_its_own_way():

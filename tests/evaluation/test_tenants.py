@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from scipy.stats import permutation_test
 
 from biasline.evaluation.statistics import sign_flip_p
-from biasline.evaluation.tenants import FALSE_DISCOVERIES, Values, tenant_numbers, tenant_table, tenants_page
+from biasline.evaluation.tenants import (
+    FALSE_DISCOVERIES,
+    Values,
+    means_told,
+    tenant_numbers,
+    tenant_table,
+    tenants_page,
+)
 
 
 @given(st.lists(st.sampled_from([-2.0, -0.5, 0.0, 0.25, 1.0, 3.0]), min_size=2, max_size=7))
@@ -71,6 +78,30 @@ def test_of_those_that_differ_by_chance_few_are_called_so():
         table = made({f"t{number}": 0.0 for number in range(40)}, seed=seed)
         called += table["verdict"].is_in(["better", "worse"]).sum()
     assert called <= 200 * FALSE_DISCOVERIES
+
+
+def test_where_less_is_better_means_stay_what_they_are():
+    few = np.array([1.0, 1.5, 1.0, 1.2, 1.1, 0.9, 1.0, 1.3])
+    table = tenant_table(["a"] * 8, Values(few + 5, few + 1, few, -1.0), trained(a="own"))
+    [row] = table.iter_rows(named=True)
+    assert row["base"] > row["shared"] > row["tuned"] > 0 and row["gain"] == pytest.approx(1.0)
+    assert row["verdict"] == "better"
+
+
+def test_right_and_wrong_answers_are_values():
+    right = np.array([True, False, True])
+    table = tenant_table(["a", "a", "a"], Values(~right, right, right | True), trained(a="own"))
+    assert table.select("base", "shared", "tuned").row(0) == pytest.approx((1 / 3, 2 / 3, 1.0))
+
+
+def test_values_that_are_not_finite_decide_nothing():
+    assert sign_flip_p(np.array([np.inf, -np.inf, 1.0])) == 1.0
+
+
+def test_where_nothing_was_measured_nothing_is_told():
+    nothing = np.full(2, np.nan)
+    numbers = tenant_numbers(tenant_table(["a", "a"], Values(nothing, nothing, nothing), trained(a="own")))
+    assert numbers["macro"] == {} and means_told(numbers) == "not measured"
 
 
 def test_rows_without_a_value_are_in_no_mean():

@@ -8,24 +8,34 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+import stages.train
+from biasline.bases.pin import file_sha256
 from biasline.bitfit import BiasDelta, Deltas
 from biasline.bitfit.deltas import file_of
 from biasline.cli import app
+from biasline.data.augment import augment
+from biasline.data.validate import validate
 from biasline.errors import BiaslineError
-from biasline.jsonfile import load_json
+from biasline.evaluation.evaluate import evaluate
+from biasline.jsonfile import dump_json, load_json
 from biasline.layout import write_text
+from biasline.registry import ledger
 from biasline.registry.aliases import CANDIDATE, CHAMPION, aliased
 from biasline.registry.extract import extract
 from biasline.registry.files import package_files, read_package
 from biasline.registry.promote import promote
 from biasline.registry.sync import register, sync
 from biasline.registry.verify import verify
+from biasline.serving.predictor import Predictor, asked_rows
 from biasline.serving.rescore import scored_on
 from biasline.serving.shared_base import SharedBase
+from biasline.tokens.sets import tokenize
 from biasline.tracking.publish import lost_files
-from biasline.tracking.record import record_of_workspace
+from biasline.tracking.record import champion_files, record_of_workspace
 from biasline.tracking.reuse import evaluation_work, training_work
 from biasline.tracking.store import connect
+from biasline.training import own
+from biasline.training.kept_shared import train_from
 from tests.conftest import FLEET_NAMES
 
 
@@ -41,8 +51,6 @@ def by_alone(package, rows):
     """Answers of each row by the delta that serves its tenant, applied alone."""
     found = []
     model = package.load(package.base())
-    from biasline.serving.predictor import Predictor
-
     for row in rows:
         owner = row["shop"]
         delta = package.tenants.load(owner) if owner in package.tenants.own else package.delta
@@ -58,7 +66,7 @@ def test_a_version_answers_each_row_by_its_tenants_delta(registered, fleet):
     package = read_package(version)
     assert len(package.tenants) == 4
     predictions = pl.read_parquet(place.predictions)
-    rows = [{"shop": row["shop"], "instruction": row["instruction"]} for row in predictions.iter_rows(named=True)]
+    rows = asked_rows(package.task, predictions)
     answers = package.predictor()(rows)
     assert answers == predictions["tuned"].to_list() == by_alone(package, rows)
     few = [{**rows[0], "shop": name} for name in FLEET_NAMES]
@@ -72,6 +80,8 @@ def test_a_version_answers_each_row_by_its_tenants_delta(registered, fleet):
 
 def test_a_row_must_name_a_tenant_that_is_known(registered, fleet):
     predictor = read_package(registered[1]).predictor()
+    shown = {"instruction": "Do you have tea?"}
+    assert predictor.owners([{**shown, "shop": name} for name in (" one ", 7, 7.0, True)]) == ["one", "7", "7", "true"]
     ask = {"instruction": "Where do I find tea?"}
     with pytest.raises(BiaslineError, match="row 2: `shop` must name the tenant, not missing"):
         predictor([{**ask, "shop": "one"}, ask])
@@ -120,6 +130,9 @@ def test_a_fleet_is_promoted_asked_and_verified(registered, fleet):
     task, place = fleet
     assert promote(client, "fleet", task, "ann", "because").promoted
     assert aliased(client, "fleet", CHAMPION).version == version.version
+    [entry] = ledger.entries(place.ledger)
+    assert entry["tenants"]["count"] == 4 and {"own", "better", "worse", "undecided"} <= entry["tenants"].keys()
+    assert entry["tenants"]["table_sha256"] == file_sha256(place.by_tenant / "table.parquet")
     runner = CliRunner()
     asked = ["predict", "fleet", "Where do I find tea?", "--tenant"]
     answers = {name: runner.invoke(app, [*asked, name]) for name in ("one", "few")}
@@ -135,7 +148,7 @@ def test_a_fleet_is_promoted_asked_and_verified(registered, fleet):
     files, *_ = package_files(version)
     files["tenants"].write_bytes(files["tenants"].read_bytes()[:-1] + b"x")
     _, wrong = verify(client, "fleet")
-    assert wrong and "the packaged tenants has sha256" in " ".join(wrong)
+    assert wrong and "its deltas or the code beside them is not what was registered" in wrong[0]
 
 
 def test_its_run_tells_of_the_tenants_and_holds_their_deltas_in_one_file(registered, fleet, tmp_path):
@@ -180,3 +193,56 @@ def test_both_stages_take_what_was_done_from_the_record(store, fleet):
             shutil.rmtree(out) if out.is_dir() else out.unlink()
     assert all(work.reuse() for work in (training_work(task, place), works[1]))
     assert {path: path.read_bytes() for path in place.folder.rglob("*") if path.is_file()} == before
+
+
+def keeping(task):
+    return task.model_copy(update={"tenants": task.tenants.model_copy(update={"shared": "keep"})})
+
+
+def test_rows_of_one_tenant_make_no_others_training_anew(registered, fleet, store, monkeypatch, capsys):
+    client, _ = registered
+    task, place = fleet
+    with pytest.raises(BiaslineError, match="fleet: no champion is known here"):
+        champion_files("fleet")
+    promote(client, "fleet", task, "ann", "because")
+    before = {path.name: path.read_bytes() for path in (place.delta, *place.own.glob("*.safetensors"))}
+    champion = load_json(place.train_report, "")["fingerprint"]
+    rows = [json.loads(line) for line in (store / "shops.jsonl").read_text().splitlines()]
+    rows.insert(0, {"shop": "one", "instruction": "Is it open today?", "input": "", "output": "Yes, it is. 10"})
+    rows += [{**row, "shop": "new"} for row in rows if row["shop"] == "three/3"]
+    write_text(store / "shops.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    trained = []
+    fit = own.fit_fleet
+    monkeypatch.setattr(own, "fit_fleet", lambda *a: trained.extend(one.name for one in a[2]) or fit(*a))
+    monkeypatch.setattr(own, "_better", lambda trained: True)
+    kept = keeping(task)
+    write_text(place.resolved, kept.model_dump_json())
+    validate(kept, place)
+    augment(kept, place)
+    tokenize(kept, place)
+    told = stages.train.train("fleet")
+    assert trained == ["new", "one"] and f"shared delta kept, that of {champion}; 4 of 5 tenants" in told
+    assert place.delta.read_bytes() == before[place.delta.name]
+    for name in ("two & more", "three/3"):
+        if name in Deltas(place.own).own and file_of(name) in before:
+            assert (place.own / file_of(name)).read_bytes() == before[file_of(name)]
+    assert (place.own / file_of("one")).read_bytes() != before.get(file_of("one"))
+    report = load_json(place.train_report, "")
+    assert report["shared"] == champion != report["fingerprint"] and report["tenants"]["count"] == 5
+    evaluate(kept, place)
+    register(client, record_of_workspace("fleet"))
+    version = aliased(client, "fleet", CANDIDATE)
+    assert read_package(version).predictor()([{"shop": "new", "instruction": "Is it open today?"}])
+    assert promote(client, "fleet", kept, "ann", "more shops").verdict is not None
+    assert "2 of 4 own trainings were done before: taken as they are" in capsys.readouterr().out
+
+
+def test_a_kept_shared_delta_must_fit(registered, fleet):
+    client, _ = registered
+    task, place = fleet
+    promote(client, "fleet", task, "ann", "because")
+    summary = place.tokens / "summary.json"
+    told = load_json(summary, "")
+    write_text(summary, dump_json({**told, "template": "another"}))
+    with pytest.raises(BiaslineError, match=r"champion's template differ from those of now.*tenants\.shared: train"):
+        train_from(keeping(task), place, lambda _: lambda *_: None, champion_files("fleet"))

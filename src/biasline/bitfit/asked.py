@@ -6,20 +6,20 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from biasline.bitfit.bank import Bank
+    from biasline.bitfit.tenants import Tenants
 
-_asked: ContextVar["tuple[Bank, Sequence[int]] | None"] = ContextVar("asked", default=None)
+_asked: ContextVar["tuple[Tenants, Sequence[str]] | None"] = ContextVar("asked", default=None)
 
 
 @contextmanager
-def asked(bank: "Bank", slots: Sequence[int]) -> Iterator[None]:
-    """Ask the bank's model, in this block, rows that each have a slot.
+def asked(tenants: "Tenants", owners: Sequence[str]) -> Iterator[None]:
+    """Ask a model, in this block, rows of tenants.
 
     Args:
-        bank: of the model.
-        slots: of each row, by its place in the whole list.
+        tenants: of the model.
+        owners: whose each row is, by its place in the whole list.
     """
-    token = _asked.set((bank, slots))
+    token = _asked.set((tenants, owners))
     try:
         yield
     finally:
@@ -27,7 +27,7 @@ def asked(bank: "Bank", slots: Sequence[int]) -> Iterator[None]:
 
 
 def batch_of(places: Sequence[int]) -> AbstractContextManager[Any]:
-    """What a batch's forward passes are made in: the slots of its rows, where rows have any.
+    """What a batch's forward passes are made in: the deltas of its rows, where rows have owners.
 
     Args:
         places: of the batch's rows in the list of all.
@@ -35,5 +35,20 @@ def batch_of(places: Sequence[int]) -> AbstractContextManager[Any]:
     found = _asked.get()
     if found is None:
         return nullcontext()
-    bank, slots = found
-    return bank.rows([slots[place] for place in places])
+    tenants, owners = found
+    return tenants.rows([owners[place] for place in places])
+
+
+def batches(places: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Rows in batches, in their order; where a model takes rows of one tenant at a time, of one tenant each.
+
+    Args:
+        places: of the rows in the list of all.
+        size: rows of a batch at most.
+    """
+    found = _asked.get()
+    parts: dict[str, list[int]] = {}
+    for place in places:
+        parts.setdefault("" if found is None or found[0].mixes else found[1][place], []).append(place)
+    for part in parts.values():
+        yield from (part[start : start + size] for start in range(0, len(part), size))

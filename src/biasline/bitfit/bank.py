@@ -109,6 +109,11 @@ class Bank:
         self._writing = threading.Lock()  # held while the table is read or written
 
     @property
+    def mixes(self) -> bool:
+        """Whether rows of several slots go through the model in one pass; else it is run slot by slot."""
+        return not self._by_kind
+
+    @property
     def filled(self) -> tuple[int, ...]:
         """The slots that have a delta."""
         return tuple(sorted(self._deltas))

@@ -124,16 +124,18 @@ def _worthy(rows: pl.DataFrame, train: pl.DataFrame, task: Task, place: TaskPlac
     good = check_examples(frame, task.kind, task.quality, task.source.labels, own, task.tenants.column).good.drop(
         FIXED_SPLIT
     )
-    known = {content_key(*row) for row in train.select(kind.given).iter_rows()}
+    owner = [task.tenants.column] if task.tenants.many else []
+    known = {content_key(*row) for row in train.select(*owner, *kind.given).iter_rows()}
     fresh = []
-    for row in good.select(kind.given).iter_rows():
+    for row in good.select(*owner, *kind.given).iter_rows():
         key = content_key(*row)
         fresh.append(key not in known)
         known.add(key)
     good = good.filter(pl.Series(fresh, dtype=pl.Boolean)).select(rows.columns)
-    held_out = [prompts(read_split(place, name), kind) for name in ("test", "valid")]
-    texts = pl.concat([*held_out, prompts(good, kind)])
+    compared = [*(read_split(place, name) for name in ("test", "valid")), good]
+    texts = pl.concat([prompts(part, kind) for part in compared])
+    owners = pl.concat([part[task.tenants.column] for part in compared]) if owner else None
     before = len(texts) - good.height
     part = pl.int_range(len(texts), eager=True).ge(before).cast(pl.Int64)
-    near = [index - before for index in near_duplicates(texts, task.quality.near_duplicate, part)]
+    near = [index - before for index in near_duplicates(texts, task.quality.near_duplicate, part, owners)]
     return good.filter(~pl.int_range(good.height, eager=True).is_in(near))

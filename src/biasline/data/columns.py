@@ -16,6 +16,9 @@ _LENGTH = "length"
 # Records that are read first: most files have each of their columns there.
 _FIRST = 2_000
 
+# What columns of answers begin with, once a model was evaluated.
+_ANSWERED = ("base", "probe", "tuned", "tokens", "probability")
+
 
 def check_columns(task: Task) -> None:
     """Whether the data have the columns that a task names: slices, group, filter, `source.columns`.
@@ -50,6 +53,12 @@ def refuse_absent(task: Task, frame: pl.DataFrame) -> None:
     wanted: list[tuple[str, str, tuple[str, ...]]] = [("split.group", task.split.group, ())] if task.split.group else []
     wanted += [("tenants.column", task.tenants.column, ())] if task.tenants.column else []
     wanted += [("evaluate.slices", name, (_LENGTH,)) for name in task.evaluate.slices]
+    owner = task.tenants.column
+    if owner in ("row", *columns_of(task.kind).columns) or owner.split("_")[0] in _ANSWERED:
+        raise BiaslineError(
+            f"tenants.column: {owner!r} is a name that the task's own columns have",
+            "give the column another name in the data",
+        )
     for key, name, further in wanted:
         known = [*ours, *further]
         if name not in known:

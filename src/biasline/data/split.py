@@ -70,7 +70,7 @@ def split_examples(good: pl.DataFrame, kind: Columns, split: Split, tenants: str
             raise BiaslineError(f"split.group: no column {split.group!r}; there are: {known}", "name one of these")
         # A row of no group is a group of its own.
         keys = [f"group {group}" if group else own for group, own in zip(good[split.group], keys, strict=True)]
-    if tenants:
+    elif tenants:
         keys = [f"{name}\x1f{key}" for name, key in zip(good[tenants], keys, strict=True)]
     fixed = good[FIXED_SPLIT].to_list()
     has = set(fixed)
@@ -81,7 +81,7 @@ def split_examples(good: pl.DataFrame, kind: Columns, split: Split, tenants: str
         name if name in ("valid", "test") else split_at(place, valid, test)
         for name, place in zip(fixed, places, strict=True)
     ]
-    if tenants:
+    if tenants and not split.group:  # a group stays together, whoever's rows it has
         open_ = split.model_copy(update={"valid": valid, "test": test})
         placed = with_rows_of_each(placed, good[tenants].to_list(), keys, places, open_)
     rest = good.drop(FIXED_SPLIT)

@@ -12,6 +12,7 @@ from biasline.params import Split
 
 # Distinct prompts that a tenant must have, for one of them to be held out for the test; and a second one to choose by.
 _LEAST = {"test": 2, "valid": 3}
+_STAYS = 2
 
 
 def tenant_rules(column: str) -> list[Rule]:
@@ -65,12 +66,15 @@ def with_rows_of_each(
         {"split": placed, "tenant": tenants, "key": keys, "place": places},
         schema={"split": pl.String, "tenant": pl.String, "key": pl.String, "place": pl.Float64},
     )
-    for name, share in (("test", split.test), ("valid", split.valid)):
+    for name, share, other in (("test", split.test, "valid"), ("valid", split.valid, "test")):
         if not share:
             continue
         counts = pl.col("key").n_unique().over("tenant")
         lacking = ~(pl.col("split") == name).any().over("tenant") & (counts >= _LEAST[name])
-        free = pl.when(pl.col("split") == "train").then("place")
+        # From the training rows where one prompt at least stays, else from what the hash dealt to the other split.
+        trained = pl.when(pl.col("split") == "train").then("key").drop_nulls().n_unique().over("tenant")
+        spare = pl.when(trained >= _STAYS).then(pl.lit("train")).otherwise(pl.lit(other))
+        free = pl.when(pl.col("split") == spare).then("place")
         nearest = free == free.min().over("tenant")
         frame = frame.with_columns(split=pl.when(lacking & nearest).then(pl.lit(name)).otherwise("split"))
     return frame["split"].to_list()

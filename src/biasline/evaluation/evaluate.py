@@ -10,7 +10,7 @@ import polars as pl
 import torch
 
 from biasline.bases.match import check_base
-from biasline.bases.pin import verified_folder
+from biasline.bases.pin import file_sha256, verified_folder
 from biasline.data.clean import read_split
 from biasline.errors import BiaslineError
 from biasline.evaluation.card import model_card, samples_page
@@ -20,7 +20,7 @@ from biasline.evaluation.measure import has_row_values, measured_rows, over_chea
 from biasline.evaluation.references import Decisive, decisive_metric
 from biasline.evaluation.scoring import LENGTH, with_lengths
 from biasline.evaluation.statistics import paired_interval
-from biasline.evaluation.tenants import Values, tenant_lines, tenant_numbers, tenant_table, tenants_page
+from biasline.evaluation.tenants import Values, means_told, tenant_lines, tenant_numbers, tenant_table, tenants_page
 from biasline.evaluation.tuned import owners_in
 from biasline.jsonfile import dump_json, load_json
 from biasline.kinds.answering import find_answering
@@ -129,21 +129,18 @@ def _by_tenant(
     counted = row_metric(served, metric, task.kind)
     sign = 1.0 if counted.higher_is_better else -1.0
     base, tuned = (row_values(served, who, counted, task.kind) for who in ("base", "tuned"))
-    values = Values(sign * base, sign * row_values(shared, "tuned", counted, task.kind), sign * tuned)
+    values = Values(base, row_values(shared, "tuned", counted, task.kind), tuned, sign)
     table = tenant_table(owners_in(task, test), values, pl.read_parquet(place.own_report))
     numbers = {"metric": counted.name, "label": counted.label, **tenant_numbers(table)}
     write_parquet(table, draft / "table.parquet")
+    numbers["table_sha256"] = file_sha256(draft / "table.parquet")
     (draft / "page.md").write_text(tenants_page(table, numbers, counted.label), encoding="utf-8")
     return numbers
 
 
 def _tenants_told(numbers: dict[str, Any]) -> str:
-    macro = numbers["macro"]
-    return (
-        f"{numbers['tested']} tenants: mean base {macro['base']:.3f}, shared {macro['shared']:.3f}, what serves "
-        f"{macro['tuned']:.3f}; own better for {numbers['better']}, worse for {numbers['worse']}, undecided for "
-        f"{numbers['undecided']}"
-    )
+    told = f"better for {numbers['better']}, worse for {numbers['worse']}, undecided for {numbers['undecided']}"
+    return f"{numbers['tested']} tenants: mean {means_told(numbers)}; own {told}"
 
 
 def _in_short(task: Task, metric: Metric, rows: int, found: Compared) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from biasline.bases.tokenizer import Tokenizer
-from biasline.bitfit.asked import batch_of
+from biasline.bitfit.asked import batch_of, batches
 from biasline.bitfit.pretrained import PretrainedModel
 from biasline.params import Evaluate
 from biasline.progress import Advance
@@ -91,8 +91,7 @@ def generate(
     answers = [Answer("", False)] * len(prompts)
     if drawing.temperature > 0:
         torch.manual_seed(drawing.seed)
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    for chosen in batches(order, batch_size):
         width = max(len(prompts[index]) for index in chosen)
         input_ids = torch.full((len(chosen), width), pad, dtype=torch.int64)
         attention_mask = torch.zeros((len(chosen), width), dtype=torch.int64)

@@ -63,8 +63,10 @@ def sign_flip_p(differences: np.ndarray, seed: int = 0) -> float:
         seed: of the signs that are drawn.
 
     Returns:
-        two-sided, in (0, 1].
+        two-sided, in (0, 1]; 1 where a difference is not finite, of which no mean says anything.
     """
+    if not np.isfinite(differences).all():
+        return 1.0
     differences = differences[differences != 0]
     rows = len(differences)
     if not rows:

@@ -23,17 +23,19 @@ _CALLED = ("base", "shared", "what serves")
 
 @dataclass(frozen=True)
 class Values:
-    """A metric's value of each test row, (rows,) each, such that more is better; NaN for rows that have none.
+    """A metric's value of each test row, (rows,) each; NaN for rows that have none.
 
     Attributes:
         base: of the untuned base.
         shared: of the shared delta.
         tuned: of the delta that serves the row's tenant.
+        sign: -1 where less is better.
     """
 
     base: np.ndarray
     shared: np.ndarray
     tuned: np.ndarray
+    sign: float = 1.0
 
 
 def tenant_table(owners: Sequence[str], values: Values, trained: pl.DataFrame) -> pl.DataFrame:
@@ -49,7 +51,7 @@ def tenant_table(owners: Sequence[str], values: Values, trained: pl.DataFrame) -
         serves is better by than the shared one (`gain`, with the ends of its interval), and a verdict, `better`,
         `worse` or `undecided`, of those that have a delta of their own and a test row.
     """
-    rows = pl.DataFrame({"tenant": list(owners), **{who: getattr(values, who) for who in _WHO}})
+    rows = pl.DataFrame({"tenant": list(owners), **{who: getattr(values, who).astype(np.float64) for who in _WHO}})
     rows = rows.filter(~pl.any_horizontal(pl.col(who).is_nan() for who in _WHO))
     found, judged = [], []
     parts = {name: part for (name,), part in rows.group_by("tenant", maintain_order=True)}
@@ -60,7 +62,8 @@ def tenant_table(owners: Sequence[str], values: Values, trained: pl.DataFrame) -
             row |= {who: float(part[who].to_numpy().mean()) for who in _WHO}
             tuned, shared = part["tuned"].to_numpy(), part["shared"].to_numpy()
             if told["serves"] == "own":
-                row |= dict(zip(("gain", "low", "high"), paired_interval(tuned, shared), strict=True))
+                better, other = (tuned, shared) if values.sign > 0 else (shared, tuned)
+                row |= dict(zip(("gain", "low", "high"), paired_interval(better, other), strict=True))
                 row["p"] = sign_flip_p(tuned - shared)
                 judged.append(row)
         found.append(row)
@@ -95,9 +98,16 @@ def tenant_numbers(table: pl.DataFrame) -> dict[str, Any]:
     }
 
 
+def means_told(numbers: dict[str, Any]) -> str:
+    """The means over tenants, as a part of a sentence."""
+    macro = numbers["macro"]
+    told = ", ".join(f"{what} {macro[who]:.3f}" for who, what in zip(_WHO, _CALLED, strict=True) if who in macro)
+    return told or "not measured"
+
+
 def tenant_lines(numbers: dict[str, Any]) -> list[str]:
     """What the card says of the tenants; `numbers` as metrics.json has them."""
-    macro = ", ".join(f"{what} {numbers['macro'][who]:.3f}" for who, what in zip(_WHO, _CALLED, strict=True))
+    macro = means_told(numbers)
     told = (
         f"{numbers['own']:,} of {numbers['count']:,} tenants have a delta of their own, the shared serves the others. "
         f"{numbers['label']}, mean over {numbers['tested']:,} tenants: {macro}. Beside the shared delta the own one is "
@@ -113,7 +123,7 @@ def tenants_page(table: pl.DataFrame, numbers: dict[str, Any], label: str) -> st
     Args:
         table: see `tenant_table`.
         numbers: see `tenant_numbers`.
-        label: of the metric; of one of which less is better, values have the other sign.
+        label: of the metric.
     """
     tested, macro = table.filter(pl.col("rows") > 0), numbers["macro"]
     lines = ["# Tenants", "", f"{label}, on {tested['rows'].sum():,} test rows of {tested.height:,} tenants.", ""]

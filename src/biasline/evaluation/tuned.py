@@ -46,6 +46,5 @@ def tuned_model(task: Task, place: TaskPlace, model: PretrainedModel) -> Tuned:
     """
     if not task.tenants.many:
         return Tuned(apply_tuned(task.train.method, model, place))
-    deltas = Deltas(place.own)
-    tenants = Tenants(model, BiasDelta.load(place.delta), deltas, slots=len(deltas.own))
+    tenants = Tenants(model, BiasDelta.load(place.delta), Deltas(place.own))
     return Tuned(model, tenants.asked)

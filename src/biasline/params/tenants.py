@@ -17,6 +17,9 @@ class Tenants(Group):
     batch_size: int = Field(8, ge=1, description="rows of a step of a tenant's own training")
     evaluate_every: int = Field(10, ge=1, description="steps between looks at a tenant's validation rows")
     max_failed: Share = Field(0.1, description="share of tenants whose own training may fail before the stage does")
+    shared: Literal["train", "keep"] = Field(
+        "train", description="train the shared delta on all rows, or keep the champion's and train own ones alone"
+    )
     unknown: Literal["error", "shared"] = Field(
         "error", description="what answers a tenant that was not trained: nothing, or the shared delta"
     )
@@ -25,3 +28,8 @@ class Tenants(Group):
     def many(self) -> bool:
         """Whether the task is a fleet."""
         return bool(self.column)
+
+    @property
+    def keeps_shared(self) -> bool:
+        """Whether no shared delta is trained."""
+        return self.many and self.shared == "keep"

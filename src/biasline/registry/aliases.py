@@ -8,7 +8,7 @@ from biasline.registry import claims, ledger
 from biasline.registry.ledger import CANDIDATE, CHAMPION, PREVIOUS
 from biasline.registry.versions import has_model, judged_version, model_name, versions_of
 from biasline.tracking.limits import REGISTRY_TAG, fitted
-from biasline.tracking.record import noted_candidate
+from biasline.tracking.record import note_champion, noted_candidate
 from biasline.tracking.store import upsert
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ def point(client: "MlflowClient", task: str, alias: str, version_number: str) ->
     now = aliased(client, task, alias)
     if now is None or now.version != version_number:
         upsert(client.set_registered_model_alias, model_name(task), alias, version_number)
+    if alias == CHAMPION:
+        version = client.get_model_version(model_name(task), version_number)
+        note_champion(task, version.tags["biasline.fingerprint"])
 
 
 def settle(client: "MlflowClient", task: str) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from biasline.bases.pin import file_sha256
 from biasline.bitfit import Deltas
 from biasline.errors import BiaslineError, shown
 from biasline.layout import replacing
@@ -49,10 +50,13 @@ def extract(client: "MlflowClient", task: str, which: str, tenant: str, out: Pat
     if out.exists():
         raise BiaslineError(f"{shown(out)}: is there already", "name another file, or delete it")
     version = aliased(client, task, which) or named_version(client, task, which)
-    files, *_ = package_files(version)
+    files, _, hashes = package_files(version)
     told = f"{model_name(task)} version {version.version}"
     if "tenants" not in files:
         raise BiaslineError(f"{told}: is of one, not of a fleet", "its delta is the artifact delta.safetensors")
+    for name in ("delta", "tenants"):
+        if file_sha256(files[name]) != hashes.get(name):
+            raise BiaslineError(f"{told}: its {name} is not what was packaged", f"`biasline verify {task}` tells more")
     deltas = Deltas(files["tenants"])
     if tenant not in deltas:
         raise BiaslineError(f"{told}: tenant {tenant!r}: not among the {len(deltas)} that it knows")

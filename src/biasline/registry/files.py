@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from biasline.layout import OWN_PACKED
 from biasline.serving.packaging import files_in, hashes_of
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ def has_files(client: "MlflowClient", version: "ModelVersion") -> bool:
 
     kept = get_artifact_repository(client.get_model_version_download_uri(version.name, version.version))
     found = {item.path for folder in (None, "artifacts") for item in kept.list_artifacts(folder)}
-    return {"MLmodel", "python_env.yaml", "code", "artifacts/delta.safetensors"} <= found
+    wanted = {"MLmodel", "python_env.yaml", "code", "artifacts/delta.safetensors"}
+    if version.tags.get("biasline.tenants"):
+        wanted.add(f"artifacts/{OWN_PACKED}")
+    return wanted <= found
 
 
 def _downloaded(version: "ModelVersion") -> Path:

@@ -99,6 +99,7 @@ def promote(
             verdict=verdict.as_data(),
             metric=verdict.metric,
             value=shown.metrics["tuned"][verdict.metric],
+            **({"tenants": told} if (told := shown.metrics.get("tenants")) else {}),
             test_sha256=shown.metrics["test_sha256"],
             data_sha256=tags.get("data.sha256"),
             base_digest=tags.get("base.digest"),

@@ -197,6 +197,7 @@ def register_version(client: "MlflowClient", record: Record, run_id: str) -> "Mo
                 "biasline.delta_sha256": file_sha256(record.file(place.delta)),
                 "biasline.test_sha256": (record.read(place.metrics) or {}).get("test_sha256", ""),
                 "git.commit": record.lineage.get("git.commit", ""),
+                "biasline.tenants": str((record.read(place.train_report) or {}).get("tenants", {}).get("count", "")),
             }
             return client.create_model_version(
                 name,

@@ -13,7 +13,7 @@ from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace, home
 from biasline.params import ResolvedTrain, Run, Task, Train, read_task, resolved
 from biasline.tokens.saved import IGNORED
-from biasline.training.batches import Plan, Rows
+from biasline.training.batches import Rows
 from biasline.training.feed import Feed
 from biasline.training.loop import fit
 from biasline.training.loss import Batch
@@ -21,7 +21,7 @@ from biasline.training.methods import prepare_model
 from biasline.training.prepare import prepare
 from biasline.training.rates import resolve_learning_rates
 from biasline.training.runtime.launch import joined
-from biasline.training.train import Loaded, head_values, load_training, memory_told
+from biasline.training.train import Loaded, head_values, load_training, memory_told, plan_of
 
 # Told of a look at the validation rows: steps done, and what was found. Says whether training goes on.
 GoesOn = Callable[[int, "Judged"], bool]
@@ -124,7 +124,7 @@ class Trainee:
 
     def steps(self, train: Train) -> int:
         """How many steps a training has."""
-        return Plan.of(len(self.loaded.sets.train), train).total_steps
+        return plan_of(self.loaded, train).total_steps
 
     def train(self, train: Train, looks: Iterable[int], goes_on: GoesOn) -> Judged | None:
         """Train from the start; the base is as it was afterwards.
@@ -148,9 +148,9 @@ class Trainee:
             if step in at and not goes_on(step, self._judged(prepared.model, feed, step)):
                 raise _Stopped
 
-        plan = Plan.of(len(loaded.sets.train), settings)
+        plan = plan_of(loaded, settings)
         try:
-            with memory_told(self._accelerator):
+            with memory_told(self._accelerator.device):
                 fit(
                     prepared.model,
                     prepared.tuning,

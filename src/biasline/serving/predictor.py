@@ -111,10 +111,13 @@ class Predictor:
         column, names = self.task.tenants.column, []
         for number, record in enumerate(records, 1):
             given = record.get(column)
-            name = str(given) if isinstance(given, int) else given
-            if not isinstance(name, str) or not name.strip():
+            if isinstance(given, bool):
+                given = str(given).lower()
+            elif isinstance(given, int) or (isinstance(given, float) and given.is_integer()):
+                given = str(int(given))
+            if not isinstance(given, str) or not given.strip():
                 raise BiaslineError(f"row {number}: `{column}` must name the tenant, not {_told(given)}")
-            names.append(name)
+            names.append(given.strip())  # as validation does
         return names
 
     def inputs(

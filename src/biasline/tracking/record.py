@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biasline.errors import full_disk_is_told
+from biasline.errors import BiaslineError, full_disk_is_told, shown
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace, local_state, record_folder, replacing, write_text
 from biasline.params import CUSTOM, Task, read_task
@@ -180,7 +180,7 @@ class Record:
                     (shutil.copytree if path.is_dir() else shutil.copyfile)(path, draft)
 
 
-def training_outs(place: TaskPlace, many: bool) -> list[Path]:
+def training_outs(place: TaskPlace, many: bool = False) -> list[Path]:
     """What the train stage writes where a delta is trained; of a fleet also its tenants' own."""
     return [place.delta, *([place.own, place.own_report] if many else []), place.train_report, place.history]
 
@@ -233,6 +233,34 @@ def noted_candidate(task: str) -> str | None:
     """The fingerprint of the run that became candidate last on this machine."""
     path = _candidate_note(task)
     return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+
+def note_champion(task: str, fingerprint: str) -> None:
+    """Remember which run is the champion, so that a fleet can keep its shared delta."""
+    write_text(_champion_note(task), fingerprint + "\n")
+
+
+def champion_files(task: str) -> Path:
+    """The folder with the champion's outs, laid out as the task's own.
+
+    Raises:
+        BiaslineError: where there is no champion, or no record of it on this machine.
+    """
+    path = _champion_note(task)
+    if not path.is_file():
+        raise BiaslineError(f"{task}: no champion is known here", f"promote a version first, or `biasline sync {task}`")
+    record = Record(task, path.read_text(encoding="utf-8").strip())
+    place = TaskPlace(task)
+    if not all(record.file(one).is_file() for one in (place.delta, place.train_report, place.history)):
+        raise BiaslineError(
+            f"{task}: the champion {record.fingerprint} was made on another machine, its record is not here",
+            f"copy {shown(record.folder)} from there",
+        )
+    return record.files
+
+
+def _champion_note(task: str) -> Path:
+    return local_state() / "records" / task / "champion"
 
 
 def _candidate_note(task: str) -> Path:

@@ -86,12 +86,12 @@ class Work:
         write_text(self.record.folder / _DONE, dump_json(_noted(self.record) | {self.stage: done}))
 
 
-def training_work(task: Task, place: TaskPlace) -> Work:
-    """The training that the train stage is about to do.
+def training_work(task: Task, place: TaskPlace, shared: Path | None = None) -> Work:
+    """The training that the train stage is about to do; `shared` as `training.fingerprint` takes it.
 
     One of several processes takes nothing from a record, nor does one machine of several: the others would wait for it.
     """
-    name = fingerprint(task, read_pin(Path(task.base)), place)
+    name = fingerprint(task, read_pin(Path(task.base)), place, shared)
     wanted = _may_reuse(task) and not task.run.launch and not launched()
     return Work(Record(place.task, name), "train", name, training_outs(place, task.tenants.many), wanted)
 

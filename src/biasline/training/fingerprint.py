@@ -65,8 +65,15 @@ def _code(method: str, kind: str, many: bool) -> str:
     return code_sha256(training_modules(method, kind, many), NOT_IN_TRAINING)
 
 
-def fingerprint(task: Task, pin: Pin, place: TaskPlace) -> str:
-    """16 hex digits over base pin, token sets, resolved train parameters, code and library versions."""
+def fingerprint(task: Task, pin: Pin, place: TaskPlace, shared: Path | None = None) -> str:
+    """16 hex digits over base pin, token sets, resolved train parameters, code and library versions.
+
+    Args:
+        task: the resolved task.
+        pin: of the base.
+        place: where its tokens lie.
+        shared: of a fleet that keeps its shared delta, the folder that holds it, laid out as the task's own.
+    """
     libraries = ["torch", "transformers", *method_spec(task.train.method).libraries]
     parts = {
         "base": pin.digest,
@@ -74,7 +81,9 @@ def fingerprint(task: Task, pin: Pin, place: TaskPlace) -> str:
         "train": task.train.model_dump(exclude=task.train.unused),
         "load": task.load.model_dump(),
         "code": _code(task.train.method, task.kind, task.tenants.many),
-        **({"tenants": task.tenants.model_dump(exclude={"unknown"})} if task.tenants.many else {}),
+        **({"tenants": task.tenants.model_dump(exclude={"unknown", "max_failed"})} if task.tenants.many else {}),
         "versions": {name: version(name).partition("+")[0] for name in libraries},
     }
+    if shared is not None:
+        parts["shared"] = file_sha256(shared / place.delta.relative_to(place.folder))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

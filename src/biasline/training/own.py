@@ -54,6 +54,10 @@ class Own:
     counts: dict[str, int]
     told: list[str]
 
+    def __str__(self) -> str:
+        """In short."""
+        return f"{self.counts['own']:,} of {self.counts['count']:,} tenants have a delta of their own that serves"
+
 
 def tenants_of(names: Sequence[str], sets: Sets) -> list[Tenant]:
     """The tenants with the places of their rows, in the order of their names; of some there may be no rows."""
@@ -101,8 +105,9 @@ def train_own(
         BiaslineError: where more of them failed than `tenants.max_failed` allows.
     """
     shared, rule = BiasDelta.load(draft / "delta.safetensors"), task.tenants
-    large = [tenant for tenant in tenants if len(tenant.train) >= rule.min_rows]
-    keys = _keys(task, pin, file_sha256(draft / "delta.safetensors"), large, sets, settings)
+    # Without a validation row nobody could tell whether the own delta is the better one.
+    large = [tenant for tenant in tenants if len(tenant.train) >= rule.min_rows and tenant.valid]
+    keys = _keys(task, pin, shared, large, sets, settings)
     done = {tenant.name: found for tenant in large if (found := _kept(kept / keys[tenant.name]))}
     waiting = [tenant for tenant in large if tenant.name not in done]
     told = [f"{len(done)} of {len(large)} own trainings were done before: taken as they are"] if done else []
@@ -164,11 +169,10 @@ def _judged(tenant: Tenant, trained: Trained | None, min_rows: int) -> dict[str,
     """A row of the table: how the training went, and which delta serves, as validation rows have it."""
     why, serves = "", "shared"
     if trained is None:
-        why = f"fewer than {min_rows} training rows"
+        few = len(tenant.train) < min_rows
+        why = f"fewer than {min_rows} training rows" if few else "no validation row to choose by"
     elif trained.failed:
         why = f"failed: {trained.failed}"
-    elif trained.loss is None or trained.start_loss is None:
-        why = "no validation row to choose by"
     elif _better(trained):
         serves, why = "own", "better on its validation rows"
     else:
@@ -215,9 +219,13 @@ def _with_origin(trained: Trained, key: str) -> Trained:
     if trained.delta is None:
         return trained
     manifest = trained.delta.manifest
-    about = {name: value for name, value in manifest.about.items() if name not in ("fingerprint", "tokens_sha256")}
-    about |= {"tenant": trained.tenant, "fingerprint": key}
+    about = {**_lasting(manifest.about), "tenant": trained.tenant, "fingerprint": key}
     return replace(trained, delta=BiasDelta(trained.delta.tensors, manifest.model_copy(update={"about": about})))
+
+
+def _lasting(about: Mapping[str, str]) -> dict[str, str]:
+    """What a shared delta tells of its origin, but for what any tenant's rows change although its values may stay."""
+    return {name: value for name, value in about.items() if name not in ("fingerprint", "tokens_sha256")}
 
 
 @cache
@@ -236,11 +244,13 @@ def _told_of(objective: Objective) -> dict[str, Any]:
 
 
 def _keys(
-    task: Task, pin: Pin, shared: str, tenants: Sequence[Tenant], sets: Sets, settings: ResolvedTrain
+    task: Task, pin: Pin, shared: BiasDelta, tenants: Sequence[Tenant], sets: Sets, settings: ResolvedTrain
 ) -> dict[str, str]:
     """Tenant → hash of what its training depends on; of its rows all but their numbers in the file."""
+    manifest = shared.manifest.model_dump()
+    manifest["about"] = _lasting(shared.manifest.about)
     common = {
-        "shared": shared,
+        "shared": manifest,
         "base": pin.digest,
         "load": task.load.model_dump(),
         "train": settings.model_dump(exclude=settings.unused),

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from biasline.bases.limits import Limits, limits_of
+from biasline.bases.load import best_device
 from biasline.bases.pin import Pin, verified_folder
 from biasline.bases.pooling import pools_by_mean
 from biasline.bitfit.pretrained import PretrainedModel
@@ -83,7 +84,7 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
 
         report = together(accelerator, begun)
         together(accelerator, lambda: prepare(prepared.model, prepared.tuning.masters, task.run, accelerator))
-        with noted_signals(alone) as stopping, memory_told(accelerator):
+        with noted_signals(alone) as stopping, memory_told(accelerator.device):
             history = fit(
                 prepared.model,
                 prepared.tuning,
@@ -146,12 +147,13 @@ class Loaded:
     folder: Path
 
 
-def load_training(task: Task, place: TaskPlace) -> Loaded:
+def load_training(task: Task, place: TaskPlace, shared: Path | None = None) -> Loaded:
     """Read all that goes into a training, and refuse what cannot go together.
 
     Args:
         task: the resolved task.
         place: where its tokens lie.
+        shared: of a fleet that keeps its shared delta, the folder that holds it, laid out as the task's own.
 
     Raises:
         BiaslineError: for tokens or a base that are missing or do not fit, and rows that the base cannot take.
@@ -163,7 +165,7 @@ def load_training(task: Task, place: TaskPlace) -> Loaded:
             f"{place.tokens}: made with the tokenizer of {summary['base']}, not with that of {pin.name}",
             f"dvc repro train@{place.task}",
         )
-    name = fingerprint(task, pin, place)
+    name = fingerprint(task, pin, place, shared)
     learning = find_learning(task.kind)
     model, head = learning.load(pin, folder, task.load, task.train, summary.get("labels", []))
     get_method(task.train.method).check(task)
@@ -174,6 +176,15 @@ def load_training(task: Task, place: TaskPlace) -> Loaded:
     _check_ids({"train": rows, "valid": valid}, model, pin, place)
     sets = Sets(rows, valid, learning.objective(task.train, summary, rows), model.config.pad_token_id)
     return Loaded(pin, summary, model, head, sets, name, folder)
+
+
+def plan_of(loaded: Loaded, train: Train) -> Plan:
+    """The steps of a training; of a fleet's shared delta such that each tenant has the same part."""
+    plan = Plan.of(len(loaded.sets.train), train)
+    if "tenants" not in loaded.summary:
+        return plan
+    tenants = tenants_of(loaded.summary["tenants"], loaded.sets)
+    return BalancedPlan(**vars(plan), groups=tuple(tuple(one.train) for one in tenants if one.train))
 
 
 def head_values(task: Task, loaded: Loaded, accelerator: Accelerator) -> dict[str, torch.Tensor]:
@@ -213,10 +224,7 @@ def _set_up(
         f"parameters){counted}: {prepared.what}, on {pin.name}; fingerprint {name}",
         flush=True,
     )
-    plan = Plan.of(len(loaded.sets.train), task.train)
-    if task.tenants.many:
-        tenants = tenants_of(summary["tenants"], loaded.sets)
-        plan = BalancedPlan(**vars(plan), groups=tuple(tuple(one.train) for one in tenants if one.train))
+    plan = plan_of(loaded, task.train)
     about = {
         "task": place.task,
         **({"pooling": "mean"} if by_mean else {}),
@@ -247,9 +255,9 @@ def _write(
         ready.prepared.save(draft / get_method(ready.settings.method).spec.artifact, ready.provenance.settled(settled))
         told = _told(ready, history) | ({"settled": settled} if settled else {})
         if task.tenants.many:
-            own = _train_own(task, place, loaded, ready, draft)
-            told["tenants"] = own.counts
-            beside = f"; {own.counts['own']} of {own.counts['count']} tenants have a delta of their own: {place.own}"
+            loaded.model.to("cpu")  # makes room for the one that is plain
+            own = train_tenants(task, place, loaded, ready.settings, draft)
+            told["tenants"], beside = own.counts, f"; {own}"
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
         (draft / place.train_report.name).write_text(dump_json({**told, "bytes": size}), encoding="utf-8")
     write_text(place.history, _history_csv(history))
@@ -258,21 +266,28 @@ def _write(
     return f"kept step {history.best_step} of {told['steps']} (validation loss {loss}); {made}: {size:,} bytes{beside}"
 
 
-def _train_own(task: Task, place: TaskPlace, loaded: Loaded, ready: _Ready, draft: Path) -> Own:
-    """The own deltas of a fleet's tenants, from the shared one that lies in the draft; says how it went."""
-    loaded.model.to("cpu")  # makes room for the one that is plain
+def train_tenants(task: Task, place: TaskPlace, loaded: Loaded, settings: ResolvedTrain, draft: Path) -> Own:
+    """The own deltas of a fleet's tenants, from the shared one that lies in the draft; says how it went.
+
+    Args:
+        task: the resolved task.
+        place: where its files lie.
+        loaded: base and rows.
+        settings: of the shared delta's training.
+        draft: of the model's folder.
+    """
     labels = loaded.summary.get("labels", [])
     model, _ = find_learning(task.kind).load(loaded.pin, loaded.folder, task.load, task.train, labels)
-    tenants, kept = tenants_of(loaded.summary["tenants"], ready.sets), own_trainings(place.task)
-    settings = own_settings(task, ready.settings)
-    own = train_own(task, loaded.pin, model, tenants, ready.sets, settings, draft, kept)
+    tenants, kept = tenants_of(loaded.summary["tenants"], loaded.sets), own_trainings(place.task)
+    with memory_told(best_device()):
+        own = train_own(task, loaded.pin, model, tenants, loaded.sets, own_settings(task, settings), draft, kept)
     for line in own.told:
         print(f"note: {line}", flush=True)
     return own
 
 
 @contextmanager
-def memory_told(accelerator: Accelerator) -> Iterator[None]:
+def memory_told(device: torch.device) -> Iterator[None]:
     """Say what to do where memory runs out."""
     try:
         yield
@@ -280,7 +295,7 @@ def memory_told(accelerator: Accelerator) -> Iterator[None]:
         if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
             raise
         raise BiaslineError(
-            f"training ran out of memory on {accelerator.device}",
+            f"training ran out of memory on {device}",
             "lower train.micro_batch_tokens, set run.recompute: true, or spread the base with run.shard: true",
         ) from None
 
