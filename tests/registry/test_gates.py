@@ -62,6 +62,30 @@ def test_better_than_the_base_must_be_more_than_chance(base, tuned, passed):
     assert judge(task(better_than_base=False), candidate).passed
 
 
+def of_shops(right_by_shop, rows=20, name="version 2 (bbbb)"):
+    """What a fleet shows that got so many of the rows of each shop right."""
+    owners = [shop for shop in right_by_shop for _ in range(rows)]
+    one = shown(np.concatenate([right(count, rows) for count in right_by_shop.values()]), name=name, shop=owners)
+    return replace(one, metrics={**one.metrics, "tenants": {"own": 9}}, costs={"model.bytes": 900_000.0})
+
+
+def test_tenants_that_are_worse_off_are_named_and_counted():
+    fleet = Task(base="b", data="d", tenants={"column": "shop"}, gates={"max_bytes": 100_000, "slice_drop": 1.0})
+    before = {f"shop {number}": 10 for number in range(10)}
+    champion = of_shops(before, name="version 1 (aaaa)")
+    verdict = judge(fleet, of_shops({**before, "shop 3": 20, "shop 4": 20, "shop 5": 11}), champion)
+    gate = named(verdict, "tenants not worse off")
+    assert gate.passed and gate.numbers == {"tenants": 10, "better": 2, "worse": 0, "allowed": 0.05}
+    worse = of_shops({**before, "shop 3": 20, "shop 4": 20, "shop 7": 0})
+    gate = named(judge(fleet, worse, champion), "tenants not worse off")
+    assert not gate.passed and "2 are better off, 1 worse ('shop 7'), 7 undecided" in gate.told
+    allowing = fleet.model_copy(update={"gates": fleet.gates.model_copy(update={"tenants_worse": 0.1})})
+    assert named(judge(allowing, worse, champion), "tenants not worse off").passed
+    size = named(verdict, "size")
+    assert size.passed and "90,000 bytes a tenant, 900,000 in all" in size.told
+    assert "tenants not worse off" not in passes(judge(fleet, worse))
+
+
 def headed(tuned, alone, rows=400):
     """A classifier beside a majority class that is right on half of the rows, and a head alone."""
     label = ["a", "b"] * (rows // 2)

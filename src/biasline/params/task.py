@@ -459,7 +459,12 @@ class Gates(Group):
         description="no slice may be shown (at 95 % over all slices) to have fallen below the champion's by more than "
         "this",
     )
-    max_bytes: int = Field(100_000_000, ge=1, description="largest delta, in bytes")
+    tenants_worse: Share = Field(
+        0.05,
+        description="of a fleet, the share of tenants that may be shown to be worse off than with the champion (at a "
+        "false discovery rate of 10 %)",
+    )
+    max_bytes: int = Field(100_000_000, ge=1, description="largest delta, in bytes; of a fleet their mean")
     max_latency: float = Field(2.0, gt=0, description="longest time of one row, as a multiple of the untuned base's")
     max_quarantine: float = Field(0.2, ge=0, le=1, description="largest share of the raw rows that broke the contract")
     uncommitted: Literal["allow", "warn", "deny"] = Field(

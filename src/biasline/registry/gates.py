@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+from scipy.stats import false_discovery_control
 
 from biasline.custom import own_functions
 from biasline.errors import BiaslineError, first_line, shown
@@ -19,7 +20,8 @@ from biasline.evaluation.measure import (
     paired_values,
 )
 from biasline.evaluation.scoring import LENGTH, with_lengths
-from biasline.evaluation.statistics import CONFIDENCE, paired_interval
+from biasline.evaluation.statistics import CONFIDENCE, paired_interval, sign_flip_p
+from biasline.evaluation.tenants import FALSE_DISCOVERIES
 from biasline.kinds.answering import find_answering
 from biasline.metrics.metric import Metric
 from biasline.params import FLOOR, Task, method_spec
@@ -28,6 +30,7 @@ from biasline.params import FLOOR, Task, method_spec
 _PLACE = "place among the rows"
 # The largest share of rows without a value of the metric.
 _UNMEASURED = 0.1
+_NAMED = 5
 BETTER, NOT_WORSE, WORSE = "better", "not worse", "worse"
 
 
@@ -172,6 +175,8 @@ def judge(
         if best is not None:
             gates += _not_worse(task, metric, candidate, best, "best champion so far")[1]
         gates.append(_slices(task, metric, candidate, champion))
+        if "tenants" in candidate.metrics and task.tenants.column in candidate.predictions.columns:
+            gates.append(_tenants(task, metric, candidate, champion))
     gates += [_size(task, candidate), _latency(task, candidate), _quarantine(task, candidate)]
     if task.gates.uncommitted != "allow":
         gates.append(_committed(task, candidate, changed))
@@ -268,6 +273,30 @@ def _slices(task: Task, metric: Metric, candidate: Shown, champion: Shown) -> Ga
     return Gate("no slice fell", not fallen, f"{told}; allowed {-allowed:+g}{_unit(metric)}", numbers)
 
 
+def _tenants(task: Task, metric: Metric, candidate: Shown, champion: Shown) -> Gate:
+    """Whether tenants are shown to be worse off than with the champion, at a rate of false discoveries."""
+    frame, allowed = measured_rows(_beside(task, metric, candidate, champion), metric), task.gates.tenants_worse
+    tuned, other = find_answering(task.kind).slice_values(frame, metric)
+    parts = frame.with_row_index(_PLACE).group_by(task.tenants.column, maintain_order=True).agg(_PLACE)
+    gain = tuned.astype(float) - other
+    gains = [gain[rows] for rows in parts[_PLACE].to_list()]
+    adjusted = false_discovery_control([sign_flip_p(gain) for gain in gains])
+    judged = [
+        (float(gain.mean()), name)
+        for gain, name, p in zip(gains, parts[task.tenants.column], adjusted, strict=True)
+        if p <= FALSE_DISCOVERIES
+    ]
+    worse = [name for mean, name in sorted(judged) if mean < 0]
+    better = len(judged) - len(worse)
+    named = ", ".join(map(repr, worse[:_NAMED])) + f" and {len(worse) - _NAMED} more" * (len(worse) > _NAMED)
+    told = (
+        f"of {len(gains)} tenants {better} are better off, {len(worse)} worse{f' ({named})' if worse else ''}, "
+        f"{len(gains) - len(judged)} undecided (false discovery rate {FALSE_DISCOVERIES:g}); {allowed:.0%} may be worse"
+    )
+    numbers = {"tenants": len(gains), "better": better, "worse": len(worse), "allowed": allowed}
+    return Gate("tenants not worse off", len(worse) <= allowed * len(gains), told, numbers)
+
+
 def _unit(metric: Metric) -> str:
     return f" {metric.unit}" if metric.unit else ""
 
@@ -277,6 +306,10 @@ def _size(task: Task, candidate: Shown) -> Gate:
     size = candidate.costs.get("model.bytes")
     if size is None:
         return Gate("size", True, "not known", warning=True)
+    if tenants := candidate.metrics.get("tenants"):
+        each = size / (tenants["own"] + 1)
+        told = f"{each:,.0f} bytes a tenant, {size:,.0f} in all, at most {limit:,} a tenant"
+        return Gate("size", each <= limit, told, {"bytes": each, "limit": limit})
     return Gate("size", size <= limit, f"{size:,.0f} bytes, at most {limit:,}", {"bytes": size, "limit": limit})
 
 
