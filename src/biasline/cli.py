@@ -317,12 +317,23 @@ def rollback(
 
 
 @app.command()
-def history(task: TaskName, as_json: AsJson = False) -> None:
+def history(
+    task: TaskName,
+    tenant: Annotated[str, typer.Option(help="Of a fleet: what served this tenant, champion by champion.")] = "",
+    as_json: AsJson = False,
+) -> None:
     """Who decided what, when and why: the task's ledger."""
     from biasline.layout import TaskPlace
     from biasline.registry.ledger import entries
 
     _task(task)
+    if tenant:
+        from biasline.registry.of_tenant import in_words, tenant_history
+        from biasline.tracking.store import connect
+
+        told = list(tenant_history(connect(), task, tenant))
+        _show(told, as_json, lambda row: f"{row['time']}  version {row['version']} {row['decision']}: {in_words(row)}")
+        return
     found = list(entries(TaskPlace(task).ledger))
     if not found and not as_json:
         print(f"{task}: nothing decided yet; `biasline promote {task}` takes the first decision")
@@ -425,7 +436,8 @@ def tune(
 @app.command()
 def why(
     model: Annotated[
-        str, typer.Argument(metavar="TASK[@WHICH]", help="Which: an alias or a fingerprint; champion if left out.")
+        str,
+        typer.Argument(metavar="TASK[@WHICH][/TENANT]", help="Which: an alias or a fingerprint; champion if left out."),
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -435,9 +447,10 @@ def why(
     from biasline.registry.why import why as asked
     from biasline.tracking.store import connect
 
-    task, _, which = model.partition("@")
+    version, _, tenant = model.partition("/")  # a tenant's name may have any character
+    task, _, which = version.partition("@")
     _task(task)
-    told = asked(connect(), task, which or CHAMPION)
+    told = asked(connect(), task, which or CHAMPION, tenant)
     print(json.dumps(told, indent=2, ensure_ascii=False) if as_json else as_markdown(told))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from biasline.bases.pin import file_sha256
 from biasline.data.validate import data_sha256
 from biasline.errors import BiaslineError
+from biasline.evaluation.cells import cell
 from biasline.evaluation.intervals import format_interval
 from biasline.jsonfile import load_json
 from biasline.kinds.answering import find_answering
@@ -18,6 +19,7 @@ from biasline.params.method_spec import scale_count
 from biasline.registry import ledger
 from biasline.registry.aliases import CHAMPION, aliased
 from biasline.registry.files import package_files
+from biasline.registry.of_tenant import in_words, tenant_told
 from biasline.registry.versions import named_version, run_file, run_of
 from biasline.tracking.record import Record
 
@@ -27,19 +29,20 @@ if TYPE_CHECKING:
 _HARDWARE = ("platform", "cpu.model", "cpu.count", "gpu")
 
 
-def why(client: "MlflowClient", task: str, which: str = CHAMPION) -> dict[str, Any]:
+def why(client: "MlflowClient", task: str, which: str = CHAMPION, tenant: str = "") -> dict[str, Any]:
     """Everything that a registered model was made from, and who let it out.
 
     Args:
         client: client of the tracking store.
         task: name of the task.
         which: an alias, or a fingerprint or its beginning.
+        tenant: of a fleet, whom to tell of besides.
 
     Returns:
         the page's parts; `missing` names what neither the store nor a record here has, and those values are None.
 
     Raises:
-        BiaslineError: where there is no such version, or it lost its package.
+        BiaslineError: where there is no such version, it lost its package, or it does not know the tenant.
     """
     version = aliased(client, task, which) or named_version(client, task, which)
     run, missing = run_of(client, version), []
@@ -113,6 +116,7 @@ def why(client: "MlflowClient", task: str, which: str = CHAMPION) -> dict[str, A
             **{name: metrics[name] for name in ("rows", "test_sha256", "base", "probe", "tuned") if name in metrics},
             "is_what_was_judged": judged == version.tags.get("biasline.metrics_sha256") if metrics else None,
         },
+        **({"tenant": tenant_told(client, version, tenant)} if tenant else {}),
         "decisions": list(_decisions(place.ledger, fingerprint)),
         "missing": missing,
     }
@@ -151,6 +155,7 @@ def as_markdown(told: Mapping[str, Any]) -> str:
         "",
         "| | |",
         "|---|---|",
+        *([f"| tenant | {cell(told['tenant']['tenant'])}: {in_words(told['tenant'])} |"] if "tenant" in told else []),
         *_made_from(told),
         *_measured(told["evaluation"]),
     ]
