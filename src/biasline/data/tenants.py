@@ -13,6 +13,8 @@ from biasline.params import Split
 # Distinct prompts that a tenant must have, for one of them to be held out for the test; and a second one to choose by.
 _LEAST = {"test": 2, "valid": 3}
 _STAYS = 2
+# Tenants that a page lists.
+_LISTED = 50
 
 
 def tenant_rules(column: str) -> list[Rule]:
@@ -114,11 +116,33 @@ def tenant_notes(table: pl.DataFrame, min_rows: int) -> list[str]:
     return notes
 
 
+def tenant_section(table: pl.DataFrame) -> list[str]:
+    """Lines of quality.md: rows of each tenant, those with the fewest to train on first."""
+    lines = [
+        "",
+        "## Tenants",
+        "",
+        "| tenant | training | validation | test | quarantined |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    shown = table.sort(["train", "tenant"]).head(_LISTED)
+    for name, *counts in shown.iter_rows():
+        told = name.replace("|", "\\|").replace("\n", " ")
+        lines.append(f"| {_short(told)} | {' | '.join(f'{count:,}' for count in counts)} |")
+    if table.height > _LISTED:
+        lines += ["", f"And {table.height - _LISTED:,} more: `clean/tenants.parquet` has all."]
+    return [*lines, ""]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 60 else f"{name[:57]}…"
+
+
 def _span(counts: pl.Series) -> str:
     low, middle, high = (counts.quantile(share, "nearest") or 0 for share in (0, 0.5, 1))
     return f"{low:,.0f} to {high:,.0f} (median {middle:,.0f})"
 
 
 def _named(names: pl.Series, most: int = 5) -> str:
-    shown = ", ".join(repr(name if len(name) <= 60 else f"{name[:57]}…") for name in names.head(most))
+    shown = ", ".join(repr(_short(name)) for name in names.head(most))
     return shown + (f" and {len(names) - most:,} more" if len(names) > most else "")

@@ -13,7 +13,7 @@ from biasline.data.report import quality_numbers, quality_page
 from biasline.data.rules import LEAK, NEAR_DUPLICATE, own_rules
 from biasline.data.sources import read_examples
 from biasline.data.split import refuse_empty, split_examples, without_near_duplicates
-from biasline.data.tenants import refuse_alike, rows_of_others, tenant_notes, tenant_rules, tenant_table
+from biasline.data.tenants import refuse_alike, rows_of_others, tenant_notes, tenant_rules, tenant_section, tenant_table
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json
 from biasline.kinds.learning import find_learning
@@ -77,6 +77,8 @@ def validate(task: Task, place: TaskPlace) -> str:
             notes.append(f"{again:,} rows ask word for word what another tenant's ask: counted, and kept")
     numbers = quality_numbers(checked, splits, data_sha256(data), examples.left_out)
     page = quality_page(data, learning, examples.taken, notes, numbers, checked)
+    if table is not None:
+        page += "\n".join(tenant_section(table))
 
     with replacing(place.clean) as draft:
         draft.mkdir()
