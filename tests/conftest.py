@@ -27,7 +27,7 @@ DEMO_BASE = ROOT / "data" / "bases" / "tiny-bloom"
 
 # Rooms whose tests run whole stages, make stores and start processes, and fixtures that do so for others.
 _E2E_ROOMS = ("benchmarks", "pipeline", "real", "registry", "serving", "tracking")
-_E2E_FIXTURES = {"project", "store"}
+_E2E_FIXTURES = {"fleet", "project", "store"}
 
 # Files that take minutes, slow tests or others, about the longest first. One that is missing costs time and no more.
 _LONG = (

@@ -88,6 +88,7 @@ def test_with_the_trainer_of_transformers(blocks, bert):
     assert changed(state(fresh), after) == set()
 
 
+@pytest.mark.slow
 def test_with_the_sft_trainer_of_trl(blocks, bert, demo_tokenizer):
     pytest.importorskip("trl", reason="TRL is not installed (extra `dev`)")
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -16,6 +16,8 @@ from biasline.serving.package import Package
 from biasline.serving.predictor import Predictor, asked_rows
 from tests.conftest import run_stages
 
+pytestmark = pytest.mark.e2e  # whole runs of stages
+
 _ANSWERS = {
     "classification": lambda number: {"label": ("low", "high")[number % 2]},
     "regression": lambda number: {"score": (1.5, 4.0)[number % 2]},

@@ -93,6 +93,7 @@ def answers(record, right):
     return record
 
 
+@pytest.mark.slow
 def test_a_candidate_is_held_against_the_best_champion_so_far(champion):
     client, record = champion
     rows = 15

@@ -151,6 +151,7 @@ def test_a_fleet_is_promoted_asked_and_verified(registered, fleet):
     assert wrong and "its deltas or the code beside them is not what was registered" in wrong[0]
 
 
+@pytest.mark.slow
 def test_its_run_tells_of_the_tenants_and_holds_their_deltas_in_one_file(registered, fleet, tmp_path):
     client, version = registered
     _, place = fleet

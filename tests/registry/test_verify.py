@@ -73,7 +73,8 @@ def test_aliases_that_the_ledger_does_not_know_and_the_other_way_round(promoted,
     assert "of which the ledger knows nothing" in wrong[1]
 
 
-@pytest.mark.parametrize("name", ["predictor.py", pytest.param("pyfunc.py", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["predictor.py", "pyfunc.py"])
 def test_code_that_was_changed_in_the_package_is_found(promoted, workspace, name):
     for path in (workspace / "mlartifacts").rglob(name):
         path.write_text(path.read_text() + "# harmless\n")

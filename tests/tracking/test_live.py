@@ -56,6 +56,7 @@ def broken(*_, **__):
     raise ConnectionError("gone")
 
 
+@pytest.mark.slow
 def test_a_run_whose_process_was_killed_ends_as_killed_at_the_next_start(workspace, trained):
     _, place = trained
     record = Record("small", "f" * 16)

@@ -204,6 +204,7 @@ def test_what_is_stored_gives_the_same_logits(base, trained, method):
         assert torch.equal(apply_tuned(method, fresh, place)(input_ids=ids).logits, expected)
 
 
+@pytest.mark.slow
 def test_stock_peft_loads_the_adapter(trained, base):
     from peft import PeftModel
 
