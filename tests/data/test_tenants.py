@@ -73,6 +73,12 @@ def test_one_prompt_at_least_is_trained_on(dealt, wanted):
     assert with_rows_of_each(dealt, ["a"] * len(dealt), [str(row) for row in rows], places, Split()) == wanted
 
 
+def test_what_a_file_fixes_stays_where_it_is():
+    places, given = [0.0, 0.1, 0.2], Split().model_copy(update={"test": 0.0})
+    for dealt in (["train", "test", "test"], ["test", "test", "test"]):
+        assert with_rows_of_each(dealt, ["a"] * 3, ["x", "y", "z"], places, given) == dealt
+
+
 def test_a_group_stays_together_whoevers_rows_it_has():
     made = frame({"a": 40, "b": 40}).with_columns(page=(pl.int_range(80) % 20).cast(pl.String))
     parts = split_examples(made, KIND, Split(group="page"), "shop")
@@ -184,6 +190,13 @@ def test_a_column_that_is_not_there_is_named(tmp_path, monkeypatch):
     task, place = lay(tmp_path, monkeypatch, rows_of("a", 40), tenants={"column": "customer"})
     with pytest.raises(BiaslineError, match=r"tenants.column: no column 'customer'; there are: .*shop"):
         validate(task, place)
+
+
+def test_names_that_look_like_secrets_are_names_all_the_same(tmp_path, monkeypatch):
+    rows = [*rows_of("ann@example.com", 30), {"shop": "ann@example.com", "instruction": "", "output": ""}]
+    task, place = lay(tmp_path, monkeypatch, rows)
+    validate(task, place)
+    assert pl.read_parquet(place.tenants).select("tenant", "quarantined").rows() == [("ann@example.com", 1)]
 
 
 def test_the_rule_cannot_be_switched_off(tmp_path, monkeypatch):

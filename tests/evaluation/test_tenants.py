@@ -94,6 +94,14 @@ def test_right_and_wrong_answers_are_values():
     assert table.select("base", "shared", "tuned").row(0) == pytest.approx((1 / 3, 2 / 3, 1.0))
 
 
+def test_gains_that_differ_by_rounding_alone_have_a_page():
+    owners, nothing = ["a", "a", "a", "b", "b"], np.zeros(5)
+    table = tenant_table(
+        owners, Values(nothing, nothing, np.array([0.1, 0.2, 0.3, 0.2, 0.2])), trained(a="own", b="own")
+    )
+    assert "| +0" in tenants_page(table, tenant_numbers(table), "ROUGE-L")
+
+
 def test_values_that_are_not_finite_decide_nothing():
     assert sign_flip_p(np.array([np.inf, -np.inf, 1.0])) == 1.0
 

@@ -72,7 +72,9 @@ def test_a_version_answers_each_row_by_its_tenants_delta(registered, fleet):
     few = [{**rows[0], "shop": name} for name in FLEET_NAMES]
     assert package.predictor()(few) == by_alone(package, few)
     # Asked again of rows of tenants that it does not know, as a comparison with a later version does.
-    assert scored_on(package, predictions.with_columns(shop=pl.lit("new"))).height == predictions.height
+    for name in ("new", " ", None):
+        asked = predictions.with_columns(shop=pl.lit(name, pl.String))
+        assert scored_on(package, asked).height == predictions.height
     with pytest.raises(BiaslineError, match="the rows have no column 'shop'"):
         scored_on(package, predictions.drop("shop"))
     assert scored_on(package, predictions)["tuned_nll"].to_list() == pytest.approx(predictions["tuned_nll"].to_list())
@@ -81,7 +83,9 @@ def test_a_version_answers_each_row_by_its_tenants_delta(registered, fleet):
 def test_a_row_must_name_a_tenant_that_is_known(registered, fleet):
     predictor = read_package(registered[1]).predictor()
     shown = {"instruction": "Do you have tea?"}
-    assert predictor.owners([{**shown, "shop": name} for name in (" one ", 7, 7.0, True)]) == ["one", "7", "7", "true"]
+    assert predictor.owners([{**shown, "shop": name} for name in (" one ", 7, 7.0, 7.5, True)]) == [
+        *("one", "7", "7", "7.5", "true")
+    ]
     ask = {"instruction": "Where do I find tea?"}
     with pytest.raises(BiaslineError, match="row 2: `shop` must name the tenant, not missing"):
         predictor([{**ask, "shop": "one"}, ask])
@@ -245,5 +249,10 @@ def test_a_kept_shared_delta_must_fit(registered, fleet):
     summary = place.tokens / "summary.json"
     told = load_json(summary, "")
     write_text(summary, dump_json({**told, "template": "another"}))
+    told_of = load_json(place.train_report, "")
+    write_text(place.train_report, dump_json({**told_of, "tenants": {**told_of["tenants"], "failed": 1}}))
+    work = training_work(task, place)
+    work.note()
+    assert not work.reuse(), "what failed is tried again"
     with pytest.raises(BiaslineError, match=r"champion's template differ from those of now.*tenants\.shared: train"):
         train_from(keeping(task), place, lambda _: lambda *_: None, champion_files("fleet"))

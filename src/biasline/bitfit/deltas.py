@@ -48,8 +48,8 @@ class Deltas:
         BiaslineError: for a place that is missing or no such folder or archive.
     """
 
-    def __init__(self, place: Path) -> None:
-        self._place = place
+    def __init__(self, place: Path | str) -> None:
+        self._place = place = Path(place)
         with ExitStack() as stack:
             self._archive = None
             try:

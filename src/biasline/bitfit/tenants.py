@@ -42,6 +42,9 @@ class Tenants:
         # Held while rows are asked: a slot must not be another tenant's before its rows are answered.
         self._lock = threading.Lock()
 
+    def __contains__(self, tenant: object) -> bool:
+        return tenant in self._deltas
+
     @property
     def mixes(self) -> bool:
         """Whether rows of several tenants go through the model in one pass."""

@@ -88,7 +88,7 @@ def check_examples(
     good = good.with_columns(pl.col(terms.kind.columns).fill_null(""))
     if terms.kind.looks != "text":
         good = good.with_columns(pl.col(terms.kind.answer).str.strip_chars())
-    return Checked(good, _blotted(quarantine), broken, {rule.name: rule.told for rule in rules} | COMPARED)
+    return Checked(good, _blotted(quarantine, tenants), broken, {rule.name: rule.told for rule in rules} | COMPARED)
 
 
 def with_quarantined(checked: Checked, splits: Mapping[str, pl.DataFrame], more: Mapping[str, pl.DataFrame]) -> Checked:
@@ -163,9 +163,9 @@ def _earlier_rounds(frame: pl.DataFrame) -> pl.DataFrame:
     return rounds.with_columns(pl.lit("").alias("history"), *companions)
 
 
-def _blotted(quarantine: pl.DataFrame) -> pl.DataFrame:
-    """Secrets out of what is shown, whichever rule a row broke."""
-    texts = [pl.col(name) for name, dtype in quarantine.schema.items() if dtype == pl.String]
+def _blotted(quarantine: pl.DataFrame, tenants: str) -> pl.DataFrame:
+    """Secrets out of what is shown, whichever rule a row broke; tenants keep their names."""
+    texts = [pl.col(name) for name, dtype in quarantine.schema.items() if dtype == pl.String and name != tenants]
     for name, pattern in SECRETS.items():
         before = "${before}" if "(?P<before>" in pattern else ""
         texts = [text.str.replace_all(pattern, f"{before}[{name}]") for text in texts]

@@ -62,20 +62,24 @@ def with_rows_of_each(
         tenants: of each row.
         keys: what makes two prompts the same.
         places: where the hash puts each key, 0 … 1; test rows are the lowest.
-        split: the shares.
+        split: the shares; 0 of a split that a file fixes.
     """
     frame = pl.DataFrame(
         {"split": placed, "tenant": tenants, "key": keys, "place": places},
         schema={"split": pl.String, "tenant": pl.String, "key": pl.String, "place": pl.Float64},
     )
-    for name, share, other in (("test", split.test, "valid"), ("valid", split.valid, "test")):
+    for name, share, other, others in (
+        ("test", split.test, "valid", split.valid),
+        ("valid", split.valid, "test", split.test),
+    ):
         if not share:
             continue
         counts = pl.col("key").n_unique().over("tenant")
         lacking = ~(pl.col("split") == name).any().over("tenant") & (counts >= _LEAST[name])
-        # From the training rows where one prompt at least stays, else from what the hash dealt to the other split.
+        # From the training rows where one prompt at least stays, else from what the hash dealt to the other split;
+        # not from a split that a file fixes.
         trained = pl.when(pl.col("split") == "train").then("key").drop_nulls().n_unique().over("tenant")
-        spare = pl.when(trained >= _STAYS).then(pl.lit("train")).otherwise(pl.lit(other))
+        spare = pl.when(trained >= _STAYS).then(pl.lit("train")).otherwise(pl.lit(other if others else ""))
         free = pl.when(pl.col("split") == spare).then("place")
         nearest = free == free.min().over("tenant")
         frame = frame.with_columns(split=pl.when(lacking & nearest).then(pl.lit(name)).otherwise("split"))

@@ -1,5 +1,6 @@
 """What registered versions of a fleet know of one tenant: which delta serves it, why, and how well."""
 
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -83,4 +84,7 @@ _MEANS = {"base": "base", "shared": "shared", "what serves": "tuned"}
 
 def _row(path: Path, tenant: str) -> dict[str, Any] | None:
     found = pl.scan_parquet(path).filter(pl.col("tenant") == tenant).collect().to_dicts()
-    return found[0] if found else None
+    if not found:
+        return None
+    # JSON has no infinite numbers, as the ends of a single row's interval are.
+    return {name: None if isinstance(one, float) and not math.isfinite(one) else one for name, one in found[0].items()}

@@ -113,8 +113,9 @@ class Predictor:
             given = record.get(column)
             if isinstance(given, bool):
                 given = str(given).lower()
-            elif isinstance(given, int) or (isinstance(given, float) and given.is_integer()):
-                given = str(int(given))
+            elif isinstance(given, int | float) and not math.isnan(given):
+                # A table makes 7.0 of 7 where a row has none.
+                given = str(int(given)) if given == int(given) and str(given) not in self.tenants else str(given)
             if not isinstance(given, str) or not given.strip():
                 raise BiaslineError(f"row {number}: `{column}` must name the tenant, not {_told(given)}")
             names.append(given.strip())  # as validation does

@@ -19,7 +19,9 @@ def scored_on(package: Package, predictions: pl.DataFrame, own_metrics: str = ""
     """
     torch.set_num_threads(package.task.train.threads)
     rows = predictions.drop(name for name in predictions.columns if _is_an_answer(name))
-    # The rows may be of tenants that came after it: whoever asks it of them today has its shared delta.
+    # The rows may be of tenants that came after it, or of none: whoever asks it of them today has its shared delta.
+    if (column := package.task.tenants.column) in rows.columns:
+        rows = rows.with_columns(pl.when(pl.col(column).str.strip_chars() != "").then(column).otherwise(pl.lit("?")))
     predictor, answering = package.predictor(unknown=True), find_answering(package.task.kind)
     return answering.rescored(predictor, rows, predictor(asked_rows(package.task, rows)), own_metrics)
 

@@ -74,7 +74,7 @@ class Work:
 
         Two evaluations of one model share a record, and the later one's files take the place of the earlier one's.
         """
-        if not all(path.exists() for path in self.outs):
+        if not all(path.exists() for path in self.outs) or self._failed():
             return
         folder = TaskPlace(self.record.task).folder
         made = {file.relative_to(folder).as_posix(): file_sha256(file) for out in self.outs for file in _files(out)}
@@ -84,6 +84,11 @@ class Work:
         folders = [out.relative_to(folder).as_posix() for out in self.outs if out.is_dir()]
         done = {"fingerprint": self.fingerprint, "folders": folders, "files": made}
         write_text(self.record.folder / _DONE, dump_json(_noted(self.record) | {self.stage: done}))
+
+    def _failed(self) -> bool:
+        """Whether own trainings of a fleet failed, which are to be tried again."""
+        report = TaskPlace(self.record.task).train_report
+        return self.stage == "train" and load_json(report, "").get("tenants", {}).get("failed", 0) > 0
 
 
 def training_work(task: Task, place: TaskPlace, shared: Path | None = None) -> Work:

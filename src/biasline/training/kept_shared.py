@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from biasline.bases.match import check_base
+from biasline.bases.pooling import pools_by_mean
 from biasline.bitfit import BiasDelta
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json, load_json
@@ -51,6 +52,7 @@ def train_from(task: Task, place: TaskPlace, started: Callable[[Start], Report],
         own = train_tenants(task, place, loaded, settings, draft)
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
         told: dict[str, Any] = {**report, "fingerprint": loaded.name, "tenants": own.counts, "bytes": size}
+        told["rows"] = len(loaded.sets.train)
         told["shared"] = report.get("shared", report["fingerprint"])
         (draft / place.train_report.name).write_text(dump_json(told), encoding="utf-8")
     write_text(place.history, history.read_text(encoding="utf-8"))
@@ -64,6 +66,8 @@ def _check(delta: BiasDelta, loaded: Loaded) -> None:
     for what, then, now in (
         ("labels", delta.manifest.labels, summary.get("labels", [])),
         ("tokenizer", about.get("tokenizer_sha256"), loaded.pin.tokenizer_sha256),
+        ("scale of scores", delta.manifest.score, summary.get("score", {})),
+        ("pooling", about.get("pooling"), "mean" if pools_by_mean(loaded.model.base_model) else None),
         ("template", about.get("template"), summary.get("template")),
     ):
         if then != now:
