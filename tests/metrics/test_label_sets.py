@@ -53,6 +53,7 @@ def test_quick_values_are_the_librarys_over_any_rows(pairs, data):
         assert metric(name).of_rows(found)(slice(None)) == pytest.approx(metric(name).value(found))
 
 
+@pytest.mark.slow
 @given(sets)
 def test_values_are_those_of_scikit_learn(pairs):
     found = predictions(pairs)

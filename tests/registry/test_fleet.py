@@ -187,6 +187,7 @@ def test_a_store_that_is_gone_is_built_again(registered, fleet, store, empty_sto
     assert read_package(again).predictor()([{"shop": "one", "instruction": "Do you have tea?"}]) == before
 
 
+@pytest.mark.slow
 def test_both_stages_take_what_was_done_from_the_record(store, fleet):
     task, place = fleet
     record_of_workspace("fleet")

@@ -19,6 +19,7 @@ from biasline.tracking.store import connect
 from tests.conftest import FLEET_NAMES
 
 
+@pytest.mark.slow
 def test_a_version_tells_what_serves_a_tenant_and_how_well(store, fleet):
     task, place = fleet
     client = connect()

@@ -358,6 +358,7 @@ def test_a_dry_run_shows_the_verdict_and_changes_nothing(registered, trained):
     assert not trained[1].ledger.exists()
 
 
+@pytest.mark.slow
 def test_the_command_line_tells_dry_runs_and_rollbacks(registered, workspace):
     client, record = registered
     text = (workspace / "params.yaml").read_text()

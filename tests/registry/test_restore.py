@@ -43,6 +43,7 @@ def purge(workspace, run):
             store.execute(f"DELETE FROM {table} WHERE run_uuid = ?", (run,))
 
 
+@pytest.mark.slow
 def test_files_that_are_gone_are_made_again(promoted, workspace):
     client, record = promoted
     shutil.rmtree(workspace / "mlartifacts")
