@@ -52,10 +52,11 @@ test-unit: $(READY)  ## run what makes no store and starts no process: a few min
 test-slow: $(READY)  ## run the slow ones: many whole runs
 	pytest $(WORKERS) -m slow $(T)
 
-bench: $(READY)  ## measure what the docs claim (three quarters of an hour, 7 GB; needs the data in ../shared)
+bench: $(READY)  ## measure what the docs claim (an hour and a half, 7 GB; needs the data in ../shared)
 	python -m benchmarks.promotion
 	python -m benchmarks.engine
 	python -m benchmarks.bank
+	python -m benchmarks.fleet
 	python -m benchmarks.data
 	python -m benchmarks.training
 	python -m benchmarks.pipeline

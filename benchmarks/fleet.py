@@ -1,0 +1,144 @@
+"""What a fleet costs beside a task for each tenant, and what many tenants cost the stores.
+
+`python -m benchmarks.fleet` measures in a clone of this repository, and writes benchmarks/fleet.json and fleet.md.
+
+- *speed*: 100 shops of 200 rows (`biasline.demo.shops`) on the demo base, from the file to the registered version: as a
+  fleet by one `dvc repro`, and as a task for each shop. Of these a few are run and told times 100; a task has the
+  parameters of the demo's `instruct`.
+- *stores*: 10,000 tenants, whose deltas are the shared one with noise: what DVC takes to commit the model's folder and
+  to see that nothing is to be done, and what publishing the run and registering the version take.
+
+Takes forty minutes with ten tasks (`--tasks`), of which the stores take four.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import machine
+from benchmarks.pipeline import Clone
+
+OUT = Path(__file__).with_suffix(".json")
+TENANTS, ROWS, MANY = 100, 200, 10_000
+_TRAIN = {"biases": "all", "learning_rate": 1e-2, "epochs": 1, "min_steps": 400, "batch_size": 32}
+_TASK = {"base": "data/bases/tiny-bloom.json", "train": _TRAIN, "evaluate": {"max_new_tokens": 24}}
+
+
+def rows_of(shops: int, rows: int) -> str:
+    from biasline.demo.shops import shops as made
+    from biasline.demo.shops import to_jsonl
+
+    return to_jsonl(tuple(replace(shop, rows=rows) for shop in made(shops)))
+
+
+def lay(clone: Clone, tasks: dict[str, dict[str, Any]], text: dict[str, str]) -> None:
+    """Params and raw data of tasks, and of no others."""
+    clone.params(
+        json.dumps({"tasks": {name: {**task, "data": f"data/{name}/raw.jsonl"} for name, task in tasks.items()}})
+    )
+    for name, rows in text.items():
+        folder = clone.folder / "data" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "raw.jsonl").write_text(rows, encoding="utf-8")
+
+
+def speed(folder: Path, tasks: int) -> dict[str, Any]:
+    """Seconds of the fleet, and of a task alone."""
+    clone = Clone(folder)
+    everything = rows_of(TENANTS, ROWS)
+    lay(clone, {"shops": {**_TASK, "tenants": {"column": "shop"}}}, {"shops": everything})
+    fleet = clone.seconds("dvc", "repro")
+    metrics = json.loads((clone.folder / "data/shops/evaluation/metrics.json").read_text(encoding="utf-8"))
+    idle = clone.seconds("dvc", "repro")
+    by_shop: dict[str, list[str]] = {}
+    for line in everything.splitlines():
+        by_shop.setdefault(json.loads(line)["shop"], []).append(line + "\n")
+    alone, right = [], []
+    for number, lines in enumerate(list(by_shop.values())[:tasks]):
+        name = f"shop{number}"
+        lay(clone, {name: _TASK}, {name: "".join(lines)})
+        alone.append(clone.seconds("dvc", "repro"))
+        found = json.loads((clone.folder / f"data/{name}/evaluation/metrics.json").read_text(encoding="utf-8"))
+        right.append(found["tuned"]["exact_match"])
+    return {
+        "tenants": TENANTS,
+        "rows": ROWS,
+        "fleet_s": fleet,
+        "idle_s": idle,
+        "timed_tasks": tasks,
+        "task_s": alone,
+        "exact_match": {"fleet": metrics["tuned"]["exact_match"], "tasks": sum(right) / len(right)},
+        "macro": metrics["tenants"]["macro"],
+    }
+
+
+def stores(folder: Path) -> dict[str, Any]:
+    """Seconds that DVC and MLflow take for many tenants."""
+    clone = Clone(folder)
+    short = {**_TASK["train"], "min_steps": 4, "epochs": 0.01}
+    tenants = {"column": "shop", "min_steps": 4, "epochs": 0.01, "evaluate_every": 2}
+    lay(clone, {"shops": {**_TASK, "train": short, "tenants": tenants}}, {"shops": rows_of(2, 40)})
+    clone.seconds("dvc", "repro")
+    script, target = Path(__file__).with_name("fleet_many.py"), folder.parent / "many.json"
+    clone.seconds(sys.executable, str(script), str(MANY), str(target))
+    found = json.loads(target.read_text(encoding="utf-8"))
+    commit = clone.seconds("dvc", "commit", "--force", "--quiet")
+    return {"tenants": MANY, **found, "dvc_commit_s": commit, "dvc_idle_s": clone.seconds("dvc", "repro")}
+
+
+def page(found: dict[str, Any]) -> str:
+    machine_ = found["machine"]
+    lines = ["# Fleets", ""]
+    lines += [f"Made by `python -m benchmarks.fleet` on {machine_['processor']}, {machine_['cores']} cores.", ""]
+    if fast := found.get("speed"):
+        task = sum(fast["task_s"]) / len(fast["task_s"])
+        lines += [
+            f"{fast['tenants']} shops of {fast['rows']} rows, from the file to the registered version; of the tasks "
+            f"{fast['timed_tasks']} were timed.",
+            "",
+            "| | seconds | exact match |",
+            "|---|---:|---:|",
+            f"| one fleet, one `dvc repro` | {fast['fleet_s']:,.0f} | {fast['exact_match']['fleet']:.3f} |",
+            f"| {fast['tenants']} tasks, each {task:.0f} s | {fast['tenants'] * task:,.0f} | "
+            f"{fast['exact_match']['tasks']:.3f} |",
+            "",
+            f"That is {fast['tenants'] * task / fast['fleet_s']:.1f} times as fast. `dvc repro` with nothing to do: "
+            f"{fast['idle_s']:.1f} s.",
+            "",
+        ]
+    if many := found.get("stores"):
+        size = many["bytes"] / many["tenants"] / 1e3
+        lines += [
+            f"{many['tenants']:,} tenants of {size:.0f} kB each: the record takes them "
+            f"in {many['record_s']:.0f} s, run and version are registered in {many['register_s']:.0f} s; `dvc commit` "
+            f"takes {many['dvc_commit_s']:.0f} s, `dvc repro` with nothing to do {many['dvc_idle_s']:.1f} s.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--tasks", type=int, default=10, help="tasks of one shop that are timed")
+    parser.add_argument("--only", choices=("speed", "stores"), help="measure this part and keep the other")
+    arguments = parser.parse_args()
+    found = json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {}
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.only != "stores":
+            found["speed"] = speed(Path(folder) / "speed" / "clone", arguments.tasks)
+        if arguments.only != "speed":
+            found["stores"] = stores(Path(folder) / "stores" / "clone")
+    found["machine"] = machine("torch", "dvc", "mlflow")
+    OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    OUT.with_suffix(".md").write_text(page(found), encoding="utf-8")
+    print(f"{OUT.with_suffix('.md')}: {time.perf_counter() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
