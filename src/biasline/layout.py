@@ -72,14 +72,20 @@ def own_trainings(task: str) -> Path:
 
 @dataclass(frozen=True)
 class TaskPlace:
-    """The files of one task, relative to the workspace unless said otherwise."""
+    """The files of one task, relative to the workspace unless said otherwise.
+
+    Attributes:
+        task: its name.
+        at: a folder that is laid out as the task's own, such as a record's files; None for the task's own.
+    """
 
     task: str
+    at: Path | None = None
 
     @property
     def folder(self) -> Path:
         """data/<task>: the task's own folder."""
-        return Path("data") / self.task
+        return self.at or Path("data") / self.task
 
     @property
     def resolved(self) -> Path:
@@ -213,7 +219,7 @@ class TaskPlace:
     @property
     def ledger(self) -> Path:
         """promotions.jsonl, absolute: a decision belongs to the main checkout."""
-        return home() / self.folder / "promotions.jsonl"
+        return home() / TaskPlace(self.task).folder / "promotions.jsonl"
 
 
 @contextmanager

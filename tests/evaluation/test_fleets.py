@@ -8,6 +8,7 @@ import pytest
 from biasline.bases.load import best_device
 from biasline.bitfit import BiasDelta, Deltas
 from biasline.data.clean import read_split
+from biasline.evaluation.carried import measured_anew, write_carried
 from biasline.evaluation.evaluate import evaluate
 from biasline.kinds.answering import find_answering
 from biasline.layout import TaskPlace
@@ -97,6 +98,12 @@ def test_each_row_is_answered_by_its_own_tenants_delta(kind, workspace, monkeypa
     assert table["rows"].sum() == predictions.height
     assert "# Tenants" in (place.by_tenant / "page.md").read_text()
     assert "## Tenants" in place.card.read_text()
+    # Nothing is lost where an evaluation is told anew from its predictions.
+    metrics = json.loads(place.metrics.read_text())
+    assert measured_anew(task, metrics, predictions).values == metrics["tuned"]
+    before = {path: path.read_bytes() for path in place.evaluation.rglob("*") if path.is_file()}
+    write_carried(task, place, predictions, [])
+    assert {path: path.read_bytes() for path in place.evaluation.rglob("*") if path.is_file()} == before
 
 
 def _near(one, other):

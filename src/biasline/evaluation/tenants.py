@@ -14,6 +14,8 @@ from biasline.evaluation.statistics import paired_interval, sign_flip_p
 
 # Of the tenants that are called better or worse, so many may be called so by chance.
 FALSE_DISCOVERIES = 0.1
+# The verdict on a tenant whose delta is that of an earlier version.
+CARRIED = "carried over"
 _SHOWN = 20
 _BINS = 10
 _BAR = 40
@@ -67,10 +69,22 @@ def tenant_table(owners: Sequence[str], values: Values, trained: pl.DataFrame) -
                 row["p"] = sign_flip_p(tuned - shared)
                 judged.append(row)
         found.append(row)
-    adjusted = false_discovery_control([row["p"] for row in judged]) if judged else []
-    for row, p in zip(judged, adjusted, strict=True):
-        row["verdict"] = "undecided" if p > FALSE_DISCOVERIES else "better" if row["gain"] > 0 else "worse"
+    for row, verdict in zip(judged, called([row["gain"] for row in judged], [row["p"] for row in judged]), strict=True):
+        row["verdict"] = verdict
     return pl.DataFrame(found, schema=_SCHEMA, orient="row")
+
+
+def called(gains: Sequence[float], p_values: Sequence[float]) -> list[str]:
+    """What tenants are called whose gains were tested: `better`, `worse` or `undecided`.
+
+    Of those that are called better or worse, a share of `FALSE_DISCOVERIES` may be so by chance (Benjamini and
+    Hochberg, 1995).
+    """
+    adjusted = false_discovery_control(p_values) if len(p_values) else []
+    return [
+        "undecided" if p > FALSE_DISCOVERIES else "better" if gain > 0 else "worse"
+        for gain, p in zip(gains, adjusted, strict=True)
+    ]
 
 
 _SCHEMA: dict[str, Any] = {
@@ -93,6 +107,7 @@ def tenant_numbers(table: pl.DataFrame) -> dict[str, Any]:
         "tested": tested.height,
         "own": int((table["serves"] == "own").sum()),
         **verdicts,
+        **({"carried": carried} if (carried := int((table["verdict"] == CARRIED).sum())) else {}),
         "false_discovery_rate": FALSE_DISCOVERIES,
         "macro": {who: round(float(tested[who].to_numpy().mean()), 6) for who in _WHO if tested.height},
     }
@@ -114,6 +129,8 @@ def tenant_lines(numbers: dict[str, Any]) -> list[str]:
         f"better for {numbers['better']:,}, worse for {numbers['worse']:,}, undecided for {numbers['undecided']:,} "
         f"(false discovery rate {numbers['false_discovery_rate']:g}); all of them: `tenants/page.md`."
     )
+    if carried := numbers.get("carried"):
+        told += f" {carried:,} have the delta of an earlier version, since their own was shown to be worse."
     return ["", "## Tenants", "", told]
 
 
@@ -144,7 +161,10 @@ def tenants_page(table: pl.DataFrame, numbers: dict[str, Any], label: str) -> st
         named = ", ".join(cell(name) for name in untested["tenant"].head(_SHOWN))
         more = f" and {untested.height - _SHOWN} more" * (untested.height > _SHOWN)
         lines += ["", f"{untested.height:,} tenants have no test row and are in no mean: {named}{more}."]
-    own = tested.filter(pl.col("serves") == "own").sort(["gain", "tenant"])
+    if (kept := table.filter(pl.col("verdict") == CARRIED)).height:
+        lines += ["", f"{kept.height:,} tenants have the delta of an earlier version, since their own was shown to be "]
+        lines[-1] += f"worse: {', '.join(map(cell, kept['tenant']))}."
+    own = tested.filter((pl.col("serves") == "own") & pl.col("gain").is_not_null()).sort(["gain", "tenant"])
     if own.height:
         lines += ["", "## Gains over the shared delta", "", *_histogram(own["gain"].to_numpy())]
         lines += ["", "## Largest gains", "", *_rows_told(own.reverse().head(_SHOWN))]

@@ -464,6 +464,11 @@ class Gates(Group):
         description="of a fleet, the share of tenants that may be shown to be worse off than with the champion (at a "
         "false discovery rate of 10 %)",
     )
+    carry_over: bool = Field(
+        True,
+        description="of a fleet, whether tenants that are shown to be worse off keep the champion's delta in the "
+        "version that is promoted",
+    )
     max_bytes: int = Field(100_000_000, ge=1, description="largest delta, in bytes; of a fleet their mean")
     max_latency: float = Field(2.0, gt=0, description="longest time of one row, as a multiple of the untuned base's")
     max_quarantine: float = Field(0.2, ge=0, le=1, description="largest share of the raw rows that broke the contract")

@@ -1,5 +1,6 @@
 """Gates: what a candidate must show, each with its numbers."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -7,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from scipy.stats import false_discovery_control
 
 from biasline.custom import own_functions
 from biasline.errors import BiaslineError, first_line, shown
@@ -21,7 +21,7 @@ from biasline.evaluation.measure import (
 )
 from biasline.evaluation.scoring import LENGTH, with_lengths
 from biasline.evaluation.statistics import CONFIDENCE, paired_interval, sign_flip_p
-from biasline.evaluation.tenants import FALSE_DISCOVERIES
+from biasline.evaluation.tenants import FALSE_DISCOVERIES, called
 from biasline.kinds.answering import find_answering
 from biasline.metrics.metric import Metric
 from biasline.params import FLOOR, Task, method_spec
@@ -45,6 +45,8 @@ class Shown:
         quality: the quality.json of its data.
         costs: `model.bytes`, `base.latency_ms` and `tuned.latency_ms`, as far as they are known.
         uncommitted: what was in no commit when it was made.
+        carried: tenants of a fleet that keep the champion's delta.
+        not_carried: why those that are worse off do not keep it.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Shown:
     quality: dict[str, Any] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)
     uncommitted: str = ""
+    carried: Sequence[str] = ()
+    not_carried: str = ""
 
 
 @dataclass(frozen=True)
@@ -275,26 +279,44 @@ def _slices(task: Task, metric: Metric, candidate: Shown, champion: Shown) -> Ga
 
 def _tenants(task: Task, metric: Metric, candidate: Shown, champion: Shown) -> Gate:
     """Whether tenants are shown to be worse off than with the champion, at a rate of false discoveries."""
-    frame, allowed = measured_rows(_beside(task, metric, candidate, champion), metric), task.gates.tenants_worse
+    verdicts, allowed = tenants_beside(task, metric, candidate, champion), task.gates.tenants_worse
+    worse = [name for name, verdict in verdicts.items() if verdict == "worse"]
+    counts = Counter(verdicts.values())
+    told = (
+        f"of {len(verdicts)} tenants {counts['better']} are better off, "
+        f"{len(worse)} worse{f' ({named(worse)})' if worse else ''}, {counts['undecided']} undecided "
+        f"(false discovery rate {FALSE_DISCOVERIES:g}); {allowed:.0%} may be worse"
+    )
+    numbers = {"tenants": len(verdicts), "better": counts["better"], "worse": len(worse), "allowed": allowed}
+    if candidate.carried:
+        told += f"; {len(candidate.carried)} keep the champion's delta, since their own is worse: "
+        told += named(candidate.carried)
+        numbers["carried"] = len(candidate.carried)
+    if candidate.not_carried:
+        told += f"; the champion's deltas are not carried over: {candidate.not_carried}"
+    return Gate("tenants not worse off", len(worse) <= allowed * len(verdicts), told, numbers)
+
+
+def tenants_beside(task: Task, metric: Metric, candidate: Shown, champion: Shown) -> dict[str, str]:
+    """Whether each tenant is shown to be `better` or `worse` off than with the champion, or `undecided`, worst first.
+
+    Arguments as `judge`; tenants that no test row has a value of are left out.
+    """
+    frame = measured_rows(_beside(task, metric, candidate, champion), metric)
     tuned, other = find_answering(task.kind).slice_values(frame, metric)
     parts = frame.with_row_index(_PLACE).group_by(task.tenants.column, maintain_order=True).agg(_PLACE)
     gain = tuned.astype(float) - other
     gains = [gain[rows] for rows in parts[_PLACE].to_list()]
-    adjusted = false_discovery_control([sign_flip_p(gain) for gain in gains])
-    judged = [
-        (float(gain.mean()), name)
-        for gain, name, p in zip(gains, parts[task.tenants.column], adjusted, strict=True)
-        if p <= FALSE_DISCOVERIES
-    ]
-    worse = [name for mean, name in sorted(judged) if mean < 0]
-    better = len(judged) - len(worse)
-    named = ", ".join(map(repr, worse[:_NAMED])) + f" and {len(worse) - _NAMED} more" * (len(worse) > _NAMED)
-    told = (
-        f"of {len(gains)} tenants {better} are better off, {len(worse)} worse{f' ({named})' if worse else ''}, "
-        f"{len(gains) - len(judged)} undecided (false discovery rate {FALSE_DISCOVERIES:g}); {allowed:.0%} may be worse"
-    )
-    numbers = {"tenants": len(gains), "better": better, "worse": len(worse), "allowed": allowed}
-    return Gate("tenants not worse off", len(worse) <= allowed * len(gains), told, numbers)
+    means = [float(gain.mean()) for gain in gains]
+    verdicts = called(means, [sign_flip_p(gain) for gain in gains])
+    ordered = sorted(zip(means, parts[task.tenants.column], verdicts, strict=True))
+    return {name: verdict for _, name, verdict in ordered}
+
+
+def named(tenants: Sequence[str]) -> str:
+    """The first of some tenants by name, and how many more there are."""
+    more = len(tenants) - _NAMED
+    return ", ".join(map(repr, tenants[:_NAMED])) + f" and {more} more" * (more > 0)
 
 
 def _unit(metric: Metric) -> str:

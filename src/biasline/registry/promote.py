@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from biasline.errors import BiaslineError
@@ -54,6 +54,9 @@ def promote(
 ) -> Decision:
     """Judge the candidate of a task and, where every gate passes, make it champion. Either way the ledger tells.
 
+    Of a fleet, tenants that are shown to be worse off keep the champion's delta, unless `gates.carry_over` says no:
+    what is judged and promoted is a version made of both.
+
     The ledger's line comes first and the aliases after it: a crash in between leaves a decision that the next command
     finishes.
 
@@ -82,9 +85,25 @@ def promote(
         if champion is not None and champion.version == candidate.version:
             return Decision(candidate.version, fingerprint, None, True)
         shown = shown_by(client, candidate)
-        verdict = _verdict(client, task, params, shown, champion)
+        rivals = _rivals(client, task, params, shown, champion)
+        if champion is not None and rivals[0] is not None and params.tenants.many and params.gates.carry_over:
+            from biasline.registry.carry import carry_over, with_carried
+
+            shown = with_carried(params, shown, rivals[0], champion)
+        changed = uncommitted_now(home())
+        verdict = judge(params, shown, *rivals, changed)
         if dry_run:
             return Decision(candidate.version, fingerprint, verdict, False)
+        carried: dict[str, Any] = {}
+        if champion is not None and shown.carried and verdict.passed:
+            kept = list(shown.carried)
+            carried = {"of": fingerprint, "from": champion.tags["biasline.fingerprint"], "tenants": kept}
+            candidate = carry_over(client, task, fingerprint, champion, kept)
+            fingerprint = candidate.tags["biasline.fingerprint"]
+            if candidate.version == champion.version:
+                return Decision(candidate.version, fingerprint, None, True)
+            shown = replace(shown_by(client, candidate), carried=kept)
+            verdict = judge(params, shown, *rivals, changed)
         run_of_it = run_of(client, candidate)
         tags = run_of_it.data.tags if run_of_it is not None else {}
         ledger.append(
@@ -100,6 +119,7 @@ def promote(
             metric=verdict.metric,
             value=shown.metrics["tuned"][verdict.metric],
             **({"tenants": told} if (told := shown.metrics.get("tenants")) else {}),
+            **({"carried": carried} if carried else {}),
             test_sha256=shown.metrics["test_sha256"],
             data_sha256=tags.get("data.sha256"),
             base_digest=tags.get("base.digest"),
@@ -205,10 +225,10 @@ def _candidate(client: "MlflowClient", task: str) -> "ModelVersion":
     return found
 
 
-def _verdict(
+def _rivals(
     client: "MlflowClient", task: str, params: Task, candidate: Shown, champion: "ModelVersion | None"
-) -> Verdict:
-    """The candidate beside the champion and, where that is another one, the best champion so far."""
+) -> tuple[Shown | None, Shown | None]:
+    """The champion and, where that is another one, the best champion so far, on the candidate's test rows."""
     rival = best = None
     if champion is not None:
         rival = on_rows_of(client, champion, candidate, params)
@@ -217,7 +237,7 @@ def _verdict(
         version = entry and judged_version(versions_of(client, task), entry["fingerprint"], entry.get("package"))
         if version and version.version != champion.version:
             best = on_rows_of(client, version, candidate, params)
-    return judge(params, candidate, rival, best, uncommitted_now(home()))
+    return rival, best
 
 
 def _best(made: Sequence[dict[str, Any]], candidate: Shown, metric: Metric) -> dict[str, Any] | None:

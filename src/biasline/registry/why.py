@@ -26,6 +26,8 @@ from biasline.tracking.record import Record
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+# What a version's run says of tenants that were carried over.
+_CARRIED = ("of", "from", "tenants")
 _HARDWARE = ("platform", "cpu.model", "cpu.count", "gpu")
 
 
@@ -117,6 +119,7 @@ def why(client: "MlflowClient", task: str, which: str = CHAMPION, tenant: str = 
             "is_what_was_judged": judged == version.tags.get("biasline.metrics_sha256") if metrics else None,
         },
         **({"tenant": tenant_told(client, version, tenant)} if tenant else {}),
+        **({"carried": {name: tags[f"carried.{name}"] for name in _CARRIED}} if "carried.of" in tags else {}),
         "decisions": list(_decisions(place.ledger, fingerprint)),
         "missing": missing,
     }
@@ -157,6 +160,7 @@ def as_markdown(told: Mapping[str, Any]) -> str:
         "|---|---|",
         *([f"| tenant | {cell(told['tenant']['tenant'])}: {in_words(told['tenant'])} |"] if "tenant" in told else []),
         *_made_from(told),
+        *([_carried(told["carried"])] if "carried" in told else []),
         *_measured(told["evaluation"]),
     ]
     if told["missing"]:
@@ -222,6 +226,13 @@ def _measured(evaluation: Mapping[str, Any]) -> Iterator[str]:
             yield f"| {name} | {_numbers(evaluation[key], evaluation['kind'])} |"
     if not evaluation["is_what_was_judged"]:
         yield "| | **evaluated again since: these are not the numbers that this version was judged by** |"
+
+
+def _carried(carried: Mapping[str, str]) -> str:
+    return (
+        f"| carried over | {carried['tenants']} tenants have the deltas of `{carried['from']}`, the others those of "
+        f"`{carried['of']}` |"
+    )
 
 
 def _listed(values: Mapping[str, Any]) -> str:

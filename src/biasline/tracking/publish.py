@@ -52,11 +52,13 @@ def open_run(client: "MlflowClient", record: Record) -> str:
         if found is not None:
             return found.info.run_id
         task, experiment = record.resolved(), experiment_id(client, record.task)
+        carried = record.lineage.get("carried.tenants")
+        name = run_name(task) + (f" · {carried} carried over" if carried else "")
         before = len(client.search_runs([experiment], max_results=len(COLORS) * 100))
         run = client.create_run(
             experiment,
             start_time=span(record)[0],
-            run_name=f"{fitted(run_name(task), RUN_NAME - 10)} · {record.fingerprint[:6]}",
+            run_name=f"{fitted(name, RUN_NAME - 10)} · {record.fingerprint[:6]}",
             tags={
                 "biasline.fingerprint": record.fingerprint,
                 "biasline.task": record.task,

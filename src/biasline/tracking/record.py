@@ -16,6 +16,7 @@ from biasline.errors import BiaslineError, full_disk_is_told, shown
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace, local_state, record_folder, replacing, write_text
 from biasline.params import CUSTOM, Task, read_task
+from biasline.tokens.saved import SUMMARY
 from biasline.tracking.lineage import lineage, made_again
 from biasline.tracking.locks import file_lock
 
@@ -165,7 +166,7 @@ class Record:
         """
         self.begin(place)
         made = [place.resolved, place.quality, place.quality_page, place.preview, place.lengths, place.history]
-        made += [place.delta, place.train_report, place.own, place.own_report]
+        made += [place.delta, place.train_report, place.own, place.own_report, place.tokens / SUMMARY]
         wanted = [path for path in made if not self.file(path).exists()]
         wanted += training_outs(place, self.resolved().tenants.many) if trained else []
         evaluation = evaluation_outs(place)
@@ -178,6 +179,12 @@ class Record:
             if path.exists():
                 with replacing(self.file(path)) as draft:
                     (shutil.copytree if path.is_dir() else shutil.copyfile)(path, draft)
+
+
+def note_lineage(folder: Path, tags: dict[str, str]) -> None:
+    """Add to the lineage of the record that lies in a folder."""
+    path = folder / _LINEAGE
+    write_text(path, dump_json((load_json(path, "biasline sync") if path.is_file() else {}) | tags))
 
 
 def training_outs(place: TaskPlace, many: bool = False) -> list[Path]:
