@@ -1,7 +1,10 @@
 """The own deltas of a fleet's tenants: from the shared one, kept for the next time, chosen on validation rows."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import polars as pl
 import pytest
@@ -100,6 +103,26 @@ def test_a_kept_training_that_is_damaged_is_done_again(fleet, workspace):
         path.write_bytes(path.read_bytes()[:-4])
     train(task, place, started)
     assert files(place) == before
+
+
+@pytest.mark.slow
+def test_several_processes_deal_the_tenants_and_give_the_same_bytes(fleet, root, workspace):
+    _, place = fleet
+    shutil.rmtree(workspace / ".biasline" / "tenants")
+    program = (
+        "from biasline.params import Run; from biasline.training.runtime.launch import started_elsewhere as start; "
+    )
+    program += "start(Run(processes=2), 'tests.training.many_tenants', '2')"
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)]), "OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    dealt = [json.loads((workspace / f"trained-{number}.json").read_text()) for number in range(2)]
+    assert sorted(dealt[0] + dealt[1]) == sorted({"one", "two & more", "three/3"}) and len(dealt[1]) == 1
+    made = {path.name: path.read_bytes() for path in (workspace / "draft" / "tenants").iterdir()}
+    assert made == {path.name: path.read_bytes() for path in place.own.iterdir()}
+    assert pl.read_parquet(workspace / "draft" / "tenants.parquet").equals(pl.read_parquet(place.own_report))
+    kept = list((workspace / ".biasline" / "tenants" / "fleet").glob("*.json"))
+    assert len(kept) == 3
 
 
 def failing(*names):

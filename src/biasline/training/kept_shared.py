@@ -13,10 +13,11 @@ from biasline.bitfit import BiasDelta
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace, replacing, write_text
-from biasline.params import Task
+from biasline.params import Run, Task
 from biasline.training.loop import Report
 from biasline.training.rates import resolve_learning_rates
-from biasline.training.train import Loaded, Start, load_training, train_tenants
+from biasline.training.runtime.launch import joined
+from biasline.training.train import Loaded, Start, load_training, train_tenants, write_tenants
 
 _WAY_OUT = "tenants.shared: train makes another shared delta"
 
@@ -43,13 +44,15 @@ def train_from(task: Task, place: TaskPlace, started: Callable[[Start], Report],
         shared / path.relative_to(folder) for path in (place.delta, place.train_report, place.history)
     )
     report = load_json(report_file, "biasline sync")
-    _check(BiasDelta.load(delta_file), loaded)
+    delta = BiasDelta.load(delta_file)
+    _check(delta, loaded)
     started(Start(loaded.name, loaded.pin, report["trainable"], report["steps"]))
     settings = resolve_learning_rates(task.train, loaded.model)
+    finished = train_tenants(task, place, loaded, settings, delta, joined(Run()))
     with replacing(place.model) as draft:
         draft.mkdir()
         shutil.copyfile(delta_file, draft / place.delta.name)
-        own = train_tenants(task, place, loaded, settings, draft)
+        own = write_tenants(task, loaded, finished, draft)
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
         told: dict[str, Any] = {**report, "fingerprint": loaded.name, "tenants": own.counts, "bytes": size}
         told["rows"] = len(loaded.sets.train)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -19,6 +19,7 @@ from typing import Any
 
 import polars as pl
 import torch
+from accelerate import Accelerator
 
 from biasline.bases.load import best_device
 from biasline.bases.pin import Pin, file_sha256
@@ -34,6 +35,7 @@ from biasline.source_code import code_sha256, import_closure
 from biasline.training.fleet import Tenant, Trained, fit_fleet
 from biasline.training.loop import Sets
 from biasline.training.loss import Objective
+from biasline.training.ranks import of_all, of_first, same_error, together
 
 _ON_ACCELERATOR = 64
 # Of a fleet's finished trainings, so many times as many as it has tenants stay: a change is often taken back.
@@ -79,62 +81,129 @@ def own_settings(task: Task, settings: ResolvedTrain) -> ResolvedTrain:
     return settings.model_copy(update=own)
 
 
+@dataclass(frozen=True)
+class Finished:
+    """Own trainings that are done.
+
+    Attributes:
+        trained: by tenant; of those that have too few rows there is none.
+        told: lines for whoever runs the stage.
+    """
+
+    trained: Mapping[str, Trained]
+    told: list[str]
+
+
 def train_own(
     task: Task,
     pin: Pin,
     model: PretrainedModel,
+    shared: BiasDelta,
     tenants: Sequence[Tenant],
     sets: Sets,
     settings: ResolvedTrain,
-    draft: Path,
     kept: Path,
-) -> Own:
-    """Train the tenants' own deltas and write them, an index and a table into a folder that holds the shared one.
+    accelerator: Accelerator,
+) -> Finished:
+    """Train the tenants' own deltas; each of several processes takes its part of them.
 
     Args:
         task: the resolved task.
         pin: of the base.
         model: the base, plain.
+        shared: the delta that they start from.
         tenants: of all, in the order in which they are trained.
         sets: the rows of all.
         settings: of each one's training.
-        draft: a folder with the shared delta, `delta.safetensors`.
         kept: a folder of finished trainings, made when the first is.
+        accelerator: the processes.
+
+    Returns:
+        the trainings of all, in every process.
 
     Raises:
         BiaslineError: where more of them failed than `tenants.max_failed` allows.
     """
-    shared, rule = BiasDelta.load(draft / "delta.safetensors"), task.tenants
-    # Without a validation row nobody could tell whether the own delta is the better one.
-    large = [tenant for tenant in tenants if len(tenant.train) >= rule.min_rows and tenant.valid]
+    large = [tenant for tenant in tenants if is_trained(tenant, task)]
     keys = _keys(task, pin, shared, large, sets, settings)
-    done = {tenant.name: found for tenant in large if (found := _kept(kept / keys[tenant.name]))}
+    # The first process says which are done: on other machines there may be none of its files.
+    done = of_first(
+        accelerator, lambda: {tenant.name: found for tenant in large if (found := _kept(kept / keys[tenant.name]))}
+    )
     waiting = [tenant for tenant in large if tenant.name not in done]
-    told = [f"{len(done)} of {len(large)} own trainings were done before: taken as they are"] if done else []
-    device = best_device()
-    slots = task.run.tenants_at_once or (1 if device.type == "cpu" else _ON_ACCELERATOR)
-    allowed, failed = math.floor(rule.max_failed * len(large)), 0
-    if waiting:
-        model.to(device)
-        with progress("tenants", len(large)) as shown:
-            shown.skip(len(done))
-            for trained in fit_fleet(model, shared, waiting, sets, settings, slots):
-                if trained.failed:
-                    failed += 1
-                    told.append(f"{trained.tenant!r}: {trained.failed}: the shared delta serves it")
-                    if failed > allowed:
-                        raise BiaslineError(
-                            f"{failed} of {len(large)} tenants' own trainings failed, tenants.max_failed allows "
-                            f"{allowed}; the last: {trained.tenant!r}: {trained.failed}",
-                            "look at these rows, lower train.learning_rate, or raise tenants.max_failed",
-                        )
-                trained = _with_origin(trained, keys[trained.tenant])
+    mine = waiting[accelerator.process_index :: accelerator.num_processes]
+    allowed = math.floor(task.tenants.max_failed * len(large))
+
+    def part() -> list[Trained]:
+        return list(_fitted(task, model, shared, mine, sets, settings, kept, keys, allowed)) if mine else []
+
+    for trained in of_all(accelerator, together(accelerator, part)):
+        done[trained.tenant] = trained
+    told = [f"{len(large) - len(waiting)} of {len(large)} own trainings were done before: taken as they are"]
+    failed = [trained for trained in done.values() if trained.failed]
+    if len(failed) > allowed:
+        raise same_error(accelerator, _too_many(len(failed), len(large), allowed, failed[-1]))
+    told = told if len(waiting) < len(large) else []
+    told += [f"{trained.tenant!r}: {trained.failed}: the shared delta serves it" for trained in failed]
+    if accelerator.is_main_process:
+        for trained in done.values():  # those of other machines
+            if not _files(kept / keys[trained.tenant])[0].is_file():
                 _keep(kept / keys[trained.tenant], trained)
-                done[trained.tenant] = trained
-                shown.at(len(done))
-    folder = draft / "tenants"
+        _forget(kept, len(large))
+    return Finished(done, told)
+
+
+def is_trained(tenant: Tenant, task: Task) -> bool:
+    """Whether a tenant has rows for a delta of its own: without one to look at, nobody could tell if it is better."""
+    return len(tenant.train) >= task.tenants.min_rows and bool(tenant.valid)
+
+
+def _fitted(
+    task: Task,
+    model: PretrainedModel,
+    shared: BiasDelta,
+    tenants: Sequence[Tenant],
+    sets: Sets,
+    settings: ResolvedTrain,
+    kept: Path,
+    keys: Mapping[str, str],
+    allowed: int,
+) -> Iterator[Trained]:
+    """Train some tenants in this process, and keep each as it ends."""
+    device, failed = best_device(), 0
+    slots = task.run.tenants_at_once or (1 if device.type == "cpu" else _ON_ACCELERATOR)
+    model.to(device)
+    with progress("tenants", len(tenants)) as shown:
+        for number, trained in enumerate(fit_fleet(model, shared, tenants, sets, settings, slots), 1):
+            failed += bool(trained.failed)
+            if failed > allowed:
+                raise _too_many(failed, len(keys), allowed, trained)
+            named = _with_origin(trained, keys[trained.tenant])
+            _keep(kept / keys[trained.tenant], named)
+            yield named
+            shown.at(number)
+
+
+def _too_many(failed: int, count: int, allowed: int, last: Trained) -> BiaslineError:
+    return BiaslineError(
+        f"{failed} of {count} tenants' own trainings failed, tenants.max_failed allows {allowed}; the last: "
+        f"{last.tenant!r}: {last.failed}",
+        "look at these rows, lower train.learning_rate, or raise tenants.max_failed",
+    )
+
+
+def write_own(task: Task, tenants: Sequence[Tenant], finished: Finished, draft: Path) -> Own:
+    """Write the deltas that serve, an index and a table into the model's folder.
+
+    Args:
+        task: the resolved task.
+        tenants: all of them.
+        finished: their trainings.
+        draft: the folder, which holds the shared delta.
+    """
+    folder, done = draft / "tenants", finished.trained
     folder.mkdir()
-    rows = [_judged(tenant, done.get(tenant.name), rule.min_rows) for tenant in tenants]
+    rows = [_judged(tenant, done.get(tenant.name), task.tenants.min_rows) for tenant in tenants]
     for row in rows:
         delta = done[row["tenant"]].delta if row["serves"] == "own" else None
         row["sha256"] = None
@@ -144,9 +213,9 @@ def train_own(
     own = [row["tenant"] for row in rows if row["serves"] == "own"]
     write_index(folder, own, [row["tenant"] for row in rows if row["serves"] == "shared"])
     write_parquet(pl.DataFrame(rows, schema=_SCHEMA, orient="row"), draft / "tenants.parquet")
-    _forget(kept, len(large))
+    failed = sum(bool(trained.failed) for trained in done.values())
     counts = {"count": len(rows), "own": len(own), "shared": len(rows) - len(own), "failed": failed}
-    return Own(counts, [*told, *_why_shared(rows)])
+    return Own(counts, [*finished.told, *_why_shared(rows)])
 
 
 _SCHEMA: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """The train stage: token sets and base → a delta (or what another method trains), train.json and history.csv."""
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from biasline.bases.limits import Limits, limits_of
 from biasline.bases.load import best_device
 from biasline.bases.pin import Pin, verified_folder
 from biasline.bases.pooling import pools_by_mean
+from biasline.bitfit import BiasDelta
 from biasline.bitfit.pretrained import PretrainedModel
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json
@@ -28,7 +30,7 @@ from biasline.training.fingerprint import fingerprint, folder_sha256
 from biasline.training.head_start import start_head
 from biasline.training.loop import Report, Sets, fit
 from biasline.training.methods import PreparedModel, Provenance, get_method, prepare_model
-from biasline.training.own import Own, own_settings, tenants_of, train_own
+from biasline.training.own import Finished, Own, own_settings, tenants_of, train_own, write_own
 from biasline.training.prepare import prepare
 from biasline.training.ranks import of_all, of_first, same_error, together
 from biasline.training.rates import resolve_learning_rates, unusual_learning_rates
@@ -101,10 +103,16 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
             history.notes.extend(notes)
             for note in notes:
                 accelerator.print(f"note: {note}", flush=True)
+        finished = None
+        if task.tenants.many:
+            shared = of_first(accelerator, lambda: _saved(ready, settled))
+            if not task.run.shard:
+                loaded.model.to("cpu")  # makes room for the one that is plain
+            finished = train_tenants(task, place, loaded, ready.settings, shared, accelerator)
         accelerator.end_training()  # the first process is alone from here on: nothing may ask the others
         if not main:
             return ""
-        return _write(task, place, loaded, ready, history, settled)
+        return _write(task, place, loaded, ready, history, settled, finished)
 
 
 @dataclass(frozen=True)
@@ -245,8 +253,22 @@ def _set_up(
     )
 
 
+def _saved(ready: _Ready, settled: dict[str, str]) -> BiasDelta:
+    """What was trained, as whoever loads it has it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / get_method(ready.settings.method).spec.artifact
+        ready.prepared.save(path, ready.provenance.settled(settled))
+        return BiasDelta.load(path)
+
+
 def _write(
-    task: Task, place: TaskPlace, loaded: Loaded, ready: _Ready, history: History, settled: dict[str, str]
+    task: Task,
+    place: TaskPlace,
+    loaded: Loaded,
+    ready: _Ready,
+    history: History,
+    settled: dict[str, str],
+    finished: Finished | None,
 ) -> str:
     """Write the outs, all or none; returns one line that tells what they are."""
     beside = ""
@@ -254,9 +276,8 @@ def _write(
         draft.mkdir()
         ready.prepared.save(draft / get_method(ready.settings.method).spec.artifact, ready.provenance.settled(settled))
         told = _told(ready, history) | ({"settled": settled} if settled else {})
-        if task.tenants.many:
-            loaded.model.to("cpu")  # makes room for the one that is plain
-            own = train_tenants(task, place, loaded, ready.settings, draft)
+        if finished is not None:
+            own = write_tenants(task, loaded, finished, draft)
             told["tenants"], beside = own.counts, f"; {own}"
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
         (draft / place.train_report.name).write_text(dump_json({**told, "bytes": size}), encoding="utf-8")
@@ -266,21 +287,35 @@ def _write(
     return f"kept step {history.best_step} of {told['steps']} (validation loss {loss}); {made}: {size:,} bytes{beside}"
 
 
-def train_tenants(task: Task, place: TaskPlace, loaded: Loaded, settings: ResolvedTrain, draft: Path) -> Own:
-    """The own deltas of a fleet's tenants, from the shared one that lies in the draft; says how it went.
+def train_tenants(
+    task: Task,
+    place: TaskPlace,
+    loaded: Loaded,
+    settings: ResolvedTrain,
+    shared: BiasDelta,
+    accelerator: Accelerator,
+) -> Finished:
+    """The own trainings of a fleet's tenants.
 
     Args:
         task: the resolved task.
         place: where its files lie.
         loaded: base and rows.
         settings: of the shared delta's training.
-        draft: of the model's folder.
+        shared: that delta.
+        accelerator: the processes.
     """
     labels = loaded.summary.get("labels", [])
     model, _ = find_learning(task.kind).load(loaded.pin, loaded.folder, task.load, task.train, labels)
     tenants, kept = tenants_of(loaded.summary["tenants"], loaded.sets), own_trainings(place.task)
+    own = own_settings(task, settings)
     with memory_told(best_device()):
-        own = train_own(task, loaded.pin, model, tenants, loaded.sets, own_settings(task, settings), draft, kept)
+        return train_own(task, loaded.pin, model, shared, tenants, loaded.sets, own, kept, accelerator)
+
+
+def write_tenants(task: Task, loaded: Loaded, finished: Finished, draft: Path) -> Own:
+    """Write what came of the tenants' own trainings into a draft of the model's folder; says how it went."""
+    own = write_own(task, tenants_of(loaded.summary["tenants"], loaded.sets), finished, draft)
     for line in own.told:
         print(f"note: {line}", flush=True)
     return own
