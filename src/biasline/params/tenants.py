@@ -13,7 +13,11 @@ class Tenants(Group):
     column: str = Field("", description="a column that names the tenant of each row; empty: the task is of one")
     min_rows: int = Field(20, ge=1, description="training rows below which the shared delta serves a tenant")
     epochs: float = Field(3.0, gt=0, le=10_000, description="passes over a tenant's own rows, from the shared delta")
-    min_steps: int = Field(40, ge=1, description="steps of a tenant's own training at least")
+    min_steps: int | None = Field(
+        None,
+        ge=1,
+        description="steps of a tenant's own training at least; by default 100 where answers are written, 40 with a head",
+    )
     batch_size: int = Field(8, ge=1, description="rows of a step of a tenant's own training")
     evaluate_every: int = Field(10, ge=1, description="steps between looks at a tenant's validation rows")
     max_failed: Share = Field(0.1, description="share of tenants whose own training may fail before the stage does")
