@@ -5,14 +5,17 @@
 - *speed*: 100 shops of 200 rows (`biasline.demo.shops`) on the demo base, from the file to the registered version: as a
   fleet by one `dvc repro`, and as a task for each shop. Of these a few are run and told times 100; a task has the
   parameters of the demo's `instruct`.
+- *many*: 100 and 1,000 shops of 20 training rows (30 in all), two processes of one thread, 40 steps each: seconds of
+  each stage, the largest process, bytes; and `dvc repro` with nothing to do, beside that of an ordinary task.
 - *stores*: 10,000 tenants, whose deltas are the shared one with noise: what DVC takes to commit the model's folder and
   to see that nothing is to be done, and what publishing the run and registering the version take.
 
-Takes forty minutes with ten tasks (`--tasks`), of which the stores take four.
+Takes an hour and a half with ten tasks (`--tasks`): many take most, the stores four minutes.
 """
 
 import argparse
 import json
+import resource
 import sys
 import tempfile
 import time
@@ -25,6 +28,10 @@ from benchmarks.pipeline import Clone
 
 OUT = Path(__file__).with_suffix(".json")
 TENANTS, ROWS, MANY = 100, 200, 10_000
+PARTS = ("speed", "many", "stores")
+STAGES = ("resolve", "validate", "augment", "tokenize", "train", "evaluate", "register")
+# What each of many shops has: 20 of these rows are trained on.
+FEW, COUNTS = 30, (100, 1_000)
 _TRAIN = {"biases": "all", "learning_rate": 1e-2, "epochs": 1, "min_steps": 400, "batch_size": 32}
 _TASK = {"base": "data/bases/tiny-bloom.json", "train": _TRAIN, "evaluate": {"max_new_tokens": 24}}
 
@@ -77,6 +84,39 @@ def speed(folder: Path, tasks: int) -> dict[str, Any]:
     }
 
 
+def many(folder: Path) -> dict[str, Any]:
+    """Seconds of each stage by the number of tenants, memory and bytes; and what nothing to do takes."""
+    clone, found = Clone(folder), {}
+    train, tenants = {**_TRAIN, "threads": 1}, {"column": "shop", "min_rows": 1, "min_steps": 40}
+    fleet = {
+        **_TASK,
+        "train": train,
+        "tenants": tenants,
+        "run": {"processes": 2},
+        "split": {"valid": 0.16, "test": 0.16},
+    }
+    for count in COUNTS:
+        name = f"shops{count}"
+        lay(clone, {name: fleet}, {name: rows_of(count, FEW)})
+        seconds = {stage: clone.seconds("dvc", "repro", "--single-item", f"{stage}@{name}") for stage in STAGES}
+        place = clone.folder / "data" / name
+        rows = json.loads((place / "evaluation/metrics.json").read_text(encoding="utf-8"))
+        found[str(count)] = {
+            "stages_s": seconds,
+            "peak_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
+            "model_bytes": sum(path.stat().st_size for path in (place / "model").rglob("*") if path.is_file()),
+            "idle_s": min(clone.seconds("dvc", "repro") for _ in range(3)),
+            "macro": rows["tenants"]["macro"],
+            "own": rows["tenants"]["own"],
+            "test_rows": rows["rows"],
+        }
+        print(count, found[str(count)], flush=True)
+    short = {**_TRAIN, "min_steps": 4, "epochs": 0.01}
+    lay(clone, {"one": {**_TASK, "train": short}}, {"one": rows_of(1, 200)})
+    clone.seconds("dvc", "repro")
+    return {"rows": FEW, "fleets": found, "task_idle_s": min(clone.seconds("dvc", "repro") for _ in range(3))}
+
+
 def stores(folder: Path) -> dict[str, Any]:
     """Seconds that DVC and MLflow take for many tenants."""
     clone = Clone(folder)
@@ -111,12 +151,22 @@ def page(found: dict[str, Any]) -> str:
             f"{fast['idle_s']:.1f} s.",
             "",
         ]
-    if many := found.get("stores"):
-        size = many["bytes"] / many["tenants"] / 1e3
+    if few := found.get("many"):
+        lines += [f"Shops of {few['rows']} rows, two processes; seconds of each stage, under `dvc repro`:", ""]
+        lines += [f"| shops | {' | '.join(STAGES)} | largest process | model | nothing to do |", "|---:" * 11 + "|"]
+        for count, told in few["fleets"].items():
+            seconds = " | ".join(f"{told['stages_s'][stage]:.1f}" for stage in STAGES)
+            lines.append(
+                f"| {int(count):,} | {seconds} | {told['peak_bytes'] / 1e9:.2f} GB | {told['model_bytes'] / 1e6:.1f} MB "
+                f"| {told['idle_s']:.2f} s |"
+            )
+        lines += ["", f"Nothing to do of an ordinary task: {few['task_idle_s']:.2f} s.", ""]
+    if stored := found.get("stores"):
+        size = stored["bytes"] / stored["tenants"] / 1e3
         lines += [
-            f"{many['tenants']:,} tenants of {size:.0f} kB each: the record takes them "
-            f"in {many['record_s']:.0f} s, run and version are registered in {many['register_s']:.0f} s; `dvc commit` "
-            f"takes {many['dvc_commit_s']:.0f} s, `dvc repro` with nothing to do {many['dvc_idle_s']:.1f} s.",
+            f"{stored['tenants']:,} tenants of {size:.0f} kB each: the record takes them in {stored['record_s']:.0f} s,",
+            f"run and version are registered in {stored['register_s']:.0f} s; `dvc commit` takes",
+            f"{stored['dvc_commit_s']:.0f} s, `dvc repro` with nothing to do {stored['dvc_idle_s']:.1f} s.",
             "",
         ]
     return "\n".join(lines)
@@ -125,15 +175,18 @@ def page(found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--tasks", type=int, default=10, help="tasks of one shop that are timed")
-    parser.add_argument("--only", choices=("speed", "stores"), help="measure this part and keep the other")
+    parser.add_argument("--only", choices=PARTS, help="measure this part and keep the others")
     arguments = parser.parse_args()
     found = json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {}
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        if arguments.only != "stores":
-            found["speed"] = speed(Path(folder) / "speed" / "clone", arguments.tasks)
-        if arguments.only != "speed":
-            found["stores"] = stores(Path(folder) / "stores" / "clone")
+        wanted = [arguments.only] if arguments.only else PARTS
+        for part in wanted:
+            clone = Path(folder) / part / "clone"
+            if part == "speed":
+                found[part] = speed(clone, arguments.tasks)
+            else:
+                found[part] = many(clone) if part == "many" else stores(clone)
     found["machine"] = machine("torch", "dvc", "mlflow")
     OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     OUT.with_suffix(".md").write_text(page(found), encoding="utf-8")

@@ -16,7 +16,7 @@ class Tenants(Group):
     min_steps: int | None = Field(
         None,
         ge=1,
-        description="steps of a tenant's own training at least; by default 100 where answers are written, 40 with a head",
+        description="steps of a tenant's own training at least; by default 100 where answers are written, else 40",
     )
     batch_size: int = Field(8, ge=1, description="rows of a step of a tenant's own training")
     evaluate_every: int = Field(10, ge=1, description="steps between looks at a tenant's validation rows")
