@@ -156,17 +156,16 @@ def page(found: dict[str, Any]) -> str:
         lines += [f"| shops | {' | '.join(STAGES)} | largest process | model | nothing to do |", "|---:" * 11 + "|"]
         for count, told in few["fleets"].items():
             seconds = " | ".join(f"{told['stages_s'][stage]:.1f}" for stage in STAGES)
-            lines.append(
-                f"| {int(count):,} | {seconds} | {told['peak_bytes'] / 1e9:.2f} GB | {told['model_bytes'] / 1e6:.1f} MB "
-                f"| {told['idle_s']:.2f} s |"
-            )
+            sizes = f"{told['peak_bytes'] / 1e9:.2f} GB | {told['model_bytes'] / 1e6:.1f} MB"
+            lines.append(f"| {int(count):,} | {seconds} | {sizes} | {told['idle_s']:.2f} s |")
         lines += ["", f"Nothing to do of an ordinary task: {few['task_idle_s']:.2f} s.", ""]
     if stored := found.get("stores"):
         size = stored["bytes"] / stored["tenants"] / 1e3
         lines += [
-            f"{stored['tenants']:,} tenants of {size:.0f} kB each: the record takes them in {stored['record_s']:.0f} s,",
-            f"run and version are registered in {stored['register_s']:.0f} s; `dvc commit` takes",
-            f"{stored['dvc_commit_s']:.0f} s, `dvc repro` with nothing to do {stored['dvc_idle_s']:.1f} s.",
+            f"{stored['tenants']:,} tenants of {size:.0f} kB each: the record takes them "
+            f"in {stored['record_s']:.0f} s, run and version are registered in {stored['register_s']:.0f} s; "
+            f"`dvc commit` takes {stored['dvc_commit_s']:.0f} s, `dvc repro` with nothing to do "
+            f"{stored['dvc_idle_s']:.1f} s.",
             "",
         ]
     return "\n".join(lines)
