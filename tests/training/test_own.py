@@ -12,12 +12,14 @@ import torch
 
 from biasline.bitfit import BiasDelta, Deltas
 from biasline.errors import BiaslineError
+from biasline.params.tenants import Tenants
 from biasline.tokens.saved import read_summary, read_token_set
 from biasline.training import fleet as fleets
 from biasline.training import own
 from biasline.training.fingerprint import fingerprint, training_modules
 from biasline.training.fleet import Trained
-from biasline.training.own import _better, tenants_of
+from biasline.training.own import _better, own_settings, tenants_of
+from biasline.training.rates import resolve_learning_rates
 from biasline.training.train import load_training, train
 from tests.conftest import FLEET_NAMES
 
@@ -148,6 +150,18 @@ def test_one_that_fails_is_set_aside_with_its_rows(fleet, monkeypatch, capsys, w
     assert json.loads(place.train_report.read_text())["tenants"]["failed"] == 1
     with pytest.raises(BiaslineError, match=r"1 of 3 tenants' own trainings failed, tenants\.max_failed allows 0"):
         train(task, place, started)
+
+
+def test_own_trainings_have_parameters_of_their_own(fleet):
+    task, place = fleet
+    settings = resolve_learning_rates(task.train, load_training(task, place).model)
+    assert own_settings(task, settings).min_steps == 6
+    plain = task.model_copy(update={"tenants": Tenants(column="shop")})
+    found = own_settings(plain, settings)
+    assert (found.min_steps, found.batch_size, found.learning_rate) == (100, 8, 1e-2)
+    faster = plain.model_copy(update={"tenants": Tenants(column="shop", learning_rate=0.02)})
+    assert own_settings(faster, settings).learning_rate == 0.02
+    assert own_settings(plain.model_copy(update={"kind": "classification"}), settings).min_steps == 40
 
 
 def losses(start, own, accuracies=(None, None)):

@@ -19,6 +19,9 @@ class Tenants(Group):
         description="steps of a tenant's own training at least; by default 100 where answers are written, else 40",
     )
     batch_size: int = Field(8, ge=1, description="rows of a step of a tenant's own training")
+    learning_rate: float | None = Field(
+        None, gt=0, le=100, description="peak rate of the biases in own trainings; by default that of the shared one"
+    )
     evaluate_every: int = Field(10, ge=1, description="steps between looks at a tenant's validation rows")
     max_failed: Share = Field(0.1, description="share of tenants whose own training may fail before the stage does")
     shared: Literal["train", "keep"] = Field(

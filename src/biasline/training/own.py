@@ -83,6 +83,8 @@ def own_settings(task: Task, settings: ResolvedTrain) -> ResolvedTrain:
     own = task.tenants.model_dump(include={"epochs", "min_steps", "batch_size", "evaluate_every"})
     if own["min_steps"] is None:
         own["min_steps"] = _STEPS_OF_A_HEAD if find_learning(task.kind).headed else _STEPS_OF_ANSWERS
+    if task.tenants.learning_rate is not None:
+        own["learning_rate"] = task.tenants.learning_rate
     return settings.model_copy(update=own)
 
 
