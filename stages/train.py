@@ -16,22 +16,20 @@ def train(name: str) -> str:
     work = training_work(task, place, shared)
     if told := work.reuse():
         return told
-    if shared is not None:
-        from biasline.training.kept_shared import train_from
-
-        with TrainingReporter(place, work) as reporter:
-            told = train_from(task, place, reporter.begin, shared)
-        reporter.publish()
-        return told
     if task.run.processes > 1 or task.run.launch:
         from biasline.training.runtime.launch import started_elsewhere
 
         if started_elsewhere(task.run, __spec__.name, name):
             return ""
-    from biasline.training import train as stage
-
     with TrainingReporter(place, work) as reporter:
-        told = stage.train(task, place, reporter.begin, checkpoints())
+        if shared is not None:
+            from biasline.training.kept_shared import train_from
+
+            told = train_from(task, place, reporter.begin, shared)
+        else:
+            from biasline.training import train as stage
+
+            told = stage.train(task, place, reporter.begin, checkpoints())
     reporter.publish()
     return told
 

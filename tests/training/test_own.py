@@ -9,15 +9,19 @@ import sys
 import polars as pl
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from biasline.bitfit import BiasDelta, Deltas
 from biasline.errors import BiaslineError
+from biasline.params import ResolvedTrain
 from biasline.params.tenants import Tenants
 from biasline.tokens.saved import read_summary, read_token_set
 from biasline.training import fleet as fleets
 from biasline.training import own
+from biasline.training.batches import Plan
 from biasline.training.fingerprint import fingerprint, training_modules
-from biasline.training.fleet import Trained
+from biasline.training.fleet import Tenant, Trained
 from biasline.training.own import _better, own_settings, tenants_of
 from biasline.training.rates import resolve_learning_rates
 from biasline.training.train import load_training, train
@@ -125,6 +129,20 @@ def test_several_processes_deal_the_tenants_and_give_the_same_bytes(fleet, root,
     assert pl.read_parquet(workspace / "draft" / "tenants.parquet").equals(pl.read_parquet(place.own_report))
     kept = list((workspace / ".biasline" / "tenants" / "fleet").glob("*.json"))
     assert len(kept) == 3
+
+
+@given(st.lists(st.integers(1, 400), max_size=30), st.integers(1, 6))
+def test_tenants_are_dealt_by_their_steps(sizes, parts):
+    tenants = [Tenant(f"t{number}", range(size)) for number, size in enumerate(sizes)]
+    settings = ResolvedTrain(learning_rate=1e-3, head_learning_rate=1e-3, batch_size=8, epochs=3, min_steps=10)
+    made = own.dealt(tenants, settings, parts)
+    assert len(made) == parts
+    assert sorted(tenant.name for part in made for tenant in part) == sorted(tenant.name for tenant in tenants)
+    assert all(part == [tenant for tenant in tenants if tenant in part] for part in made)
+    steps = [[Plan.of(len(tenant.train), settings).total_steps for tenant in part] for part in made]
+    if len(tenants) >= parts:
+        largest = max(map(max, filter(None, steps)))
+        assert max(map(sum, steps)) - min(map(sum, steps)) <= largest
 
 
 def failing(*names):

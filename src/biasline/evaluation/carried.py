@@ -1,6 +1,7 @@
 """A fleet's evaluation where some tenants are answered by other deltas than those that it was made with."""
 
-from collections.abc import Collection, Mapping
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,27 +40,46 @@ def with_answers(predictions: pl.DataFrame, given: pl.DataFrame, where: pl.Serie
     """
     names = [name for name in predictions.columns if name.split("_")[0] == "tuned" or name in _OF_TUNED]
     if lacking := [name for name in names if name not in given.columns]:
-        raise BiaslineError(f"the champion's answers have no {lacking[0]}", "evaluate and register it anew")
+        raise BiaslineError(
+            f"answers given again have no {lacking[0]}", "evaluate and register both versions anew, by the same metrics"
+        )
     return predictions.with_columns(
         pl.when(where).then(given[name].cast(predictions[name].dtype)).otherwise(predictions[name]).alias(name)
         for name in names
     )
 
 
-def measured_anew(task: Task, metrics: Mapping[str, Any], predictions: pl.DataFrame) -> Measured:
+def measured_anew(
+    task: Task, metrics: Mapping[str, Any], predictions: pl.DataFrame, references: Sequence[str] = ()
+) -> Measured:
     """The tuned model's metrics, as metrics.json has them, of other answers.
 
     What answers alone do not tell is left out, with that reason.
+
+    Args:
+        task: its parameters.
+        metrics: of the answers before.
+        predictions: test rows with the answers now.
+        references: the right answers as they are compared, where that is not as the rows have them.
     """
     names = [name for name in metrics["tuned"] if not name.endswith(("_low", "_high"))]
     declared = [task.declared(name, names) for name in names]
     known = [one for one in declared if one.row_values is None or has_row_values(predictions, one)]
-    found = measure(known, predictions_of(predictions, "tuned", task.kind, metrics.get("positive_label", "")))
+    given = predictions_of(predictions, "tuned", task.kind, metrics.get("positive_label", ""))
+    if references:
+        given = dataclasses.replace(given, reference=np.array(references, dtype=object))
+    found = measure(known, given)
     left_out = {one.name: _NOT_KNOWN for one in declared if one not in known}
     return Measured(found.values, found.signatures, {**metrics.get("left_out", {}), **found.left_out, **left_out})
 
 
-def write_carried(task: Task, place: TaskPlace, predictions: pl.DataFrame, carried: Collection[str]) -> None:
+def write_carried(
+    task: Task,
+    place: TaskPlace,
+    predictions: pl.DataFrame,
+    carried: Collection[str],
+    references: Sequence[str] = (),
+) -> None:
     """Write an evaluation anew.
 
     Args:
@@ -67,6 +87,7 @@ def write_carried(task: Task, place: TaskPlace, predictions: pl.DataFrame, carri
         place: where it lies, and the reports that it is told from; what of the model was replaced is there already.
         predictions: its test rows, those of the tenants as their deltas answer them.
         carried: tenants whose deltas are another version's.
+        references: see `measured_anew`.
 
     Raises:
         BiaslineError: where it was made by code that kept less.
@@ -75,7 +96,7 @@ def write_carried(task: Task, place: TaskPlace, predictions: pl.DataFrame, carri
     table = place.by_tenant / "table.parquet"
     if not table.is_file():
         raise BiaslineError(f"{place.task}: evaluated before tenants had a table", way_out)
-    tuned = measured_anew(task, metrics, predictions)
+    tuned = measured_anew(task, metrics, predictions, references)
     found = Compared(
         metrics["base"],
         tuned.values,
@@ -103,7 +124,10 @@ def _anew(table: pl.DataFrame, owners: pl.Series, values: np.ndarray, carried: C
         .with_columns(
             pl.coalesce("anew", "tuned").alias("tuned"),
             pl.when(changed).then(pl.lit("own")).otherwise(pl.col("serves")).alias("serves"),
-            pl.when(changed).then(pl.lit(CARRIED)).otherwise(pl.col("verdict")).alias("verdict"),
+            *(
+                pl.when(changed).then(pl.lit(CARRIED)).otherwise(pl.col(name)).alias(name)
+                for name in ("verdict", "why")
+            ),
             *nothing,
         )
         .drop("anew")

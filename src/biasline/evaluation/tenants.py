@@ -130,7 +130,10 @@ def tenant_lines(numbers: dict[str, Any]) -> list[str]:
         f"(false discovery rate {numbers['false_discovery_rate']:g}); all of them: `tenants/page.md`."
     )
     if carried := numbers.get("carried"):
-        told += f" {carried:,} have the delta of an earlier version, since their own was shown to be worse."
+        told += (
+            f" {carried:,} have the delta of an earlier version, since these rows showed them to be worse off without: "
+            "the means are the better for that choice."
+        )
     return ["", "## Tenants", "", told]
 
 
@@ -162,8 +165,11 @@ def tenants_page(table: pl.DataFrame, numbers: dict[str, Any], label: str) -> st
         more = f" and {untested.height - _SHOWN} more" * (untested.height > _SHOWN)
         lines += ["", f"{untested.height:,} tenants have no test row and are in no mean: {named}{more}."]
     if (kept := table.filter(pl.col("verdict") == CARRIED)).height:
-        lines += ["", f"{kept.height:,} tenants have the delta of an earlier version, since their own was shown to be "]
-        lines[-1] += f"worse: {', '.join(map(cell, kept['tenant']))}."
+        lines += [
+            "",
+            f"{kept.height:,} tenants have the delta of an earlier version, since these rows showed them to be ",
+        ]
+        lines[-1] += f"worse off without: {', '.join(map(cell, kept['tenant']))}."
     own = tested.filter((pl.col("serves") == "own") & pl.col("gain").is_not_null()).sort(["gain", "tenant"])
     if own.height:
         lines += ["", "## Gains over the shared delta", "", *_histogram(own["gain"].to_numpy())]

@@ -46,6 +46,7 @@ class Shown:
         costs: `model.bytes`, `base.latency_ms` and `tuned.latency_ms`, as far as they are known.
         uncommitted: what was in no commit when it was made.
         carried: tenants of a fleet that keep the champion's delta.
+        foretold: whether that is not done yet.
         not_carried: why those that are worse off do not keep it.
     """
 
@@ -56,6 +57,7 @@ class Shown:
     costs: dict[str, float] = field(default_factory=dict)
     uncommitted: str = ""
     carried: Sequence[str] = ()
+    foretold: bool = False
     not_carried: str = ""
 
 
@@ -289,8 +291,8 @@ def _tenants(task: Task, metric: Metric, candidate: Shown, champion: Shown) -> G
     )
     numbers = {"tenants": len(verdicts), "better": counts["better"], "worse": len(worse), "allowed": allowed}
     if candidate.carried:
-        told += f"; {len(candidate.carried)} keep the champion's delta, since their own is worse: "
-        told += named(candidate.carried)
+        told += f"; {len(candidate.carried)} {'would ' * candidate.foretold}keep the champion's delta, since they are "
+        told += f"worse off without: {named(candidate.carried)}"
         numbers["carried"] = len(candidate.carried)
     if candidate.not_carried:
         told += f"; the champion's deltas are not carried over: {candidate.not_carried}"
@@ -300,7 +302,8 @@ def _tenants(task: Task, metric: Metric, candidate: Shown, champion: Shown) -> G
 def tenants_beside(task: Task, metric: Metric, candidate: Shown, champion: Shown) -> dict[str, str]:
     """Whether each tenant is shown to be `better` or `worse` off than with the champion, or `undecided`, worst first.
 
-    Arguments as `judge`; tenants that no test row has a value of are left out.
+    Arguments as `judge`; tenants that no test row has a value of are left out. Those that keep the champion's delta
+    differ by rounding alone.
     """
     frame = measured_rows(_beside(task, metric, candidate, champion), metric)
     tuned, other = find_answering(task.kind).slice_values(frame, metric)
@@ -308,8 +311,10 @@ def tenants_beside(task: Task, metric: Metric, candidate: Shown, champion: Shown
     gain = tuned.astype(float) - other
     gains = [gain[rows] for rows in parts[_PLACE].to_list()]
     means = [float(gain.mean()) for gain in gains]
-    verdicts = called(means, [sign_flip_p(gain) for gain in gains])
-    ordered = sorted(zip(means, parts[task.tenants.column], verdicts, strict=True))
+    names, kept = parts[task.tenants.column].to_list(), set(candidate.carried)
+    p_values = [1.0 if name in kept else sign_flip_p(gain) for name, gain in zip(names, gains, strict=True)]
+    verdicts = called(means, p_values)
+    ordered = sorted(zip(means, names, verdicts, strict=True))
     return {name: verdict for _, name, verdict in ordered}
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from biasline.errors import BiaslineError
+from biasline.evaluation.tenants import CARRIED
 from biasline.layout import TaskPlace
 from biasline.registry import ledger
 from biasline.registry.versions import judged_version, model_name, run_file, versions_of
@@ -75,7 +76,8 @@ def in_words(told: Mapping[str, Any]) -> str:
     if not test.get("rows"):
         return f"{line}; no test row"
     means = ", ".join(f"{name} {test[who]:.3f}" for name, who in _MEANS.items() if test.get(who) is not None)
-    verdict = f"; beside the shared delta {test['verdict']}" if test["verdict"] else ""
+    compared = test["verdict"] not in ("", CARRIED)
+    verdict = f"; beside the shared delta {test['verdict']}" if compared else ""
     return f"{line}; on {test['rows']:,} test rows {means}{verdict}"
 
 

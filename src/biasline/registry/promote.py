@@ -84,26 +84,28 @@ def promote(
             _check_never_had_one(task)
         if champion is not None and champion.version == candidate.version:
             return Decision(candidate.version, fingerprint, None, True)
-        shown = shown_by(client, candidate)
+        candidate_alone = shown = shown_by(client, candidate)
         rivals = _rivals(client, task, params, shown, champion)
         if champion is not None and rivals[0] is not None and params.tenants.many and params.gates.carry_over:
             from biasline.registry.carry import carry_over, with_carried
 
-            shown = with_carried(params, shown, rivals[0], champion)
+            shown = with_carried(params, shown, rivals[0], (candidate, champion))
         changed = uncommitted_now(home())
         verdict = judge(params, shown, *rivals, changed)
         if dry_run:
             return Decision(candidate.version, fingerprint, verdict, False)
+        value = candidate_alone.metrics["tuned"][verdict.metric]
         carried: dict[str, Any] = {}
         if champion is not None and shown.carried and verdict.passed:
             kept = list(shown.carried)
             carried = {"of": fingerprint, "from": champion.tags["biasline.fingerprint"], "tenants": kept}
-            candidate = carry_over(client, task, fingerprint, champion, kept)
+            candidate = carry_over(client, candidate, champion, kept)
             fingerprint = candidate.tags["biasline.fingerprint"]
             if candidate.version == champion.version:
                 return Decision(candidate.version, fingerprint, None, True)
             shown = replace(shown_by(client, candidate), carried=kept)
             verdict = judge(params, shown, *rivals, changed)
+            value = shown.metrics["tuned"][verdict.metric]
         run_of_it = run_of(client, candidate)
         tags = run_of_it.data.tags if run_of_it is not None else {}
         ledger.append(
@@ -117,7 +119,7 @@ def promote(
             previous=champion.tags["biasline.fingerprint"] if champion is not None else None,
             verdict=verdict.as_data(),
             metric=verdict.metric,
-            value=shown.metrics["tuned"][verdict.metric],
+            value=value,
             **({"tenants": told} if (told := shown.metrics.get("tenants")) else {}),
             **({"carried": carried} if carried else {}),
             test_sha256=shown.metrics["test_sha256"],

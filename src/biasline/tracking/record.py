@@ -6,7 +6,7 @@ in, and what a stage reports does not depend on which stage ran before it.
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -181,10 +181,11 @@ class Record:
                     (shutil.copytree if path.is_dir() else shutil.copyfile)(path, draft)
 
 
-def note_lineage(folder: Path, tags: dict[str, str]) -> None:
-    """Add to the lineage of the record that lies in a folder."""
+def note_lineage(folder: Path, tags: Mapping[str, str], without: Collection[str] = ()) -> None:
+    """Add tags to the lineage of the record that lies in a folder, and take others away."""
     path = folder / _LINEAGE
-    write_text(path, dump_json((load_json(path, "biasline sync") if path.is_file() else {}) | tags))
+    known = load_json(path, "biasline sync") if path.is_file() else {}
+    write_text(path, dump_json({name: value for name, value in known.items() if name not in without} | dict(tags)))
 
 
 def training_outs(place: TaskPlace, many: bool = False) -> list[Path]:

@@ -13,8 +13,9 @@ from biasline.bitfit import BiasDelta
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace, replacing, write_text
-from biasline.params import Run, Task
+from biasline.params import Task
 from biasline.training.loop import Report
+from biasline.training.ranks import together
 from biasline.training.rates import resolve_learning_rates
 from biasline.training.runtime.launch import joined
 from biasline.training.train import Loaded, Start, load_training, train_tenants, write_tenants
@@ -32,23 +33,33 @@ def train_from(task: Task, place: TaskPlace, started: Callable[[Start], Report],
         shared: a folder laid out as the task's own, with the delta to keep, its train.json and its history.csv.
 
     Returns:
-        one line that tells what happened.
+        one line that tells what happened; an empty one in any process but the first, which alone writes.
 
     Raises:
         BiaslineError: where the delta does not belong to the base, the tokens or the labels of now.
     """
     torch.set_num_threads(task.train.threads)
-    loaded = load_training(task, place, shared)
-    folder = place.folder
+    accelerator, folder = joined(task.run), place.folder
+    main = accelerator.is_main_process
+    loaded = together(accelerator, lambda: load_training(task, place, shared))
     delta_file, report_file, history = (
         shared / path.relative_to(folder) for path in (place.delta, place.train_report, place.history)
     )
     report = load_json(report_file, "biasline sync")
-    delta = BiasDelta.load(delta_file)
-    _check(delta, loaded)
-    started(Start(loaded.name, loaded.pin, report["trainable"], report["steps"]))
+
+    def begun() -> BiasDelta:
+        delta = BiasDelta.load(delta_file)
+        _check(delta, loaded)
+        if main:
+            started(Start(loaded.name, loaded.pin, report["trainable"], report["steps"]))
+        return delta
+
+    delta = together(accelerator, begun)
     settings = resolve_learning_rates(task.train, loaded.model)
-    finished = train_tenants(task, place, loaded, settings, delta, joined(Run()))
+    finished = train_tenants(task, place, loaded, settings, delta, accelerator)
+    accelerator.end_training()
+    if not main:
+        return ""
     with replacing(place.model) as draft:
         draft.mkdir()
         shutil.copyfile(delta_file, draft / place.delta.name)

@@ -33,6 +33,7 @@ from biasline.layout import replacing, write_parquet, write_text
 from biasline.params import ResolvedTrain, Task
 from biasline.progress import progress
 from biasline.source_code import code_sha256, import_closure
+from biasline.training.batches import Plan
 from biasline.training.fleet import Tenant, Trained, fit_fleet
 from biasline.training.loop import Sets
 from biasline.training.loss import Objective
@@ -126,38 +127,60 @@ def train_own(
         accelerator: the processes.
 
     Returns:
-        the trainings of all, in every process.
+        the trainings of all, in the first process.
 
     Raises:
         BiaslineError: where more of them failed than `tenants.max_failed` allows.
     """
     large = [tenant for tenant in tenants if is_trained(tenant, task)]
     keys = _keys(task, pin, shared, large, sets, settings)
+    done: dict[str, Trained] = {}
+    if accelerator.is_main_process:
+        done = {tenant.name: found for tenant in large if (found := _kept(kept / keys[tenant.name]))}
     # The first process says which are done: on other machines there may be none of its files.
-    done = of_first(
-        accelerator, lambda: {tenant.name: found for tenant in large if (found := _kept(kept / keys[tenant.name]))}
-    )
-    waiting = [tenant for tenant in large if tenant.name not in done]
-    mine = waiting[accelerator.process_index :: accelerator.num_processes]
+    known = of_first(accelerator, lambda: set(done))
+    waiting = [tenant for tenant in large if tenant.name not in known]
+    mine = dealt(waiting, settings, accelerator.num_processes)[accelerator.process_index]
     allowed = math.floor(task.tenants.max_failed * len(large))
 
     def part() -> list[Trained]:
         return list(_fitted(task, model, shared, mine, sets, settings, kept, keys, allowed)) if mine else []
 
-    for trained in of_all(accelerator, together(accelerator, part)):
-        done[trained.tenant] = trained
+    fitted = together(accelerator, part)
+    # What a process of this machine has trained is in the files; only what is not there goes from one to another.
+    ended = of_all(accelerator, [replace(trained, delta=None) for trained in fitted])
+    lacking: set[str] = set()
+    if accelerator.is_main_process:
+        done |= {trained.tenant: trained for trained in fitted}
+        others = [trained for trained in ended if trained.tenant not in done]
+        done |= {one.tenant: one if one.failed else _kept(kept / keys[one.tenant]) or one for one in others}
+        lacking = {one.tenant for one in done.values() if not (one.delta or one.failed)}
+    lacking = of_first(accelerator, lambda: lacking)
+    if lacking:
+        done |= {one.tenant: one for one in of_all(accelerator, [one for one in fitted if one.tenant in lacking])}
     told = [f"{len(large) - len(waiting)} of {len(large)} own trainings were done before: taken as they are"]
-    failed = [trained for trained in done.values() if trained.failed]
+    failed = [trained for trained in ended if trained.failed]
     if len(failed) > allowed:
         raise same_error(accelerator, _too_many(len(failed), len(large), allowed, failed[-1]))
     told = told if len(waiting) < len(large) else []
     told += [f"{trained.tenant!r}: {trained.failed}: the shared delta serves it" for trained in failed]
-    if accelerator.is_main_process:
-        for trained in done.values():  # those of other machines
-            if not _files(kept / keys[trained.tenant])[0].is_file():
-                _keep(kept / keys[trained.tenant], trained)
+    if accelerator.is_local_main_process:
+        for name in lacking & done.keys():  # those of other machines
+            _keep(kept / keys[name], done[name])
         _forget(kept, len(large))
     return Finished(done, told)
+
+
+def dealt(tenants: Sequence[Tenant], settings: ResolvedTrain, parts: int) -> list[list[Tenant]]:
+    """Tenants in so many parts that take about as many steps each; in a part they are in their order."""
+    steps = {tenant.name: Plan.of(len(tenant.train), settings).total_steps for tenant in tenants}
+    made: list[set[str]] = [set() for _ in range(parts)]
+    sums = [0] * parts
+    for name in sorted(steps, key=lambda name: -steps[name]):
+        least = sums.index(min(sums))
+        made[least].add(name)
+        sums[least] += steps[name]
+    return [[tenant for tenant in tenants if tenant.name in part] for part in made]
 
 
 def is_trained(tenant: Tenant, task: Task) -> bool:

@@ -106,8 +106,7 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
         finished = None
         if task.tenants.many:
             shared = of_first(accelerator, lambda: _saved(ready, settled))
-            if not task.run.shard:
-                loaded.model.to("cpu")  # makes room for the one that is plain
+            loaded.model.to("cpu")  # makes room for the one that is plain
             finished = train_tenants(task, place, loaded, ready.settings, shared, accelerator)
         accelerator.end_training()  # the first process is alone from here on: nothing may ask the others
         if not main:

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from biasline.errors import BiaslineError, first_line
@@ -16,6 +17,8 @@ from biasline.training.runtime.signals import heeded
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+# How long a process waits for another: where each trains tenants of its own, they end at different times.
+_PATIENCE = timedelta(hours=2)
 # The number of the process that started the others.
 _STARTED = "BIASLINE_STARTED"
 # What every launcher of torch's tells a process, and some shells say of something else.
@@ -112,12 +115,14 @@ def joined(run: Run) -> "Accelerator":
     """
     import torch
     from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
 
     from biasline.training.ranks import together
 
     try:
         with _alone(run):
-            accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+            waits = InitProcessGroupKwargs(timeout=_PATIENCE)
+            accelerator = Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[waits])
     except (ImportError, ValueError, RuntimeError, OSError) as error:
         raise BiaslineError(
             f"the processes of this training do not find together: {' '.join(str(error).split())[:300]}",
