@@ -1,8 +1,12 @@
 """A fleet in the registry: one run, one version, answers by tenant, a tenant's delta out of it."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -19,6 +23,7 @@ from biasline.errors import BiaslineError
 from biasline.evaluation.evaluate import evaluate
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import write_text
+from biasline.params import Run
 from biasline.registry import ledger
 from biasline.registry.aliases import CANDIDATE, CHAMPION, aliased
 from biasline.registry.extract import extract
@@ -241,6 +246,23 @@ def test_rows_of_one_tenant_make_no_others_training_anew(registered, fleet, stor
     assert read_package(version).predictor()([{"shop": "new", "instruction": "Is it open today?"}])
     assert promote(client, "fleet", kept, "ann", "more shops").verdict is not None
     assert "2 of 4 own trainings were done before: taken as they are" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_several_processes_train_from_a_kept_shared_delta(registered, fleet, root):
+    client, _ = registered
+    task, place = fleet
+    promote(client, "fleet", task, "ann", "because")
+    before = {path.name: path.read_bytes() for path in place.own.iterdir()}
+    shutil.rmtree(Path(".biasline/tenants"))
+    kept = keeping(task)
+    write_text(place.resolved, kept.model_copy(update={"run": Run(processes=2)}).model_dump_json())
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)]), "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-m", "stages.train", "fleet"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0 and "shared delta kept, that of" in done.stdout, done.stderr
+    assert {path.name: path.read_bytes() for path in place.own.iterdir()} == before
+    assert len(list(Path(".biasline/tenants/fleet").glob("*.json"))) == 3
 
 
 def test_a_kept_shared_delta_must_fit(registered, fleet):
