@@ -42,7 +42,7 @@ def make(place: TaskPlace, count: int) -> None:
     )
     for path in (place.train_report, place.metrics):
         told = json.loads(path.read_text(encoding="utf-8"))
-        told["fingerprint"] = "f" * 16
+        told["fingerprint"] = f"{count:016d}"
         path.write_text(json.dumps(told), encoding="utf-8")
 
 
