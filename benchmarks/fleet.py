@@ -7,8 +7,8 @@
   parameters of the demo's `instruct`.
 - *many*: 100 and 1,000 shops of 20 training rows (30 in all), two processes of one thread, 40 steps each: seconds of
   each stage, the largest process, bytes.
-- *stores*: 1,000 and 10,000 tenants, whose deltas are the shared one with noise: what DVC takes to commit the model's folder and
-  to see that nothing is to be done, and what publishing the run and registering the version take.
+- *stores*: 1,000 and 10,000 tenants, whose deltas are the shared one with noise: what DVC takes to commit the model's
+  folder and to see that nothing is to be done, and what publishing the run and registering the version take.
 
 Takes an hour and a half with ten tasks (`--tasks`): many take most, the stores four minutes.
 """

@@ -6,7 +6,7 @@ from benchmarks import fleet
 def test_the_committed_page_is_what_was_measured():
     found = json.loads(fleet.OUT.read_text())
     assert fleet.page(found) == fleet.OUT.with_suffix(".md").read_text()
-    assert found["stores"]["tenants"] == fleet.MANY
+    assert {str(count) for count in fleet.MANY} <= found["stores"].keys()
 
 
 def test_rows_are_of_so_many_shops():
