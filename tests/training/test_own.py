@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import polars as pl
 import pytest
@@ -98,6 +100,26 @@ def test_a_run_that_was_killed_goes_on_and_gives_the_same_bytes(fleet, monkeypat
     assert not place.model.exists()
     assert len(list((workspace / ".biasline" / "tenants" / "fleet").glob("*.json"))) == 1
     train(task, place, started)
+    assert files(place) == before
+
+
+@pytest.mark.slow
+def test_a_stage_that_is_killed_in_mid_fleet_ends_with_the_same_bytes(fleet, root, workspace):
+    _, place = fleet
+    before, kept = files(place), workspace / ".biasline" / "tenants"
+    for folder in (place.model, kept, workspace / ".biasline" / "records", workspace / ".biasline" / "checkpoints"):
+        shutil.rmtree(folder, ignore_errors=True)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)]), "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-m", "stages.train", "fleet"]
+    begun = subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.DEVNULL)
+    while not list(kept.rglob("*.json")):
+        assert begun.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    os.killpg(begun.pid, signal.SIGKILL)
+    begun.wait()
+    assert not place.model.exists() and len(list(kept.rglob("*.json"))) < 3
+    again = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
+    assert again.returncode == 0 and "own trainings were done before: taken as they are" in again.stdout, again.stderr
     assert files(place) == before
 
 
