@@ -31,6 +31,10 @@ def page() -> str:
             "|---|---:|---|---:|---:|---:|---:|---:|",
         ]
         start = done.get((rows, "start", 0))
+        if start:
+            alone = _read(start)["alone"]
+            told = f"{alone['accuracy']:.4f} | | {alone['matthews']:.3f} | {alone['loss']:.4f} | "
+            lines.append(f"| the fitted head alone | {told}{alone['calibration_error']:.3f} | | |")
         for change in CHANGES:
             if (one := done.get((rows, change, 0))) is None:
                 continue

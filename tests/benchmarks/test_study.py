@@ -53,10 +53,17 @@ def test_the_table_has_paired_differences_to_the_start(monkeypatch, tmp_path):
     monkeypatch.setattr(study, "CELLS", tmp_path)
     rest = {"matthews": 0.5, "loss": 0.4, "calibration_error": 0.02, "kept_step": 7, "steps": 9, "seconds": 3.0}
     for change, right, accuracy in (("start", "f0", 0.5), ("scales", "fc", 0.75)):
-        told = {"accuracy": accuracy, "right": right, "rows": {"judges": 8}, **rest}
+        told = {
+            "accuracy": accuracy,
+            "right": right,
+            "rows": {"judges": 8},
+            "alone": {"accuracy": 0.25, **rest},
+            **rest,
+        }
         (tmp_path / f"cola-{change}-0.json").write_text(json.dumps(told))
     assert Cell("cola", "start", 0).path.parent == tmp_path
     lines = page().splitlines()
+    assert any(line.startswith("| the fitted head alone | 0.2500 |") for line in lines)
     assert "## cola" in lines and not any("sst2" in line for line in lines)
     [scales] = [line for line in lines if line.startswith("| scales ")]
     assert "| 0.7500 | +25.00 ± " in scales and "| 7 of 9 | 3 |" in scales
