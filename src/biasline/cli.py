@@ -288,6 +288,8 @@ def promote(
         end = "would be " * dry_run + ("promoted" if verdict.passed else "refused")
         beside = f", {verdict.standing} than the champion" if verdict.standing else ""
         print(f"**biasline-{task} version {decision.version} ({decision.fingerprint}): {end}{beside}**\n")
+        if decision.made_of:
+            print(f"It is version {decision.made_of} with the champion's deltas for some tenants, see below.\n")
         print(verdict.as_markdown())
         if dry_run:
             told = "nothing changed"

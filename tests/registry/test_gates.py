@@ -78,12 +78,34 @@ def test_tenants_that_are_worse_off_are_named_and_counted():
     assert gate.passed and gate.numbers == {"tenants": 10, "better": 2, "worse": 0, "allowed": 0.05}
     worse = of_shops({**before, "shop 3": 20, "shop 4": 20, "shop 7": 0})
     gate = named(judge(fleet, worse, champion), "tenants not worse off")
-    assert not gate.passed and "2 are better off, 1 worse ('shop 7'), 7 undecided" in gate.told
+    assert (
+        not gate.passed
+        and "2 are better off, 1 worse ('shop 7'), 7 have the same answers, 0 are undecided" in gate.told
+    )
     allowing = fleet.model_copy(update={"gates": fleet.gates.model_copy(update={"tenants_worse": 0.1})})
     assert named(judge(allowing, worse, champion), "tenants not worse off").passed
     size = named(verdict, "size")
-    assert size.passed and "90,000 bytes a tenant, 900,000 in all" in size.told
+    assert size.passed and "10 deltas of 90,000 bytes, 900,000 in all" in size.told
     assert "tenants not worse off" not in passes(judge(fleet, worse))
+
+
+def test_a_tenant_that_the_champion_serves_and_the_candidate_does_not_is_named():
+    fleet = Task(base="b", data="d", tenants={"column": "shop"}, gates={"max_bytes": 100_000, "slice_drop": 1.0})
+    before = {f"shop {number}": 10 for number in range(10)}
+    champion = replace(of_shops(before, name="version 1 (aaaa)"), tenants=frozenset({"shop 1", "gone"}))
+    candidate = replace(of_shops(before), tenants=frozenset({"shop 1", "new"}))
+    gate = named(judge(fleet, candidate, champion), "tenants served")
+    assert gate.warning and gate.told == "1 that the champion serves are not in it: 'gone'; 1 are new"
+    whole = named(judge(fleet, replace(candidate, tenants=champion.tenants), champion), "tenants served")
+    assert not whole.warning and whole.told == "all that the champion serves; 0 are new"
+
+
+def test_a_fall_that_is_not_shown_is_told_with_its_rows():
+    fleet = Task(base="b", data="d", tenants={"column": "shop"}, gates={"max_bytes": 100_000, "slice_drop": 1.0})
+    before = {f"shop {number}": 10 for number in range(10)}
+    verdict = judge(fleet, of_shops({**before, "shop 5": 9}), of_shops(before, name="version 1 (aaaa)"))
+    gate = named(verdict, "tenants not worse off")
+    assert gate.passed and "the largest fall that is not shown: 'shop 5', -" in gate.told
 
 
 def headed(tuned, alone, rows=400):

@@ -41,8 +41,10 @@ def test_a_version_tells_what_serves_a_tenant_and_how_well(store, fleet):
     assert (entry["decision"], entry["by"], entry["version"]) == ("promoted", "ann", version.version)
     line = runner.invoke(app, ["history", "fleet", "--tenant", "three/3"]).stdout
     assert f"version 1 promoted: {in_words(tenant_told(client, version, 'three/3'))}" in line
-    [new] = tenant_history(client, "fleet", "new")
-    assert "tenant 'new': not among the 4" in in_words(new)
+    with pytest.raises(BiaslineError, match="tenant 'new': not among the 4"):
+        list(tenant_history(client, "fleet", "new"))
+    with pytest.raises(BiaslineError, match="did you mean 'one'"):
+        tenant_told(client, version, "ONE")
     page = runner.invoke(app, ["why", "fleet/three/3"]).stdout
     assert "| tenant | three/3: " in page and "# biasline-fleet version 1 (candidate, champion)" in page
     found = json.loads(runner.invoke(app, ["why", "fleet@candidate/one", "--json"]).stdout)

@@ -6,6 +6,7 @@ import tempfile
 import zipfile
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +20,13 @@ _NO_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that an archive can tell
 def file_of(tenant: str) -> str:
     """The name of the file of a tenant's delta: names of tenants may be anything, names of files may not."""
     return f"{hashlib.sha256(tenant.encode()).hexdigest()[:16]}.safetensors"
+
+
+def alike(name: str, known: Collection[str]) -> str:
+    """Asks whether a known tenant was meant, as what a reader can do about a name that is not; empty for no idea."""
+    folded = {one.casefold(): one for one in known}
+    near = get_close_matches(name.casefold(), folded, n=1, cutoff=0.8)
+    return f"did you mean {folded[near[0]]!r}?" if near else ""
 
 
 def write_index(folder: Path, own: Collection[str], shared: Collection[str]) -> None:
@@ -69,6 +77,10 @@ class Deltas:
 
     def __len__(self) -> int:
         return len(self.own) + len(self.shared)
+
+    def alike(self, tenant: str) -> str:
+        """See the function of this name."""
+        return alike(tenant, [*self.own, *self.shared])
 
     def file(self, tenant: str) -> bytes:
         """The bytes of a tenant's own delta, which are an ordinary delta's file.

@@ -61,7 +61,7 @@ class Tenants:
         if odd and not self._unknown:
             raise BiaslineError(
                 f"tenant {', '.join(map(repr, odd[:_NAMED]))}: not among the {len(self._deltas)} that were trained",
-                "train it, or allow the shared delta for it (tenants.unknown: shared)",
+                self._deltas.alike(odd[0]) or "train it, or allow the shared delta for it (tenants.unknown: shared)",
             )
         with self._lock, asked(self, tenants):
             yield

@@ -97,7 +97,10 @@ def model_card(
             interval = "" if None in ends else f"{ends[0]:.3f} … {ends[1]:.3f}"
             values = f"{row['rows']} | {row['base']:.3f} | {row['tuned']:.3f} | {interval}"
             lines.append(f"| {row['slice']} = {row['value']} | {values} |")
-    return "\n".join([*lines, *_limits(name, task, answering.example), ""])
+    example = answering.example
+    if task.tenants.many:
+        example = f'{{"{task.tenants.column}": "…", {example.removeprefix("{")}'
+    return "\n".join([*lines, *_limits(name, task, example), ""])
 
 
 def _over_cheaper(metrics: Mapping[str, Any], cheaper: Cheaper) -> str:

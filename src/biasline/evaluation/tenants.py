@@ -1,5 +1,6 @@
 """A fleet's test rows tenant by tenant: the base, the delta that all share, and what serves each."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -123,8 +124,9 @@ def means_told(numbers: dict[str, Any]) -> str:
 def tenant_lines(numbers: dict[str, Any]) -> list[str]:
     """What the card says of the tenants; `numbers` as metrics.json has them."""
     macro = means_told(numbers)
+    others = ", the shared one serves the others" if numbers["own"] < numbers["count"] else ""
     told = (
-        f"{numbers['own']:,} of {numbers['count']:,} tenants have a delta of their own, the shared serves the others. "
+        f"{numbers['own']:,} of {numbers['count']:,} tenants have a delta of their own{others}. "
         f"{numbers['label']}, mean over {numbers['tested']:,} tenants: {macro}. Beside the shared delta the own one is "
         f"better for {numbers['better']:,}, worse for {numbers['worse']:,}, undecided for {numbers['undecided']:,} "
         f"(false discovery rate {numbers['false_discovery_rate']:g}); all of them: `tenants/page.md`."
@@ -172,9 +174,21 @@ def tenants_page(table: pl.DataFrame, numbers: dict[str, Any], label: str) -> st
         lines[-1] += f"worse off without: {', '.join(map(cell, kept['tenant']))}."
     own = tested.filter((pl.col("serves") == "own") & pl.col("gain").is_not_null()).sort(["gain", "tenant"])
     if own.height:
-        lines += ["", "## Gains over the shared delta", "", *_histogram(own["gain"].to_numpy())]
-        lines += ["", "## Largest gains", "", *_rows_told(own.reverse().head(_SHOWN))]
-        lines += ["", "## Smallest gains and losses", "", *_rows_told(own.head(_SHOWN))]
+        lines += ["", "## Gains over the shared delta", ""]
+        if own.height > 2 * _SHOWN:
+            lines += _histogram(own["gain"].to_numpy())
+            lines += ["", "## Largest gains", "", *_rows_told(own.reverse().head(_SHOWN))]
+            lines += ["", "## Smallest gains and losses", "", *_rows_told(own.head(_SHOWN))]
+        else:
+            lines += _rows_told(own.reverse())
+        lines += [
+            "",
+            "In brackets: 95 % intervals of each tenant alone. Verdicts allow for how many tenants are looked at.",
+        ]
+    if (shared := table.filter(pl.col("serves") == "shared")).height:
+        named = "; ".join(f"{cell(row['tenant'])}: {row['why']}" for row in shared.head(_SHOWN).iter_rows(named=True))
+        more = f"; and {shared.height - _SHOWN} more" * (shared.height > _SHOWN)
+        lines += ["", "## Served by the shared delta", "", f"{named}{more}."]
     return "\n".join([*lines, ""])
 
 
@@ -193,7 +207,9 @@ def _rows_told(rows: pl.DataFrame) -> list[str]:
     ]
     for row in rows.iter_rows(named=True):
         means = " | ".join(f"{row[who]:.3f}" for who in _WHO)
-        gain = f"{row['gain']:+.3f}{format_interval(row['low'], row['high'], '+.3f')}"
+        gain = f"{row['gain']:+.3f}"
+        if math.isfinite(row["low"]):  # of one row there is none
+            gain += format_interval(row["low"], row["high"], "+.3f")
         lines.append(
             f"| {cell(row['tenant'])} | {row['train']} | {row['rows']} | {means} | {gain} | {row['verdict']} |"
         )

@@ -64,7 +64,7 @@ def with_carried(task: Task, candidate: Shown, champion: Shown, versions: "tuple
         return candidate
     metric = task.declared(task.decided_by(metrics), metrics["tuned"])
     beside = tenants_beside(task, metric, candidate, champion)
-    worse = [name for name, verdict in beside.items() if verdict == "worse"]
+    worse = [name for name, one in beside.items() if one.verdict == "worse"]
     if not worse:
         return candidate
     theirs = read_package(versions[1])

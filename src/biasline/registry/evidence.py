@@ -82,9 +82,14 @@ def _latest(client: "MlflowClient", version: "ModelVersion") -> tuple[Shown, boo
         is_its_own = metrics_sha256(metrics) == version.tags.get("biasline.metrics_sha256")
         found, rows = load_json(metrics, "biasline sync"), pl.read_parquet(predictions)
         told = load_json(quality, "biasline sync")
+        tenants: frozenset[str] = frozenset()
+        if version.tags.get("biasline.tenants"):
+            table = run_file(client, version, place.own_report, Path(scratch))
+            tenants = frozenset(pl.read_parquet(table, columns=["tenant"])["tenant"])
     run = run_of(client, version)
     tags, measured = (run.data.tags, run.data.metrics) if run is not None else ({}, {})
     uncommitted = uncommitted_when_made(tags) if run is not None else "not known, its run was purged from the store"
     costs = {name: measured[name] for name in _COSTS if name in measured}
-    shown = Shown(f"version {version.version} ({fingerprint[:8]})", found, rows, told, costs, uncommitted)
+    name = f"version {version.version} ({fingerprint[:8]})"
+    shown = Shown(name, found, rows, told, costs, uncommitted, tenants)
     return shown, is_its_own

@@ -59,7 +59,9 @@ def extract(client: "MlflowClient", task: str, which: str, tenant: str, out: Pat
             raise BiaslineError(f"{told}: its {name} is not what was packaged", f"`biasline verify {task}` tells more")
     deltas = Deltas(files["tenants"])
     if tenant not in deltas:
-        raise BiaslineError(f"{told}: tenant {tenant!r}: not among the {len(deltas)} that it knows")
+        raise BiaslineError(
+            f"{told}: tenant {tenant!r}: not among the {len(deltas)} that it knows", deltas.alike(tenant)
+        )
     is_own = tenant in deltas.own
     with replacing(out) as draft:
         if is_own:

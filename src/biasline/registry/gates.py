@@ -31,6 +31,8 @@ _PLACE = "place among the rows"
 # The largest share of rows without a value of the metric.
 _UNMEASURED = 0.1
 _NAMED = 5
+# Two answers of one delta in different batches differ by less.
+_ROUNDING = 1e-4
 BETTER, NOT_WORSE, WORSE = "better", "not worse", "worse"
 
 
@@ -45,6 +47,7 @@ class Shown:
         quality: the quality.json of its data.
         costs: `model.bytes`, `base.latency_ms` and `tuned.latency_ms`, as far as they are known.
         uncommitted: what was in no commit when it was made.
+        tenants: of a fleet, those that it knows.
         carried: tenants of a fleet that keep the champion's delta.
         foretold: whether that is not done yet.
         not_carried: why those that are worse off do not keep it.
@@ -56,6 +59,7 @@ class Shown:
     quality: dict[str, Any] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)
     uncommitted: str = ""
+    tenants: frozenset[str] = frozenset()
     carried: Sequence[str] = ()
     foretold: bool = False
     not_carried: str = ""
@@ -183,6 +187,8 @@ def judge(
         gates.append(_slices(task, metric, candidate, champion))
         if "tenants" in candidate.metrics and task.tenants.column in candidate.predictions.columns:
             gates.append(_tenants(task, metric, candidate, champion))
+            if champion.tenants:
+                gates.append(_served(candidate, champion))
     gates += [_size(task, candidate), _latency(task, candidate), _quarantine(task, candidate)]
     if task.gates.uncommitted != "allow":
         gates.append(_committed(task, candidate, changed))
@@ -241,6 +247,8 @@ def _not_worse(task: Task, metric: Metric, candidate: Shown, other: Shown, who: 
             f". Not shown to be worse either: these rows tell differences of about ±{(found.high - found.low) / 2:.3f} "
             "apart; more test rows, or a wider margin"
         )
+    if (before := other.metrics.get("metric", metric.name)) != metric.name:
+        told += f". That was judged by {before}: gates.metric fixes the metric"
     passed = standing != WORSE and found.is_enough
     gates = [Gate(f"not worse than the {who}", passed, told, {**found.numbers, "margin": margin})]
     near = _nearness(task, frame)
@@ -281,26 +289,64 @@ def _slices(task: Task, metric: Metric, candidate: Shown, champion: Shown) -> Ga
 
 def _tenants(task: Task, metric: Metric, candidate: Shown, champion: Shown) -> Gate:
     """Whether tenants are shown to be worse off than with the champion, at a rate of false discoveries."""
-    verdicts, allowed = tenants_beside(task, metric, candidate, champion), task.gates.tenants_worse
-    worse = [name for name, verdict in verdicts.items() if verdict == "worse"]
-    counts = Counter(verdicts.values())
-    told = (
-        f"of {len(verdicts)} tenants {counts['better']} are better off, "
-        f"{len(worse)} worse{f' ({named(worse)})' if worse else ''}, {counts['undecided']} undecided "
-        f"(false discovery rate {FALSE_DISCOVERIES:g}); {allowed:.0%} may be worse"
+    beside, allowed = tenants_beside(task, metric, candidate, champion), task.gates.tenants_worse
+    kept = set(candidate.carried)
+    judged = {name: one for name, one in beside.items() if name not in kept}
+    worse = [name for name, one in judged.items() if one.verdict == "worse"]
+    counts = Counter(one.verdict for one in judged.values())
+    told = ""
+    numbers: dict[str, float] = {"tenants": len(beside)}
+    if kept:
+        told = (
+            f"{len(kept)} {'would ' * candidate.foretold}keep the champion's delta, since they are worse off without: "
+        )
+        told += f"{named(candidate.carried)}; "
+        numbers["carried"] = len(kept)
+    alike = sum(one.alike for one in judged.values())
+    told += (
+        f"of {len(judged)}{' other' * bool(kept)} tenants {counts['better']} are better off, "
+        f"{len(worse)} worse{f' ({named(worse)})' if worse else ''}, {alike} have the same answers, "
+        f"{counts['undecided'] - alike} are undecided (false discovery rate {FALSE_DISCOVERIES:g}); "
+        f"{allowed:.0%} may be worse"
     )
-    numbers = {"tenants": len(verdicts), "better": counts["better"], "worse": len(worse), "allowed": allowed}
-    if candidate.carried:
-        told += f"; {len(candidate.carried)} {'would ' * candidate.foretold}keep the champion's delta, since they are "
-        told += f"worse off without: {named(candidate.carried)}"
-        numbers["carried"] = len(candidate.carried)
+    numbers |= {"better": counts["better"], "worse": len(worse), "allowed": allowed}
+    open_ = [(one.mean, name, one.rows) for name, one in judged.items() if one.verdict == "undecided"]
+    if open_ and min(open_)[0] < 0:
+        mean, name, rows = min(open_)
+        told += f"; the largest fall that is not shown: {name!r}, {mean:+.4f} over {rows} rows"
     if candidate.not_carried:
         told += f"; the champion's deltas are not carried over: {candidate.not_carried}"
-    return Gate("tenants not worse off", len(worse) <= allowed * len(verdicts), told, numbers)
+    return Gate("tenants not worse off", len(worse) <= allowed * len(beside), told, numbers)
 
 
-def tenants_beside(task: Task, metric: Metric, candidate: Shown, champion: Shown) -> dict[str, str]:
-    """Whether each tenant is shown to be `better` or `worse` off than with the champion, or `undecided`, worst first.
+def _served(candidate: Shown, champion: Shown) -> Gate:
+    """Whether every tenant that the champion serves is known to the candidate; one may have left for good."""
+    lost = sorted(champion.tenants - candidate.tenants)
+    told = (
+        f"{len(lost)} that the champion serves are not in it: {named(lost)}" if lost else "all that the champion serves"
+    )
+    new = len(candidate.tenants - champion.tenants)
+    return Gate("tenants served", True, f"{told}; {new} are new", {"lost": len(lost), "new": new}, warning=bool(lost))
+
+
+class BesideChampion(NamedTuple):
+    """What a tenant's test rows say of candidate and champion.
+
+    Attributes:
+        verdict: `better`, `worse` or `undecided`.
+        mean: what the candidate is better by.
+        rows: how many there are.
+        alike: whether both answer all of them alike, but for rounding.
+    """
+
+    verdict: str
+    mean: float
+    rows: int
+    alike: bool
+
+
+def tenants_beside(task: Task, metric: Metric, candidate: Shown, champion: Shown) -> dict[str, BesideChampion]:
+    """Whether each tenant is shown to be better or worse off than with the champion, worst first.
 
     Arguments as `judge`; tenants that no test row has a value of are left out. Those that keep the champion's delta
     differ by rounding alone.
@@ -314,8 +360,11 @@ def tenants_beside(task: Task, metric: Metric, candidate: Shown, champion: Shown
     names, kept = parts[task.tenants.column].to_list(), set(candidate.carried)
     p_values = [1.0 if name in kept else sign_flip_p(gain) for name, gain in zip(names, gains, strict=True)]
     verdicts = called(means, p_values)
-    ordered = sorted(zip(means, names, verdicts, strict=True))
-    return {name: verdict for _, name, verdict in ordered}
+    ordered = sorted(zip(means, names, verdicts, gains, strict=True), key=lambda one: one[:2])
+    return {
+        name: BesideChampion(verdict, mean, len(gain), bool((np.abs(gain) < _ROUNDING).all()))
+        for mean, name, verdict, gain in ordered
+    }
 
 
 def named(tenants: Sequence[str]) -> str:
@@ -335,7 +384,7 @@ def _size(task: Task, candidate: Shown) -> Gate:
         return Gate("size", True, "not known", warning=True)
     if tenants := candidate.metrics.get("tenants"):
         each = size / (tenants["own"] + 1)
-        told = f"{each:,.0f} bytes a tenant, {size:,.0f} in all, at most {limit:,} a tenant"
+        told = f"{tenants['own'] + 1} deltas of {each:,.0f} bytes, {size:,.0f} in all, at most {limit:,} each"
         return Gate("size", each <= limit, told, {"bytes": each, "limit": limit})
     return Gate("size", size <= limit, f"{size:,.0f} bytes, at most {limit:,}", {"bytes": size, "limit": limit})
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from biasline.bitfit.deltas import alike
 from biasline.errors import BiaslineError
 from biasline.evaluation.tenants import CARRIED
 from biasline.layout import TaskPlace
@@ -35,13 +36,15 @@ def tenant_told(client: "MlflowClient", version: "ModelVersion", tenant: str) ->
     if not version.tags.get("biasline.tenants"):
         raise BiaslineError(f"{told}: is of one, not of a fleet", "name no tenant")
     with tempfile.TemporaryDirectory() as scratch:
-        trained, tested = (
-            _row(run_file(client, version, path, Path(scratch)), tenant)
+        files = [
+            run_file(client, version, path, Path(scratch))
             for path in (place.own_report, place.by_tenant / "table.parquet")
-        )
+        ]
+        trained, tested = (_row(path, tenant) for path in files)
+        known = pl.read_parquet(files[0], columns=["tenant"])["tenant"].to_list() if trained is None else []
     if trained is None:
         raise BiaslineError(
-            f"{told}: tenant {tenant!r}: not among the {version.tags['biasline.tenants']} that it knows"
+            f"{told}: tenant {tenant!r}: not among the {len(known)} that it knows", alike(tenant, known)
         )
     beside = ("tenant", "train", "serves", "why")
     return {**trained, "test": {name: value for name, value in (tested or {}).items() if name not in beside}}
@@ -51,7 +54,20 @@ def tenant_history(client: "MlflowClient", task: str, tenant: str) -> Iterator[d
     """What served a tenant, champion by champion, oldest first: the decision's time, its version, and `tenant_told`.
 
     Of a version that is gone, or that does not know the tenant, `missing` says why instead.
+
+    Raises:
+        BiaslineError: for a tenant that no champion knew.
     """
+    found = list(_history(client, task, tenant))
+    if found and all("unknown" in told for told in found):
+        raise found[-1]["unknown"]
+    for told in found:
+        told.pop("unknown", None)
+        yield told
+
+
+def _history(client: "MlflowClient", task: str, tenant: str) -> Iterator[dict[str, Any]]:
+    """The same, with the error as `unknown` where a version does not know the tenant."""
     versions = versions_of(client, task)
     for entry in ledger.moves(TaskPlace(task).ledger):
         told = {name: entry.get(name) for name in ("time", "decision", "by", "version", "fingerprint")}
@@ -62,7 +78,7 @@ def tenant_history(client: "MlflowClient", task: str, tenant: str) -> Iterator[d
         try:
             yield {**told, **tenant_told(client, version, tenant)}
         except BiaslineError as error:
-            yield {**told, "missing": str(error).partition(" → ")[0]}
+            yield {**told, "missing": str(error).partition(" → ")[0], "unknown": error}
 
 
 def in_words(told: Mapping[str, Any]) -> str:

@@ -33,12 +33,14 @@ class Decision:
         fingerprint: its fingerprint.
         verdict: None where it was champion already.
         promoted: whether it is champion now.
+        made_of: the candidate's version, where that is another: some tenants have the champion's deltas in this one.
     """
 
     version: str
     fingerprint: str
     verdict: Verdict | None
     promoted: bool
+    made_of: str = ""
 
 
 def promote(
@@ -96,8 +98,9 @@ def promote(
             return Decision(candidate.version, fingerprint, verdict, False)
         value = candidate_alone.metrics["tuned"][verdict.metric]
         carried: dict[str, Any] = {}
+        made_of = ""
         if champion is not None and shown.carried and verdict.passed:
-            kept = list(shown.carried)
+            kept, made_of = list(shown.carried), str(candidate.version)
             carried = {"of": fingerprint, "from": champion.tags["biasline.fingerprint"], "tenants": kept}
             candidate = carry_over(client, candidate, champion, kept)
             fingerprint = candidate.tags["biasline.fingerprint"]
@@ -130,7 +133,7 @@ def promote(
             decided_at_commit=lineage().get("git.commit"),
         )
         settle(client, task)
-        return Decision(candidate.version, fingerprint, verdict, verdict.passed)
+        return Decision(candidate.version, fingerprint, verdict, verdict.passed, made_of)
 
 
 def rollback(client: "MlflowClient", task: str, by: str, reason: str) -> "tuple[ModelVersion, ModelVersion | None]":

@@ -282,7 +282,7 @@ def _write(
         (draft / place.train_report.name).write_text(dump_json({**told, "bytes": size}), encoding="utf-8")
     write_text(place.history, _history_csv(history))
     loss = f"{history.best_loss:.4f}" if history.best_loss is not None else "not measured"
-    made = place.delta if place.delta.is_file() else place.model
+    made = place.delta if place.delta.is_file() and finished is None else place.model
     return f"kept step {history.best_step} of {told['steps']} (validation loss {loss}); {made}: {size:,} bytes{beside}"
 
 
