@@ -61,7 +61,9 @@ def test_versions_give_the_answers_that_they_were_evaluated_by(client, alias):
 
 
 @pytest.mark.slow
-def test_a_version_loads_with_the_code_that_was_packaged(client):
+def test_a_version_loads_with_the_code_that_was_packaged(client, workspace, monkeypatch):
+    # The code of then looks for the base where it lay when the version was packaged, or here.
+    monkeypatch.setenv("BIASLINE_BASES", str(workspace / "data" / "bases"))
     version = aliased(client, "small", CHAMPION)
     check_package(Record("small", SECOND), f"models:/{version.name}/{version.version}")
 
