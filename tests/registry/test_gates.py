@@ -11,7 +11,7 @@ from biasline.evaluation import regress
 from biasline.evaluation.classify import class_metrics
 from biasline.metrics.texts import LOG_LIKELIHOOD
 from biasline.params import Task
-from biasline.registry.gates import Shown, judge
+from biasline.registry.gates import Shown, judge, tenants_beside
 
 
 def task(kind="instruction", slices=(), **gates):
@@ -98,6 +98,19 @@ def test_a_tenant_that_the_champion_serves_and_the_candidate_does_not_is_named()
     assert gate.warning and gate.told == "1 that the champion serves are not in it: 'gone'; 1 are new"
     whole = named(judge(fleet, replace(candidate, tenants=champion.tenants), champion), "tenants served")
     assert not whole.warning and whole.told == "all that the champion serves; 0 are new"
+
+
+def test_rounding_makes_nobody_worse_off():
+    fleet = Task(base="b", data="d", tenants={"column": "shop"}, gates={"max_bytes": 100_000, "slice_drop": 1.0})
+    before = {f"shop {number}": 10 for number in range(10)}
+    champion, candidate = of_shops(before, name="version 1 (aaaa)"), of_shops({**before, "shop 3": 20})
+    metric = fleet.declared("exact_match")
+    exact = candidate.predictions["tuned_exact"].cast(pl.Float64)
+    less = replace(candidate, predictions=candidate.predictions.with_columns(tuned_exact=exact - 1e-7))
+    found = tenants_beside(fleet, metric, less, champion)
+    assert found["shop 3"].verdict == "better"
+    assert {one.verdict for name, one in found.items() if name != "shop 3"} == {"undecided"}
+    assert all(one.alike for name, one in found.items() if name != "shop 3")
 
 
 def test_a_fall_that_is_not_shown_is_told_with_its_rows():

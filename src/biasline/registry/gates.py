@@ -310,7 +310,7 @@ def _tenants(task: Task, metric: Metric, candidate: Shown, champion: Shown) -> G
         f"{allowed:.0%} may be worse"
     )
     numbers |= {"better": counts["better"], "worse": len(worse), "allowed": allowed}
-    open_ = [(one.mean, name, one.rows) for name, one in judged.items() if one.verdict == "undecided"]
+    open_ = [(one.mean, name, one.rows) for name, one in judged.items() if one.verdict == "undecided" and not one.alike]
     if open_ and min(open_)[0] < 0:
         mean, name, rows = min(open_)
         told += f"; the largest fall that is not shown: {name!r}, {mean:+.4f} over {rows} rows"
@@ -358,13 +358,11 @@ def tenants_beside(task: Task, metric: Metric, candidate: Shown, champion: Shown
     gains = [gain[rows] for rows in parts[_PLACE].to_list()]
     means = [float(gain.mean()) for gain in gains]
     names, kept = parts[task.tenants.column].to_list(), set(candidate.carried)
-    p_values = [1.0 if name in kept else sign_flip_p(gain) for name, gain in zip(names, gains, strict=True)]
-    verdicts = called(means, p_values)
-    ordered = sorted(zip(means, names, verdicts, gains, strict=True), key=lambda one: one[:2])
-    return {
-        name: BesideChampion(verdict, mean, len(gain), bool((np.abs(gain) < _ROUNDING).all()))
-        for mean, name, verdict, gain in ordered
-    }
+    alike = [name in kept or bool((np.abs(gain) < _ROUNDING).all()) for name, gain in zip(names, gains, strict=True)]
+    # Rounding has signs too: where nothing but that differs, nothing is shown.
+    p_values = [1.0 if same else sign_flip_p(gain) for same, gain in zip(alike, gains, strict=True)]
+    found = map(BesideChampion, called(means, p_values), means, map(len, gains), alike)
+    return dict(sorted(zip(names, found, strict=True), key=lambda one: (one[1].mean, one[0])))
 
 
 def named(tenants: Sequence[str]) -> str:
