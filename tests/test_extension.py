@@ -21,11 +21,11 @@ from biasline.metrics import table
 from biasline.metrics.metric import Metric
 from biasline.params import METHOD_SPECS, Task
 from biasline.params.method_spec import MethodSpec, NoParameters
-from biasline.registry.aliases import CANDIDATE, aliased
+from biasline.registry.aliases import CANDIDATE
 from biasline.registry.evidence import shown_by
-from biasline.registry.files import read_package
 from biasline.registry.gates import judge
 from biasline.registry.sync import register_workspace
+from biasline.serving.registered import aliased, read_package
 from biasline.serving.rescore import scored_on
 from biasline.tracking.contents import run_name, run_params
 from biasline.tracking.record import record_of_workspace

@@ -18,10 +18,11 @@ from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace
 from biasline.params import Task
 from biasline.registry import ledger
-from biasline.registry.aliases import CANDIDATE, CHAMPION, aliased
+from biasline.registry.aliases import CANDIDATE, CHAMPION
 from biasline.registry.promote import promote
 from biasline.registry.sync import register, sync
 from biasline.registry.verify import verify
+from biasline.serving.registered import aliased
 from biasline.tracking.publish import find_run
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect, upsert

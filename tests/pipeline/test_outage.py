@@ -14,7 +14,7 @@ from tests.servers import free_port, tracking_server
 
 FOUND = """
 import json
-from biasline.registry.aliases import aliased
+from biasline.serving.registered import aliased
 from biasline.tracking.store import connect
 client = connect()
 [run] = client.search_runs([client.get_experiment_by_name("instruct").experiment_id])

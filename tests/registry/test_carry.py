@@ -18,15 +18,14 @@ from biasline.evaluation.evaluate import evaluate
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace, write_text
 from biasline.registry import carry, gates, ledger
-from biasline.registry.aliases import CANDIDATE, CHAMPION, PREVIOUS, aliased
+from biasline.registry.aliases import CANDIDATE, CHAMPION, PREVIOUS
 from biasline.registry.extract import extract
-from biasline.registry.files import package_files, read_package
 from biasline.registry.of_tenant import in_words, tenant_told
 from biasline.registry.promote import promote, rollback
 from biasline.registry.sync import register, sync
 from biasline.registry.verify import verify
-from biasline.registry.versions import versions_of
 from biasline.serving.predictor import asked_rows
+from biasline.serving.registered import aliased, package_files, read_package, versions_of
 from biasline.tracking.record import Record, champion_files, record_of_workspace
 from biasline.tracking.store import connect
 from tests.conftest import FLEET_NAMES

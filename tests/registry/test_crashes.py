@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from biasline.registry import ledger
-from biasline.registry.aliases import CHAMPION, PREVIOUS, aliased
+from biasline.registry.aliases import CHAMPION, PREVIOUS
 from biasline.registry.verify import verify
+from biasline.serving.registered import aliased
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect
 from tests.registry.test_registry import another

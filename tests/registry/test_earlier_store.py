@@ -13,13 +13,13 @@ import pytest
 from biasline.layout import TaskPlace
 from biasline.params import read_params
 from biasline.registry import ledger
-from biasline.registry.aliases import CANDIDATE, CHAMPION, PREVIOUS, aliased
+from biasline.registry.aliases import CANDIDATE, CHAMPION, PREVIOUS
 from biasline.registry.ask import ask
-from biasline.registry.files import read_package
 from biasline.registry.promote import promote, rollback
 from biasline.registry.sync import register
 from biasline.registry.verify import verify
 from biasline.serving.package_check import check_package
+from biasline.serving.registered import aliased, read_package
 from biasline.serving.rescore import scored_on
 from biasline.tracking.record import Record, record_of_workspace
 from biasline.tracking.store import connect

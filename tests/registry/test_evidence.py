@@ -9,10 +9,11 @@ from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace
 from biasline.params import Task, read_params
 from biasline.registry import ledger
-from biasline.registry.aliases import CANDIDATE, CHAMPION, aliased
+from biasline.registry.aliases import CANDIDATE, CHAMPION
 from biasline.registry.evidence import shown_by
 from biasline.registry.promote import promote
 from biasline.registry.sync import register
+from biasline.serving.registered import aliased
 from biasline.tracking.record import record_of_workspace
 from tests.conftest import LENIENT_GATES, ROOT, run_stages
 from tests.registry.test_registry import another

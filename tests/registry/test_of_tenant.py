@@ -9,11 +9,12 @@ from biasline.bitfit import Deltas
 from biasline.cli import app
 from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace
-from biasline.registry.aliases import CANDIDATE, aliased
+from biasline.registry.aliases import CANDIDATE
 from biasline.registry.of_tenant import in_words, tenant_history, tenant_told
 from biasline.registry.promote import promote
 from biasline.registry.sync import register
 from biasline.registry.why import why
+from biasline.serving.registered import aliased
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect
 from tests.conftest import FLEET_NAMES

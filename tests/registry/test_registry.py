@@ -12,10 +12,11 @@ from biasline.cli import app
 from biasline.errors import BiaslineError
 from biasline.params import Task
 from biasline.registry import ledger
-from biasline.registry.aliases import CANDIDATE, CHAMPION, PREVIOUS, aliased
+from biasline.registry.aliases import CANDIDATE, CHAMPION, PREVIOUS
 from biasline.registry.promote import nominate, promote, rollback
 from biasline.registry.sync import register, sync
 from biasline.registry.versions import find_version
+from biasline.serving.registered import aliased
 from biasline.tracking.publish import publish
 from biasline.tracking.record import Record, record_of_workspace
 from biasline.tracking.store import connect
@@ -164,7 +165,7 @@ def test_a_base_that_was_pinned_anew_is_another_base(registered, trained, worksp
 
 PICTURE = """
 import json
-from biasline.registry.aliases import aliased
+from biasline.serving.registered import aliased
 from biasline.tracking.store import connect
 client = connect()
 runs = {}

@@ -13,12 +13,12 @@ from biasline.cli import app
 from biasline.errors import BiaslineError
 from biasline.params import Task
 from biasline.registry import versions
-from biasline.registry.aliases import CANDIDATE, CHAMPION, aliased
-from biasline.registry.files import has_files
+from biasline.registry.aliases import CANDIDATE, CHAMPION
 from biasline.registry.promote import nominate, promote
 from biasline.registry.sync import register, sync
 from biasline.registry.verify import verify
 from biasline.registry.why import as_markdown, why
+from biasline.serving.registered import aliased, has_files
 from biasline.tracking.publish import find_run, lost_files
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect

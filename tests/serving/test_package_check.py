@@ -4,9 +4,10 @@ import polars as pl
 import pytest
 
 from biasline.errors import BiaslineError
-from biasline.registry.aliases import CANDIDATE, aliased
+from biasline.registry.aliases import CANDIDATE
 from biasline.registry.sync import register
 from biasline.serving import package_check
+from biasline.serving.registered import aliased
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect
 
@@ -69,4 +70,4 @@ def test_a_package_that_does_not_load_gets_no_version(record, workspace):
     ],
 )
 def test_answers_are_alike_but_for_last_digits(one, other, alike):
-    assert package_check._alike(one, other) is alike
+    assert package_check.alike(one, other) is alike

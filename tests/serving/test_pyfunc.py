@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from biasline.bases.create import create_pin
 from biasline.bases.pin import file_sha256
 from biasline.errors import BiaslineError
-from biasline.registry.aliases import CANDIDATE, aliased
+from biasline.registry.aliases import CANDIDATE
 from biasline.registry.ask import ask
-from biasline.registry.files import package_files
 from biasline.serving.package import Package
+from biasline.serving.registered import aliased, package_files
 
 BASE = "data/bases/tiny-bloom"
 

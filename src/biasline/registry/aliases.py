@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 from biasline.layout import TaskPlace
 from biasline.registry import claims, ledger
 from biasline.registry.ledger import CANDIDATE, CHAMPION, PREVIOUS
-from biasline.registry.versions import has_model, judged_version, model_name, versions_of
+from biasline.registry.versions import judged_version
+from biasline.serving.registered import aliased, has_model, model_name, versions_of
 from biasline.tracking.limits import REGISTRY_TAG, fitted
 from biasline.tracking.record import note_champion, noted_candidate
 from biasline.tracking.store import upsert
@@ -15,20 +16,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-__all__ = ["CANDIDATE", "CHAMPION", "PREVIOUS", "aliased", "point", "settle"]
-
-
-def aliased(client: "MlflowClient", task: str, alias: str) -> "ModelVersion | None":
-    """The version that an alias of a task's model points at; None where it points at nothing."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_model_version_by_alias(model_name(task), alias)
-    except MlflowException as error:
-        # No such model, or no such alias. A store that is away is no answer.
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        return None
+__all__ = ["CANDIDATE", "CHAMPION", "PREVIOUS", "point", "settle"]
 
 
 def point(client: "MlflowClient", task: str, alias: str, version_number: str) -> None:

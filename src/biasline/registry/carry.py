@@ -24,10 +24,10 @@ from biasline.jsonfile import dump_json, load_json
 from biasline.kinds.answering import find_answering
 from biasline.layout import TaskPlace, home, replacing, write_parquet, write_text
 from biasline.params import Task, read_task
-from biasline.registry.files import package_files, read_package
 from biasline.registry.gates import Shown, named, tenants_beside
-from biasline.registry.versions import model_name, register_version
+from biasline.registry.versions import register_version
 from biasline.serving.package import Package
+from biasline.serving.registered import model_name, package_files, read_package
 from biasline.serving.rescore import scored_on
 from biasline.tokens.saved import SUMMARY
 from biasline.tracking.publish import publish

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from biasline.errors import BiaslineError
 from biasline.registry import ledger
-from biasline.registry.versions import model_name
+from biasline.serving.registered import model_name
 from biasline.tracking.limits import REGISTRY_TAG, fitted
 from biasline.tracking.store import upsert
 

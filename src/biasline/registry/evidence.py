@@ -12,10 +12,9 @@ from biasline.evaluation.measure import has_row_values
 from biasline.jsonfile import load_json
 from biasline.layout import TaskPlace
 from biasline.params import Task
-from biasline.registry.files import read_package
 from biasline.registry.gates import Shown
-from biasline.registry.versions import model_name, run_file, run_of
 from biasline.serving.packaging import metrics_sha256
+from biasline.serving.registered import model_name, read_package, run_file, run_of
 from biasline.tracking.lineage import uncommitted_when_made
 
 if TYPE_CHECKING:

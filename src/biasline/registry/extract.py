@@ -9,9 +9,8 @@ from biasline.bases.pin import file_sha256
 from biasline.bitfit import Deltas
 from biasline.errors import BiaslineError, shown
 from biasline.layout import replacing
-from biasline.registry.aliases import aliased
-from biasline.registry.files import package_files
-from biasline.registry.versions import model_name, named_version
+from biasline.registry.versions import named_version
+from biasline.serving.registered import aliased, model_name, package_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,9 +9,8 @@ import polars as pl
 
 from biasline.kinds.answering import find_answering
 from biasline.layout import TaskPlace
-from biasline.registry.aliases import aliased
-from biasline.registry.files import read_package
-from biasline.registry.versions import model_name, named_version, run_file
+from biasline.registry.versions import named_version
+from biasline.serving.registered import aliased, model_name, read_package, run_file
 from biasline.serving.transformers_export import Exported, check_free, export
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from biasline.errors import BiaslineError
 from biasline.evaluation.tenants import CARRIED
 from biasline.layout import TaskPlace
 from biasline.registry import ledger
-from biasline.registry.versions import judged_version, model_name, run_file, versions_of
+from biasline.registry.versions import judged_version
+from biasline.serving.registered import model_name, run_file, versions_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

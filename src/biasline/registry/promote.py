@@ -10,10 +10,11 @@ from biasline.layout import TaskPlace, home
 from biasline.metrics.metric import Metric
 from biasline.params import Task
 from biasline.registry import ledger
-from biasline.registry.aliases import CANDIDATE, CHAMPION, aliased, point, settle
+from biasline.registry.aliases import CANDIDATE, CHAMPION, point, settle
 from biasline.registry.evidence import on_rows_of, shown_by
 from biasline.registry.gates import Shown, Verdict, judge
-from biasline.registry.versions import judged_version, model_name, named_version, no_version, run_of, versions_of
+from biasline.registry.versions import judged_version, named_version, no_version
+from biasline.serving.registered import aliased, model_name, run_of, versions_of
 from biasline.tracking.lineage import lineage, uncommitted_now
 from biasline.tracking.record import note_candidate, pending_candidate
 from biasline.tracking.store import lock

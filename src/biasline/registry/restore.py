@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from biasline.registry.aliases import CANDIDATE, aliased
-from biasline.registry.files import has_files
-from biasline.registry.versions import find_version, run_of, versions_of
+from biasline.registry.aliases import CANDIDATE
+from biasline.registry.versions import find_version
+from biasline.serving.registered import aliased, has_files, run_of, versions_of
 from biasline.tracking.publish import find_run, lost_files, publish
 from biasline.tracking.record import Record, note_candidate, noted_candidate
 

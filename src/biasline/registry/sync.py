@@ -8,10 +8,11 @@ from biasline.errors import BiaslineError, first_line
 from biasline.jsonfile import dump_json
 from biasline.layout import TaskPlace, write_text
 from biasline.params import method_spec
-from biasline.registry.aliases import CANDIDATE, aliased, point, settle
+from biasline.registry.aliases import CANDIDATE, point, settle
 from biasline.registry.claims import Elsewhere
 from biasline.registry.restore import drop_empty_versions, lost_for_good, restore_run
 from biasline.registry.versions import find_version, register_version, registered_note
+from biasline.serving.registered import aliased
 from biasline.tracking.publish import end_orphans, publish
 from biasline.tracking.record import (
     Record,

@@ -6,9 +6,8 @@ from biasline.bases.pin import file_sha256
 from biasline.errors import BiaslineError, first_line
 from biasline.layout import TaskPlace
 from biasline.registry import claims, ledger
-from biasline.registry.aliases import CANDIDATE, CHAMPION, PREVIOUS, aliased
-from biasline.registry.files import is_as_registered, package_files
-from biasline.registry.versions import has_model, model_name
+from biasline.registry.aliases import CANDIDATE, CHAMPION, PREVIOUS
+from biasline.serving.registered import aliased, has_model, is_as_registered, model_name, package_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from biasline.bases.pin import file_sha256
@@ -12,32 +11,16 @@ from biasline.params import method_spec
 from biasline.registry import ledger
 from biasline.serving.package_check import check_package
 from biasline.serving.packaging import log_package, metrics_sha256, package_sha256
+from biasline.serving.registered import has_model, model_name, run_of, versions_of
 from biasline.tracking.limits import DESCRIPTION, fitted
-from biasline.tracking.publish import find_run
 from biasline.tracking.record import Record, noted_candidate
 from biasline.tracking.store import store_lock, unless_made_meanwhile
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 _SHORTEST_NAME = 4
-
-
-def model_name(task: str) -> str:
-    """Name of a task's registered model."""
-    return f"biasline-{task}"
-
-
-def has_model(client: "MlflowClient", task: str) -> bool:
-    """Whether anything of a task was registered."""
-    return bool(client.search_registered_models(f"name = '{model_name(task)}'"))
-
-
-def versions_of(client: "MlflowClient", task: str) -> "Sequence[ModelVersion]":
-    """All registered versions of a task."""
-    return client.search_model_versions(f"name = '{model_name(task)}'")
 
 
 def find_version(
@@ -101,57 +84,11 @@ def no_version(task: str, alias: str) -> BiaslineError:
     return BiaslineError(f"{model_name(task)}: {told}", way)
 
 
-def run_of(client: "MlflowClient", version: "ModelVersion") -> "Run | None":
-    """The run that a version was made by; where that was purged from the store, the one that `sync` published since.
-
-    Returns:
-        None where there is neither.
-    """
-    from mlflow.exceptions import MlflowException
-
-    if version.run_id:
-        try:
-            return client.get_run(version.run_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-    return find_run(client, version.name.removeprefix(model_name("")), version.tags["biasline.fingerprint"])
-
-
 def _is_called(client: "MlflowClient", version: "ModelVersion", run: str) -> bool:
     if version.tags["biasline.fingerprint"].startswith(run) or version.run_id == run:
         return True
     found = run_of(client, version)
     return found is not None and run in (found.info.run_name, found.data.tags.get("dvc.experiment"))
-
-
-def run_file(client: "MlflowClient", version: "ModelVersion", path: Path, scratch: Path) -> Path:
-    """A file of the model's run: this machine's record of it, else the run's artifact.
-
-    Args:
-        client: client of the tracking store.
-        version: a registered version.
-        path: a path of the task's place.
-        scratch: a folder for what has to be downloaded.
-
-    Raises:
-        BiaslineError: where the run has no such file.
-    """
-    name = version.name.removeprefix(model_name(""))
-    record = Record(name, version.tags["biasline.fingerprint"])
-    if record.file(path).is_file():
-        return record.file(path)
-    wanted = path.relative_to(TaskPlace(name).folder).as_posix()
-    folder = Path(wanted).parent.as_posix()
-    run = run_of(client, version)
-    where = None if folder == "." else folder
-    listed = {item.path for item in client.list_artifacts(run.info.run_id, where)} if run is not None else set()
-    if run is None or wanted not in listed:
-        told = f"its run has no {wanted}" if run is not None else f"its run was purged, and with it {wanted}"
-        raise BiaslineError(
-            f"{version.name} version {version.version}: {told}", f"`biasline sync {name}` where its record lies"
-        )
-    return Path(client.download_artifacts(run.info.run_id, wanted, dst_path=str(scratch)))
 
 
 def register_version(client: "MlflowClient", record: Record, run_id: str) -> "ModelVersion":

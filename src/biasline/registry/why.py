@@ -17,10 +17,10 @@ from biasline.layout import TaskPlace, home
 from biasline.metrics.table import label_of
 from biasline.params.method_spec import scale_count
 from biasline.registry import ledger
-from biasline.registry.aliases import CHAMPION, aliased
-from biasline.registry.files import package_files
+from biasline.registry.aliases import CHAMPION
 from biasline.registry.of_tenant import in_words, tenant_told
-from biasline.registry.versions import named_version, run_file, run_of
+from biasline.registry.versions import named_version
+from biasline.serving.registered import aliased, package_files, run_file, run_of
 from biasline.tracking.record import Record
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ def check_package(record: Record, uri: str) -> None:
         predictions = predictions.head(_ASKED)
     answers = _asked_apart(uri, asked_rows(task, predictions))
     evaluated = answering.evaluated(predictions)
-    odd = [place for place, pair in enumerate(zip(answers, evaluated, strict=True)) if not _alike(*pair)]
+    odd = [place for place, pair in enumerate(zip(answers, evaluated, strict=True)) if not alike(*pair)]
     if len(odd) > _MAY_DIFFER * len(evaluated):
         first = odd[0]
         raise BiaslineError(
@@ -74,12 +74,12 @@ def _asked_apart(uri: str, rows: Sequence[dict[str, Any]]) -> list[Any]:
         return json.loads(target.read_text(encoding="utf-8"))
 
 
-def _alike(one: Any, other: Any) -> bool:
+def alike(one: Any, other: Any) -> bool:
     """Whether two answers are the same, but for what the last digits of numbers are."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_alike(one[name], other[name]) for name in other)
+        return one.keys() == other.keys() and all(alike(one[name], other[name]) for name in other)
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_alike, one, other))
+        return len(one) == len(other) and all(map(alike, one, other))
     if isinstance(other, float):
         return abs(one - other) <= _NEAR * max(1.0, abs(other))
     return one == other

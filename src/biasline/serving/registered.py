@@ -1,0 +1,135 @@
+"""Registered versions: found by alias, their files and those of their runs; downloaded, read, counted and hashed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from biasline.errors import BiaslineError
+from biasline.layout import OWN_PACKED, TaskPlace
+from biasline.serving.packaging import files_in, hashes_of
+from biasline.tracking.publish import find_run
+from biasline.tracking.record import Record
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+    from biasline.serving.package import Package
+
+
+def model_name(task: str) -> str:
+    """Name of a task's registered model."""
+    return f"biasline-{task}"
+
+
+def has_model(client: "MlflowClient", task: str) -> bool:
+    """Whether anything of a task was registered."""
+    return bool(client.search_registered_models(f"name = '{model_name(task)}'"))
+
+
+def versions_of(client: "MlflowClient", task: str) -> "Sequence[ModelVersion]":
+    """All registered versions of a task."""
+    return client.search_model_versions(f"name = '{model_name(task)}'")
+
+
+def aliased(client: "MlflowClient", task: str, alias: str) -> "ModelVersion | None":
+    """The version that an alias of a task's model points at; None where it points at nothing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(model_name(task), alias)
+    except MlflowException as error:
+        # No such model, or no such alias. A store that is away is no answer.
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return None
+
+
+def read_package(version: "ModelVersion") -> "Package":
+    """What a version holds.
+
+    Raises:
+        BiaslineError: naming the first file that is missing or is not what was packaged.
+    """
+    from biasline.serving.package import Package
+
+    return Package.read(*package_files(version))
+
+
+def package_files(version: "ModelVersion") -> tuple[dict[str, Path], Path, dict[str, str]]:
+    """What a version holds, see `files_in`."""
+    return files_in(_downloaded(version))
+
+
+def is_as_registered(version: "ModelVersion") -> bool:
+    """Whether the files that a version has now are those that it was registered with."""
+    found = hashes_of(_downloaded(version), version.tags.get("biasline.metrics_sha256", ""))
+    return version.tags.get("biasline.package") in found
+
+
+def has_files(client: "MlflowClient", version: "ModelVersion") -> bool:
+    """Whether the store has a version's files; their content is `verify`'s to check."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    kept = get_artifact_repository(client.get_model_version_download_uri(version.name, version.version))
+    found = {item.path for folder in (None, "artifacts") for item in kept.list_artifacts(folder)}
+    wanted = {"MLmodel", "python_env.yaml", "code", "artifacts/delta.safetensors"}
+    if version.tags.get("biasline.tenants"):
+        wanted.add(f"artifacts/{OWN_PACKED}")
+    return wanted <= found
+
+
+def run_of(client: "MlflowClient", version: "ModelVersion") -> "Run | None":
+    """The run that a version was made by; where that was purged from the store, the one that `sync` published since.
+
+    Returns:
+        None where there is neither.
+    """
+    from mlflow.exceptions import MlflowException
+
+    if version.run_id:
+        try:
+            return client.get_run(version.run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+    return find_run(client, version.name.removeprefix(model_name("")), version.tags["biasline.fingerprint"])
+
+
+def run_file(client: "MlflowClient", version: "ModelVersion", path: Path, scratch: Path) -> Path:
+    """A file of the model's run: this machine's record of it, else the run's artifact.
+
+    Args:
+        client: client of the tracking store.
+        version: a registered version.
+        path: a path of the task's place.
+        scratch: a folder for what has to be downloaded.
+
+    Raises:
+        BiaslineError: where the run has no such file.
+    """
+    name = version.name.removeprefix(model_name(""))
+    record = Record(name, version.tags["biasline.fingerprint"])
+    if record.file(path).is_file():
+        return record.file(path)
+    wanted = path.relative_to(TaskPlace(name).folder).as_posix()
+    folder = Path(wanted).parent.as_posix()
+    run = run_of(client, version)
+    where = None if folder == "." else folder
+    listed = {item.path for item in client.list_artifacts(run.info.run_id, where)} if run is not None else set()
+    if run is None or wanted not in listed:
+        told = f"its run has no {wanted}" if run is not None else f"its run was purged, and with it {wanted}"
+        raise BiaslineError(
+            f"{version.name} version {version.version}: {told}", f"`biasline sync {name}` where its record lies"
+        )
+    return Path(client.download_artifacts(run.info.run_id, wanted, dst_path=str(scratch)))
+
+
+def _downloaded(version: "ModelVersion") -> Path:
+    import mlflow
+
+    # A local store's own folder, with nothing written to it, as MLflow would for a model's name.
+    place = mlflow.MlflowClient().get_model_version_download_uri(version.name, version.version)
+    named = f"models:/{version.name}/{version.version}"
+    return Path(mlflow.artifacts.download_artifacts(place if place.startswith("file:") else named))
