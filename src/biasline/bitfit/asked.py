@@ -3,16 +3,30 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from biasline.bitfit.tenants import Tenants
 
-_asked: ContextVar["tuple[Tenants, Sequence[str]] | None"] = ContextVar("asked", default=None)
+class AskedTenants(Protocol):
+    """Deltas of tenants on one model, whatever holds them."""
+
+    def __contains__(self, tenant: object) -> bool: ...
+
+    @property
+    def mixes(self) -> bool:
+        """Whether rows of several tenants go through the model in one pass."""
+
+    def asked(self, tenants: Sequence[str]) -> AbstractContextManager[None]:
+        """The block in which the model is asked rows of these tenants; refuses tenants that are not known."""
+
+    def rows(self, tenants: Sequence[str]) -> AbstractContextManager[Any]:
+        """The block in which a batch has a row of each of these tenants; inside of `asked`."""
+
+
+_asked: ContextVar[tuple[AskedTenants, Sequence[str]] | None] = ContextVar("asked", default=None)
 
 
 @contextmanager
-def asked(tenants: "Tenants", owners: Sequence[str]) -> Iterator[None]:
+def asked(tenants: AskedTenants, owners: Sequence[str]) -> Iterator[None]:
     """Ask a model, in this block, rows of tenants.
 
     Args:

@@ -3,6 +3,7 @@
 import functools
 import threading
 import weakref
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from biasline.bitfit.applied import applied_to
 from biasline.bitfit.architectures import architecture_of
-from biasline.bitfit.delta import BiasDelta, Entry
+from biasline.bitfit.delta import BiasDelta, Entry, Manifest
 from biasline.bitfit.identity import Identity
 from biasline.bitfit.inventory import Bias, linear_outputs, storage_of, unwrapped, value_hash
 from biasline.bitfit.roles import UNKNOWN
@@ -48,6 +49,22 @@ class Site:
     def columns(self) -> slice:
         """Its columns in the table."""
         return slice(self.start, self.start + self.count)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What a slot's delta was but for its values.
+
+    Attributes:
+        places: key → where the values are in the model; one object for all slots of one selection.
+        by_name: parameter → the same.
+        manifest: as JSON, compressed: some kilobytes, where the object takes as much memory as the biases of a small
+            model.
+    """
+
+    places: Mapping[str, Bias]
+    by_name: Mapping[str, Bias]
+    manifest: bytes
 
 
 class Bank:
@@ -97,12 +114,12 @@ class Bank:
         for name, part in self._parameters.items():
             self._sharing.setdefault(storage_of(part), []).append(name)
         self._identity = Identity(self.model)
-        self._deltas: dict[int, BiasDelta] = {}
+        self._held: dict[int, _Held] = {}
+        self._known_places: dict[tuple[tuple[str, Bias], ...], tuple[dict[str, Bias], dict[str, Bias]]] = {}
         self._at: dict[str, Site] = {}
         self._users: list[tuple[str, nn.Module, dict[str, Site]]] = []
         self._uneven: set[str] = set()
         self._additive: set[nn.Module] = set()
-        self._places: dict[int, dict[str, Bias]] = {BASE: {}}
         self._known: dict[tuple[tuple[str, Bias], ...], torch.Tensor] = {}
         model_type = str(getattr(getattr(self.model, "config", None), "model_type", ""))
         self._by_kind = architecture_of(model_type) is UNKNOWN or model_type in self._SHARING
@@ -116,7 +133,22 @@ class Bank:
     @property
     def filled(self) -> tuple[int, ...]:
         """The slots that have a delta."""
-        return tuple(sorted(self._deltas))
+        return tuple(sorted(self._held))
+
+    def grow(self, slots: int) -> None:
+        """Have more slots; what is in those that there are stays, and rows under way keep their values.
+
+        Raises:
+            BiaslineError: for fewer than there are, and where gradients wait for a step.
+        """
+        if slots < self.slots:
+            raise BiaslineError(f"a bank of {self.slots} slots cannot have {slots}", "make another bank")
+        with self._writing, torch.no_grad(), torch.inference_mode(False):
+            if self.table.grad is not None:
+                raise BiaslineError("gradients wait for a step, and the bank needs further slots", _WIDE_FIRST)
+            table = self.table.new_zeros(slots + 1, self.table.shape[1])
+            table[: self.slots + 1] = self.table.detach()
+            self.slots, self.table = slots, table.requires_grad_(self.table.requires_grad)
 
     def put(self, slot: int, delta: BiasDelta) -> None:
         """Fill a slot, or replace what is in it.
@@ -141,8 +173,11 @@ class Bank:
             row = self._row(slot)
             row.copy_(self._row(BASE))
             row[self._numbers(places)] = values.to(row)
-            self._deltas[slot] = delta
-            self._places[slot] = {place.name: place for place in places.values()}
+            by_key, by_name = self._known_places.setdefault(
+                tuple(places.items()), (places, {place.name: place for place in places.values()})
+            )
+            manifest = zlib.compress(delta.manifest.model_dump_json(exclude_defaults=True).encode())
+            self._held[slot] = _Held(by_key, by_name, manifest)
 
     def take(self, slot: int, values: torch.Tensor | None = None) -> BiasDelta:
         """The delta of a slot with the values that it has now: an ordinary one, equal to what was put, byte for byte.
@@ -155,19 +190,20 @@ class Bank:
             BiaslineError: for an empty slot.
         """
         with self._writing:
-            delta = self._filled(slot)
+            held = self._filled(slot)
             row = self._row(slot) if values is None else values
-            found = row[self._numbers(delta.places())].cpu()
-        parts = torch.split(found, [part.numel() for part in delta.tensors.values()])
+            found = row[self._numbers(held.places)].cpu()
+        parts = torch.split(found, [place.count for place in held.places.values()])
         tensors = {
-            key: part.view(values.shape).clone()
-            for (key, values), part in zip(delta.tensors.items(), parts, strict=True)
+            key: (part.view(place.shape) if place.cut is None else part).clone()
+            for (key, place), part in zip(held.places.items(), parts, strict=True)
         }
+        manifest = Manifest.model_validate_json(zlib.decompress(held.manifest))
         entries = {
             key: entry.model_copy(update={"values": value_hash(tensors[key])})
-            for key, entry in delta.manifest.tensors.items()
+            for key, entry in manifest.tensors.items()
         }
-        return BiasDelta(tensors, delta.manifest.model_copy(update={"tensors": entries}))
+        return BiasDelta(tensors, manifest.model_copy(update={"tensors": entries}))
 
     def values(self, slot: int) -> torch.Tensor:
         """A copy of a slot's row of the table, (n,): for `take`, as long as the bank has no further columns."""
@@ -184,7 +220,7 @@ class Bank:
         with self._writing, torch.no_grad(), torch.inference_mode(False):
             self._filled(slot)
             self._row(slot).copy_(self._row(BASE))
-            del self._deltas[slot], self._places[slot]
+            del self._held[slot]
 
     def columns(self, slot: int) -> dict[str, tuple[Bias, torch.Tensor]]:
         """Key of each entry of a slot's delta → what it is, and its columns in the table: what of its row is trained.
@@ -193,7 +229,7 @@ class Bank:
             BiaslineError: for an empty slot.
         """
         with self._writing:
-            places = self._filled(slot).places()
+            places = self._filled(slot).places
             numbers = torch.split(self._numbers(places), [place.count for place in places.values()])
             return {key: (place, part) for (key, place), part in zip(places.items(), numbers, strict=True)}
 
@@ -263,7 +299,9 @@ class Bank:
             device = self.table.device
             # A dense gradient would be of all slots, at each step.
             values = functional.embedding(torch.tensor(kinds, device=device), self.table, sparse=True)
-            layers = self._layers(values, kinds, {name for slot in kinds for name in self._places[slot]})
+            layers = self._layers(
+                values, kinds, {name for slot in kinds if slot != BASE for name in self._held[slot].by_name}
+            )
         if len(kinds) == 1:
             return Rows(torch.zeros(1, dtype=torch.long, device=device)), layers, values
         place = {slot: number for number, slot in enumerate(kinds)}
@@ -354,7 +392,8 @@ class Bank:
             module = self.model.get_submodule(path)
         except AttributeError:
             return f"the model has no layer {path}"
-        weight = getattr(module, "weight", None)
+        # Its own, not what stands in its place while rows are under way.
+        weight = dict(module.named_parameters(recurse=False)).get("weight")
         length = linear_outputs(module) if attribute == "scale" else len(weight) if weight is not None else 0
         return "" if place.shape == (length,) else f"{place.shape[0]} entries, the layer has {length}"
 
@@ -393,7 +432,9 @@ class Bank:
             for path, attribute in self._holders(site.name):
                 users.setdefault(path, {})[attribute] = site
         self._users = [(path, self.model.get_submodule(path), held) for path, held in users.items()]
-        self._additive = {module for _, module, held in self._users if "bias" in held and adds_its_bias(module)}
+        self._additive = {
+            module for _, module, held in self._users if {"bias", "weight"} & set(held) and adds_its_bias(module)
+        }
 
     def _base_row(self, site: Site) -> torch.Tensor:
         own = self._parameters.get(site.name)
@@ -421,8 +462,8 @@ class Bank:
 
     def _shape(self, slot: int, site: Site) -> tuple[int, ...]:
         """How much of a site a slot has."""
-        if site.name in self._places[slot]:
-            return self._places[slot][site.name].shape
+        if slot != BASE and site.name in self._held[slot].by_name:
+            return self._held[slot].by_name[site.name].shape
         own = self._parameters.get(site.name)
         return site.shape if own is None else tuple(own.shape)
 
@@ -452,11 +493,11 @@ class Bank:
         if not 0 < slot <= self.slots:
             raise BiaslineError(f"slot {slot}: there is none", f"take one of 1 to {self.slots}")
 
-    def _filled(self, slot: int) -> BiasDelta:
+    def _filled(self, slot: int) -> "_Held":
         self._numbered(slot)
-        if slot not in self._deltas:
+        if slot not in self._held:
             raise BiaslineError(f"slot {slot}: it is empty", "put a delta into it, or say 0 for the base")
-        return self._deltas[slot]
+        return self._held[slot]
 
     def _refuse_applied(self) -> None:
         if applied_to(self.model) is not None:

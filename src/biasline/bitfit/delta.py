@@ -160,6 +160,10 @@ class BiasDelta:
         places = self.places().items()
         return {place.name: place.shape[0] for key, place in places if self.manifest.tensors[key].injected}
 
+    def without_values(self) -> "BiasDelta":
+        """What it belongs to and what its outputs are, without any tensor: for whoever has these elsewhere."""
+        return BiasDelta({}, self.manifest.model_copy(update={"tensors": {}}))
+
     def save(self, path: Path | str) -> None:
         """Write one safetensors file; equal deltas give equal bytes.
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import tempfile
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,6 +14,7 @@ from biasline.bitfit.delta import BiasDelta
 from biasline.errors import BiaslineError, first_line, shown
 
 INDEX = "index.json"
+_NAMED = 5
 _NO_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that an archive can tell
 
 
@@ -81,6 +82,13 @@ class Deltas:
     def alike(self, tenant: str) -> str:
         """See the function of this name."""
         return alike(tenant, [*self.own, *self.shared])
+
+    def unknown(self, tenants: Sequence[str]) -> BiaslineError:
+        """What to say of tenants that are not known."""
+        return BiaslineError(
+            f"tenant {', '.join(map(repr, tenants[:_NAMED]))}: not among the {len(self)} that were trained",
+            self.alike(tenants[0]) or "train it, or allow the shared delta for it (tenants.unknown: shared)",
+        )
 
     def file(self, tenant: str) -> bytes:
         """The bytes of a tenant's own delta, which are an ordinary delta's file.

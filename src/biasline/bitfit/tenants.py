@@ -14,7 +14,6 @@ from biasline.bitfit.deltas import Deltas
 from biasline.errors import BiaslineError
 
 _SHARED = 1
-_NAMED = 5
 
 
 class Tenants:
@@ -59,10 +58,7 @@ class Tenants:
         """
         odd = [name for name in dict.fromkeys(tenants) if name not in self._deltas]
         if odd and not self._unknown:
-            raise BiaslineError(
-                f"tenant {', '.join(map(repr, odd[:_NAMED]))}: not among the {len(self._deltas)} that were trained",
-                self._deltas.alike(odd[0]) or "train it, or allow the shared delta for it (tenants.unknown: shared)",
-            )
+            raise self._deltas.unknown(odd)
         with self._lock, asked(self, tenants):
             yield
 

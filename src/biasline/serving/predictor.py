@@ -15,7 +15,8 @@ import polars as pl
 from biasline.bases.limits import limits_of
 from biasline.bases.pin import Pin, load_tokenizer, wants_token_types
 from biasline.bases.tokenizer import Tokenizer
-from biasline.bitfit import Manifest, Tenants
+from biasline.bitfit import Manifest
+from biasline.bitfit.asked import AskedTenants
 from biasline.bitfit.pretrained import PretrainedModel
 from biasline.data.turns import turn_of
 from biasline.errors import BiaslineError
@@ -58,7 +59,7 @@ class Predictor:
     token_types: bool
     positions: int | None = None
     about: Mapping[str, str] = field(default_factory=dict)
-    tenants: Tenants | None = None
+    tenants: AskedTenants | None = None
 
     @classmethod
     def of(
@@ -68,7 +69,7 @@ class Predictor:
         model: PretrainedModel,
         pin: Pin,
         folder: Path,
-        tenants: Tenants | None = None,
+        tenants: AskedTenants | None = None,
     ) -> "Predictor":
         """With the tokenizer that lies in the base's folder, and what the delta tells about its outputs."""
         tokenizer, limits = load_tokenizer(pin, folder), limits_of(folder)
@@ -113,7 +114,7 @@ class Predictor:
             given = record.get(column)
             if isinstance(given, bool):
                 given = str(given).lower()
-            elif isinstance(given, int | float) and not math.isnan(given):
+            elif isinstance(given, int | float) and math.isfinite(given):
                 # A table makes 7.0 of 7 where a row has none.
                 given = str(int(given)) if given == int(given) and str(given) not in self.tenants else str(given)
             if not isinstance(given, str) or not given.strip():
