@@ -150,12 +150,13 @@ def predict(
     file: Annotated[
         Path | None, typer.Option(help="Rows to ask: JSON, JSON Lines, CSV, TSV, Parquet, or text line by line.")
     ] = None,
-    tasks: Annotated[str, typer.Option(help="Several tasks, as a,b,c: the base is loaded once, deltas swapped.")] = "",
+    tasks: Annotated[str, typer.Option(help="Several tasks, as a,b,c: the base is loaded once.")] = "",
     second: Annotated[str, typer.Option("--input", help="The instruction's input, or a pair's second text.")] = "",
     tenant: Annotated[
         str, typer.Option(help="Of a fleet: whose rows these are; in a file, of rows that name none.")
     ] = "",
     alias: Annotated[str, typer.Option(help="Which version: champion, candidate, previous.")] = "champion",
+    url: Annotated[str, typer.Option(help="Ask a server there (`biasline serve`); its key: BIASLINE_API_KEY.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Ask registered models: `predict TASK [TEXT]`, or `predict --tasks a,b [TEXT]`."""
@@ -168,7 +169,6 @@ def predict(
         raise typer.BadParameter("either a text or --file")
 
     from biasline.kinds.answering import find_answering
-    from biasline.registry.ask import ask
 
     kinds = {name: find_answering(one.kind) for name, one in chosen.items()}
     columns = {name: kind.learning.columns for name, kind in kinds.items()}
@@ -193,8 +193,16 @@ def predict(
                 row[column] = tenant if row.get(column) in (None, "") else row[column]
             if odd := next((number for number, row in enumerate(rows[name], 1) if row[column] == ""), 0):
                 raise BiaslineError(f"{name}: row {odd} names no tenant ({column})", "name one: --tenant")
+    if url:
+        from biasline.serving.client import ask_server
+
+        found = ask_server(url, rows, alias)
+    else:
+        from biasline.registry.ask import ask
+
+        found = ask(rows, alias, bool(tasks), lambda line: print(line, file=sys.stderr))
     told, lines = [], []
-    for name, answers in ask(rows, alias, bool(tasks), lambda line: print(line, file=sys.stderr)):
+    for name, answers in found:
         for row, answer in zip(rows[name], answers, strict=True):
             shaped = answer if isinstance(answer, dict) else {columns[name].answer: answer}
             told.append({**({"task": name} if tasks else {}), **row, **shaped})
@@ -216,8 +224,9 @@ def _asked(text: str | None) -> list[str]:
 @app.command()
 def sync(task: Annotated[str, typer.Argument(help="One task; all if left out.")] = "") -> None:
     """Rebuild what the MLflow store lacks from outs, records and ledger; as often as you like."""
-    from biasline.registry.aliases import CANDIDATE, CHAMPION, aliased
+    from biasline.registry.aliases import CANDIDATE, CHAMPION
     from biasline.registry.sync import sync as sync_task
+    from biasline.serving.registered import aliased
     from biasline.tracking.store import connect, experiment_id
     from biasline.tracking.uris import shown_uri
     from biasline.tracking.views import table_path
@@ -498,6 +507,47 @@ def extract(
     print(
         f"{shown(out)}: the delta of {tenant!r} in {done.name} version {done.version}, {done.bytes:,} bytes{done.told}"
     )
+
+
+@app.command()
+def serve(
+    tasks: Annotated[
+        list[str] | None, typer.Argument(metavar="[TASK]…", help="Whose models; all that are registered if left out.")
+    ] = None,
+    alias: Annotated[
+        list[str] | None, typer.Option(help="Aliases to serve; `TASK` means the first. champion if left out.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen at: 127.0.0.1 if left out.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port: 8000 if left out; 0 takes a free one.", min=0)] = None,
+    keys: Annotated[Path | None, typer.Option(help="YAML file of API keys, see `biasline api-key`.")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback without keys.")] = False,
+    allow_base: Annotated[bool, typer.Option("--allow-base", help="Answer for base:NAME too.")] = False,
+    settings: Annotated[Path | None, typer.Option(help="YAML file of all settings, see docs/serving.md.")] = None,
+) -> None:
+    """Serve registered models over HTTP: each base once in memory, every model's biases behind it, mixed in a batch."""
+    from biasline.serving.http import run
+    from biasline.serving.server.settings import read_settings
+
+    given: dict[str, Any] = {"tasks": tasks, "aliases": alias, "host": host, "port": port}
+    given |= {"keys": str(keys) if keys else None, "insecure": insecure or None, "allow_base": allow_base or None}
+    run(read_settings(settings, {name: value for name, value in given.items() if value not in (None, [])}))
+
+
+@app.command("api-key")
+def api_key(
+    name: Annotated[str, typer.Argument(help="Who it is for; what logs say.")],
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="It may ask: `support`, `shops/acme*`; all if left out."),
+    ] = None,
+) -> None:
+    """Make an API key: the key is printed once, and what the server's file of keys has of it."""
+    from biasline.serving.server.keys import new_key, sha256_of
+
+    key = new_key()
+    print(f"key, shown this once: {key}", file=sys.stderr)
+    print(f"- name: {json.dumps(name, ensure_ascii=False)}\n  sha256: {sha256_of(key)}")
+    print(f"  models: {json.dumps(models or ['*'], ensure_ascii=False)}")
 
 
 def _told_entry(entry: dict[str, Any]) -> str:

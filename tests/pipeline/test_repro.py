@@ -121,7 +121,7 @@ def test_the_main_job(project):
     assert told["instruct"]["output"] == "5"
     assert told["sentiment"]["label"] in ("positive", "negative")
     assert "tiny-bloom: loaded once in" in both.stderr
-    assert both.stderr.count("delta swapped in") == 2
+    assert both.stderr.count("delta put in") == 2
 
 
 @pytest.mark.slow

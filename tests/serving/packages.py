@@ -3,7 +3,8 @@
 import torch
 
 from biasline.bases.pin import read_pin
-from biasline.bitfit import BiasDelta, tune_biases
+from biasline.bitfit import BiasDelta, Deltas, tune_biases
+from biasline.bitfit.deltas import file_of, write_index
 from biasline.params import Task
 from biasline.serving.package import Package
 
@@ -60,3 +61,16 @@ def four_packages(workspace):
         "topic": package(workspace, 3, ["art", "music", "sport"]),
         "rhymes": package(workspace, 4),
     }
+
+
+def fleet(workspace, names, unknown="error"):
+    """A fleet of instructions: a shared delta, and one of its own for each name but the last."""
+    tenants = {"column": "shop", "unknown": unknown}
+    task = Task(base=PIN, data="d", evaluate={"max_new_tokens": 6}, tenants=tenants)
+    shared, folder = moved(workspace / PIN, task, 10, ()), workspace / "own"
+    folder.mkdir()
+    own = {name: moved(workspace / PIN, task, 11 + number, ()).delta for number, name in enumerate(names[:-1])}
+    for name, delta in own.items():
+        delta.save(folder / file_of(name))
+    write_index(folder, own, names[-1:])
+    return Package(task, shared.delta, shared.pin, shared.pin_path, Deltas(folder))

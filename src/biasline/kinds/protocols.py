@@ -333,6 +333,10 @@ class InServing(_Answers):
     def answer(self, predictor: "Predictor", records: Sequence[dict[str, Any]], params: Mapping[str, Any]) -> list[Any]:
         """See `Predictor.__call__`; each answer is a dict by the names of `outputs`, or a text."""
 
+    def answer_whole(self, predictor: "Predictor", records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """As `answer`, of a model with a head, with all that it says of a row."""
+        return self.answer(predictor, records, {})
+
     @abstractmethod
     def line(self, answer: Any) -> str:
         """An answer as one line for a terminal."""

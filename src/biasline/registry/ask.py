@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from biasline.registry.aliases import aliased
-from biasline.registry.files import read_package
-from biasline.registry.versions import model_name, no_version
+from biasline.registry.versions import no_version
 from biasline.serving.packaging import packaged_answers
+from biasline.serving.registered import aliased, model_name, read_package
 from biasline.tracking.store import connect
 
 Rows = Sequence[dict[str, Any]]
@@ -24,7 +23,7 @@ def ask(
         alias: which version.
         shared: put the tasks' deltas on one base in memory, with this checkout's code; otherwise each task is asked
             through its packaged model.
-        told: told what was loaded and swapped, and how long it took.
+        told: told what was loaded, and how long it took.
 
     Raises:
         BiaslineError: where a task has no such version.
@@ -37,7 +36,7 @@ def ask(
             raise no_version(task, alias)
         versions[task] = version
     if shared:
-        from biasline.serving.shared_base import answer_together
+        from biasline.serving.engine.bases import answer_together
 
         packages = {task: read_package(version) for task, version in versions.items()}
         yield from answer_together(packages, rows, told)

@@ -85,10 +85,22 @@ class Classification(HeadedAnswering):
 
     def answer(self, predictor: "Predictor", records: Sequence[dict[str, Any]], params: Mapping[str, Any]) -> list[Any]:
         """The likeliest label of each row, and its probability."""
+        return [{name: one[name] for name in self.outputs} for one in self.answer_whole(predictor, records)]
+
+    def answer_whole(self, predictor: "Predictor", records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """With the probability of each label, in their order."""
         from biasline.evaluation.classify import probabilities
 
-        found = probabilities(predictor.model, predictor.inputs(records), *predictor.batches)
-        return [{"label": predictor.labels[row.argmax()], "probability": float(row.max())} for row in found]
+        labels = predictor.labels
+        return [
+            {
+                "label": labels[row.argmax()],
+                "probability": float(row.max()),
+                "probs": row.tolist(),
+                "num_classes": len(labels),
+            }
+            for row in probabilities(predictor.model, predictor.inputs(records), *predictor.batches)
+        ]
 
     def line(self, answer: Any) -> str:
         """The label, and how sure it is."""

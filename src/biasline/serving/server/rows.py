@@ -1,0 +1,121 @@
+"""Rows of any kind of task: labels, scores and spans in vLLM's form, and MLflow's own."""
+
+import csv
+import io
+import time
+import uuid
+from contextlib import ExitStack
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from biasline.kinds.answering import find_answering
+from biasline.serving.engine.stand_in import drawing
+from biasline.serving.server.forms import ClassifyForm, InvocationForm
+from biasline.serving.server.models import Asked
+from biasline.serving.server.service import Call, Refused, Service
+
+
+async def classify(service: Service, request: Request) -> Response:
+    """POST /v1/classify."""
+    with ExitStack() as stack:
+        call = stack.enter_context(service.call(request))
+        form = await service.form(request, ClassifyForm)
+        asked = stack.enter_context(service.using(call, form.model))
+        task = asked.served.held.package.task
+        answering = find_answering(task.kind)
+        if not answering.learning.headed:
+            raise Refused(400, "invalid_request", f"{asked.name} writes texts: ask /v1/chat/completions")
+        records = _owned(service, call, asked, form.records(answering.learning.columns.given[0]))
+        predictor = asked.served.held.predictor
+
+        def work() -> list[dict[str, Any]]:
+            with predictor.asked(predictor.owners(records)):
+                return answering.answer_whole(predictor, records)
+
+        answers = await service.run(call, work, request)
+        call.rows = len(records)
+        if service.settings.log_texts:
+            call.texts = {"asked": records, "answered": answers}
+        tokens = call.ticket.prompt_tokens
+        owners = predictor.owners(records)
+        data = [{"index": number, **answer} for number, answer in enumerate(answers)]
+        if len(set(owners)) > 1:
+            data = [{**one, "delta": asked.served.delta_of(owner)} for one, owner in zip(data, owners, strict=True)]
+        told = {
+            "id": f"classify-{uuid.uuid4().hex}",
+            "object": "list",
+            "created": int(time.time()),
+            "model": form.model,
+            "system_fingerprint": asked.system_fingerprint,
+            "data": data,
+            "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens},
+        }
+        return JSONResponse(told, headers=asked.served.headers_of_rows(owners))
+
+
+async def invocations(service: Service, request: Request) -> Response:
+    """POST /invocations, and with the model's name behind it where several are served."""
+    with ExitStack() as stack:
+        call = stack.enter_context(service.call(request))
+        table = request.headers.get("content-type", "").partition(";")[0].strip() == "text/csv"
+        form = InvocationForm() if table else await service.form(request, InvocationForm)
+        rows = _csv(await service.body(request)) if table else None
+        name = request.path_params.get("model") or request.query_params.get("model") or form.model
+        asked = stack.enter_context(service.using(call, name or _only(service, call)))
+        if asked.is_base:
+            raise Refused(400, "invalid_request", f"{asked.name} knows no task: ask /v1/completions")
+        task, predictor = asked.served.held.package.task, asked.served.held.predictor
+        answering = find_answering(task.kind)
+        first = answering.learning.columns.given[0]
+        records = _owned(service, call, asked, form.records(first) if rows is None else rows)
+        params = form.params
+        if params and answering.learning.headed:
+            raise Refused(400, "invalid_request", f"params: {asked.name} has none")
+
+        def work() -> list[Any]:
+            seed = 0 if answering.learning.headed else predictor.settings(params).seed
+            with drawing(seed):
+                return predictor(records, params)
+
+        answers = await service.run(call, work, request)
+        call.rows = len(records)
+        if service.settings.log_texts:
+            call.texts = {"asked": records, "answered": answers}
+        told, owners = {"predictions": answers}, predictor.owners(records)
+        if len(set(owners)) > 1:
+            told["deltas"] = [asked.served.delta_of(owner) for owner in owners]
+        return JSONResponse(told, headers=asked.served.headers_of_rows(owners))
+
+
+def _owned(service: Service, call: Call, asked: Asked, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with the tenant that the model's name has, where they name none; each one may be asked."""
+    service.check_rows(len(records))
+    held = asked.served.held
+    if held.tenants is None:
+        return records
+    column = held.package.task.tenants.column
+    if asked.tenant:
+        named = {str(record[column]) for record in records if record.get(column) not in (None, "", asked.tenant)}
+        if named:
+            raise Refused(400, "invalid_request", f"rows of {min(named)!r} are asked of {asked.name}")
+        records = [{**record, column: asked.tenant} for record in records]
+    service.models.check_tenants(asked, held.predictor.owners(records), call.key)
+    return records
+
+
+def _only(service: Service, call: Call) -> str:
+    """The only model that there is."""
+    tasks = {served.task for _, served in service.models.names(call.key)}
+    if len(tasks) > 1:
+        told = "several models are served: name one, as /invocations/TASK or in `model`"
+        raise Refused(400, "invalid_request", told)
+    return next(iter(tasks), "")
+
+
+def _csv(content: bytes) -> list[dict[str, Any]]:
+    try:
+        return list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"))))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise Refused(400, "invalid_request", f"no CSV in UTF-8: {error}") from None
