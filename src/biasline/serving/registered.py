@@ -57,9 +57,14 @@ def read_package(version: "ModelVersion") -> "Package":
     return Package.read(*package_files(version))
 
 
-def package_files(version: "ModelVersion") -> tuple[dict[str, Path], Path, dict[str, str]]:
-    """What a version holds, see `files_in`."""
-    return files_in(_downloaded(version))
+def package_files(version: "ModelVersion", scratch: Path | None = None) -> tuple[dict[str, Path], Path, dict[str, str]]:
+    """What a version holds, see `files_in`.
+
+    Args:
+        version: a registered version.
+        scratch: a folder for what has to be downloaded; without one that stays where MLflow puts it.
+    """
+    return files_in(_downloaded(version, scratch))
 
 
 def is_as_registered(version: "ModelVersion") -> bool:
@@ -126,10 +131,12 @@ def run_file(client: "MlflowClient", version: "ModelVersion", path: Path, scratc
     return Path(client.download_artifacts(run.info.run_id, wanted, dst_path=str(scratch)))
 
 
-def _downloaded(version: "ModelVersion") -> Path:
+def _downloaded(version: "ModelVersion", scratch: Path | None = None) -> Path:
     import mlflow
 
     # A local store's own folder, with nothing written to it, as MLflow would for a model's name.
     place = mlflow.MlflowClient().get_model_version_download_uri(version.name, version.version)
+    if place.startswith("file:"):
+        return Path(mlflow.artifacts.download_artifacts(place))
     named = f"models:/{version.name}/{version.version}"
-    return Path(mlflow.artifacts.download_artifacts(place if place.startswith("file:") else named))
+    return Path(mlflow.artifacts.download_artifacts(named, dst_path=None if scratch is None else str(scratch)))

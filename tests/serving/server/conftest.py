@@ -73,7 +73,7 @@ class FakeRegistry:
             if (not tasks or place[0] in tasks) and place[1] in aliases
         }
 
-    def package(self, version):
+    def package(self, version, scratch):
         return self.held[version][0], f"{version.task}-{version.number}".encode().hex().ljust(64, "0")
 
     def predictions(self, version):

@@ -56,6 +56,20 @@ def test_limits_are_kept_and_say_when_to_come_again():
     assert 80 <= caught.value.retry_s <= 100
 
 
+def test_tokens_are_counted_before_they_are_written():
+    """Or a hundred requests at once would pass where the minute has room for one."""
+    known = Keys([key("a", tokens_per_minute=100)])
+    a = known.find("key of a")
+    with known.used(a), known.used(a):
+        assert known.reserve(a, 150) == 150
+        with pytest.raises(KeyRefused, match="tokens of a minute are used up"):
+            known.reserve(a, 1)
+        known.charge(a, 20 - 150)
+    with known.used(a):
+        assert known.reserve(a, 1) == 1
+    assert known.reserve(None, 5) == Keys([key("b")]).reserve(key("b"), 5) == 0
+
+
 def test_a_key_that_was_made_is_read_again(tmp_path, monkeypatch):
     made = CliRunner().invoke(app, ["api-key", 'acme: "1"', "--model", "shops/acme*"])
     path = tmp_path / "keys.yaml"

@@ -183,11 +183,11 @@ def test_what_cannot_be_read_is_told_and_tried_again_only_when_it_changes(two, m
     registry, texts = two
     asked, whole = [], registry.package
 
-    def package(version):
+    def package(version, scratch):
         asked.append(version.number)
         if version.number == "3":
             raise BiaslineError("delta.safetensors: damaged", "restore it")
-        return whole(version)
+        return whole(version, scratch)
 
     registry.package = package
     registry.held[registry.register("answers", None, None, "3")] = None
@@ -221,3 +221,19 @@ def test_a_base_that_cannot_be_read_leaves_no_thread_behind(held, tmp_path):
         assert ("mood", "champion") in service.models.problems
         assert not [one for one in threading.enumerate() if one.name.startswith("engine")]
     until(lambda: threading.active_count() <= before)
+
+
+def test_a_base_that_nothing_stands_on_leaves_memory(two, held):
+    registry, texts = two
+    registry.register("mood", *held["mood"])
+    with serving(registry) as (service, port):
+        [base] = service.models.bases
+        del registry.aliases["answers", "champion"]
+        until(lambda: len(service.models) == 1)
+        assert base.engine.alive and base.users == 1
+        del registry.aliases["mood", "champion"]
+        until(lambda: not base.engine.alive)
+        assert not list(service.models.bases) and Client(port).get("/health")[0] == 200
+        moved(registry, "1")
+        until(lambda: len(service.models) == 1)
+        assert ask(Client(port)) == (texts["1"], "1")

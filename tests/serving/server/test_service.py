@@ -1,5 +1,6 @@
 """Clients that are slow, large, many or gone, and a server that stops."""
 
+import asyncio
 import json
 import logging
 import socket
@@ -11,6 +12,7 @@ import pytest
 
 from biasline.evaluation.generate import Drawing
 from biasline.serving.server.logs import REQUESTS, JsonLines
+from biasline.serving.server.texts import Written
 from tests.serving.packages import TEXTS
 from tests.serving.server.conftest import Client, FakeRegistry, serving
 from tests.serving.server.test_models import until
@@ -133,3 +135,19 @@ def test_the_log_tells_who_asked_what_and_no_text(registry, caplog):
     with caplog.at_level(logging.INFO), serving(registry, log_texts=True) as (_, port):
         Client(port).post("/v1/classify", {"model": "mood", "input": "a secret text"})
     assert "a secret text" in JsonLines().format(next(one for one in caplog.records if one.name == REQUESTS))
+
+
+def test_a_stream_that_nobody_reads_ends_in_time(registry, monkeypatch):
+    monkeypatch.setattr("biasline.serving.server.texts._LATE_S", 0.2)
+
+    async def endless(self, *_):
+        while True:
+            yield Written("x" * 100_000)
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr("biasline.serving.server.texts.Writer.written", endless)
+    with serving(registry, timeout_s=0.5) as (service, port):
+        with raw(port, "/v1/chat/completions", json.dumps({**LONG, "stream": True}).encode()):
+            until(lambda: service._under_way == 1)
+            until(lambda: service._under_way == 0)
+        assert service.models.find("answers").served.users == 0

@@ -124,11 +124,12 @@ class LoadedBase:
     Attributes:
         loads: how often weights were read: once, and once more for each head that is the base's own.
         load_s: seconds that took.
+        users: how many hold something here, as `Bases` counts them.
     """
 
     def __init__(self, package: Package, batching: Batching, decoding: Decoding, threads: int = 0) -> None:
         self.pin = package.pin
-        self.loads, self.load_s = 0, 0.0
+        self.loads, self.load_s, self.users = 0, 0.0, 0
         self._folder = package.base()
         # Once for all that stands on it: a tokenizer takes more memory than the biases of a task.
         self._tokenizer, self._types = load_tokenizer(package.pin, self._folder), wants_token_types(self._folder)
@@ -258,11 +259,41 @@ class Bases:
         Raises:
             BiaslineError: where it is not found, or is not what its pin says.
         """
-        key = package.pin.digest, package.task.load.model_dump_json()
         with self._lock:
-            if key not in self._loaded:
-                self._loaded[key] = LoadedBase(package, *self._made_by)
-            return self._loaded[key]
+            return self._of(package)
+
+    def hold(self, owner: str, package: Package) -> Held:
+        """Put a package's deltas on its base, see `LoadedBase.hold`; the base stays until all of these were let go."""
+        with self._lock:
+            base = self._of(package)
+            base.users += 1
+        try:
+            return base.hold(owner, package)
+        except BaseException:
+            self._left(base)
+            raise
+
+    def let_go(self, held: Held) -> None:
+        """Give back what `hold` gave, and the base's memory where nothing else is held there."""
+        held.release()
+        base = next((one for one in self if one.engine is held.engine), None)
+        if base is not None:
+            self._left(base)
+
+    def _of(self, package: Package) -> LoadedBase:
+        key = package.pin.digest, package.task.load.model_dump_json()
+        if key not in self._loaded:
+            self._loaded[key] = LoadedBase(package, *self._made_by)
+        return self._loaded[key]
+
+    def _left(self, base: LoadedBase) -> None:
+        with self._lock:
+            base.users -= 1
+            if base.users:
+                return
+            self._loaded = {key: one for key, one in self._loaded.items() if one is not base}
+        # Not by whoever comes here: it waits for the engine's thread.
+        threading.Thread(target=base.close, name="stops an engine", daemon=True).start()
 
     def close(self, drain_s: float = 0.0) -> None:
         """Stop all engines: what waits is answered, for so long at most."""

@@ -147,10 +147,24 @@ class Keys:
                 use.at_once -= 1
 
     def charge(self, key: ApiKey | None, tokens: int) -> None:
-        """Count the tokens of a request that was answered."""
+        """Count tokens of a request: those that it may come to before it is answered, less what it did not need."""
         if key is not None and (bucket := self._uses[key.sha256].tokens) is not None:
             with self._lock:
                 bucket.take(tokens)
+
+    def reserve(self, key: ApiKey | None, tokens: int) -> int:
+        """Count tokens that a request may come to, before it is answered; how many to take off of its bill.
+
+        Raises:
+            KeyRefused: where others have used up the minute's meanwhile.
+        """
+        if key is None or (bucket := self._uses[key.sha256].tokens) is None:
+            return 0
+        with self._lock:
+            if (wait := bucket.wait_s()) > 0:
+                raise KeyRefused("this key's tokens of a minute are used up", wait)
+            bucket.take(tokens)
+        return tokens
 
 
 def sha256_of(key: str) -> str:

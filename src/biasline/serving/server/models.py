@@ -1,12 +1,14 @@
 """What is served: registered versions on their bases, found by the names that callers use."""
 
 import logging
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -178,19 +180,12 @@ class Models:
         missing = [(task, alias) for task in self._settings.tasks for alias in self._settings.aliases]
         problems = {place: told for place, told in self.problems.items() if place in wanted}
         self.problems = problems | {place: "the registry has no such alias" for place in missing if place not in wanted}
-        read = {}
         # What is loaded already first: it takes no time.
         new = {place: one for place, one in wanted.items() if self._is_new(place, one)}
         new = {place: one for place, one in new.items() if not self._serve_again(place, one)}
-        for place, version in new.items():
-            try:
-                read[place] = version, *self._registry.package(version)
-            except Exception as error:
-                self._refuse(place, version, error)
-        # Language models first: models with a head can stand on their Transformer, not the other way round.
-        for place, (version, package, delta) in sorted(read.items(), key=lambda item: (item[1][1].headed, item[0])):
-            if not self._serve_again(place, version):
-                self._serve(place, version, package, delta)
+        if new:
+            with tempfile.TemporaryDirectory() as scratch:
+                self._load(new, Path(scratch))
         self.loaded = True
 
     def find(self, name: Any, key: "ApiKey | None" = None) -> Asked:
@@ -275,6 +270,20 @@ class Models:
         """Stop: what is under way is answered, for so long at most."""
         self.bases.close(drain_s)
 
+    def _load(self, new: dict[Place, Version], scratch: Path) -> None:
+        """Read what versions hold, and serve them."""
+        read = {}
+        for number, (place, version) in enumerate(new.items()):
+            try:
+                (folder := scratch / str(number)).mkdir()
+                read[place] = version, *self._registry.package(version, folder)
+            except Exception as error:
+                self._refuse(place, version, error)
+        # Language models first: models with a head can stand on their Transformer, not the other way round.
+        for place, (version, package, delta) in sorted(read.items(), key=lambda item: (item[1][1].headed, item[0])):
+            if not self._serve_again(place, version):
+                self._serve(place, version, package, delta)
+
     def _is_new(self, place: Place, version: Version) -> bool:
         served = self._served.get(place)
         if served is not None and served.registered == version:
@@ -296,11 +305,11 @@ class Models:
         """Put a version on its base, have it answer its canary, and let requests come to it."""
         started, held = time.monotonic(), None
         try:
-            held = self.bases.of(package).hold(version.task, package)
+            held = self.bases.hold(version.task, package)
             compared = self._canary(version, held)
         except Exception as error:
             if held is not None:
-                held.release()
+                self.bases.let_go(held)
             self._refuse(place, version, error)
             return
         self._replace(place, Served(version, delta, held))
@@ -349,7 +358,7 @@ class Models:
             if not served.retired or served.users or served.released:
                 return
             served.released = True
-        served.held.release()
+        self.bases.let_go(served.held)
 
     def _base(self, name: str) -> Served | None:
         """A base by itself, as a language model; None where none is so called, or settings do not allow it."""

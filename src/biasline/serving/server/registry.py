@@ -46,8 +46,12 @@ class Registry(Protocol):
             aliases: which.
         """
 
-    def package(self, version: Version) -> tuple[Package, str]:
+    def package(self, version: Version, scratch: Path) -> tuple[Package, str]:
         """What a version holds, and the sha256 of its delta's file.
+
+        Args:
+            version: which.
+            scratch: an empty folder for its files, which must stay until its deltas were put on an engine.
 
         Raises:
             BiaslineError: naming the first file that is missing or is not what was packaged.
@@ -85,9 +89,9 @@ class MlflowRegistry:
                     found[task, alias] = Version(task, str(version.version), fingerprint)
         return found
 
-    def package(self, version: Version) -> tuple[Package, str]:
+    def package(self, version: Version, scratch: Path) -> tuple[Package, str]:
         """See `Registry`."""
-        files, pin, sha256 = package_files(self._version(version))
+        files, pin, sha256 = package_files(self._version(version), scratch)
         return Package.read(files, pin, sha256), file_sha256(files["delta"])
 
     def predictions(self, version: Version) -> pl.DataFrame:

@@ -58,6 +58,7 @@ class Call:
         ticket: how long it may take, and what it used.
         asked: the model, once it is known.
         rows: that were answered.
+        reserved: tokens that its key was charged before.
         status: of the response.
         texts: what was asked and answered, where it is to be logged.
     """
@@ -70,6 +71,7 @@ class Call:
     rows: int = 0
     status: int = 200
     first_token: float = 0.0
+    reserved: int = 0
     texts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -274,7 +276,7 @@ class Service:
         seconds = time.perf_counter() - call.started
         asked = call.asked
         model, ticket = (asked.served.task if asked else ""), call.ticket
-        self.keys.charge(call.key, ticket.prompt_tokens + ticket.completion_tokens)
+        self.keys.charge(call.key, ticket.prompt_tokens + ticket.completion_tokens - call.reserved)
         self.figures.requests.labels(model, call.route, str(call.status)).inc()
         if asked is not None:
             self.figures.seconds.labels(model, call.route).observe(seconds)

@@ -5,13 +5,14 @@ import json
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from biasline.evaluation.generate import Drawing
 from biasline.serving.engine.decoding import DecodingLane, Generation
@@ -21,6 +22,7 @@ from biasline.serving.server.forms import ChatForm, CompletionForm, Message
 from biasline.serving.server.models import Asked
 from biasline.serving.server.service import Call, Refused, Service, refused_by
 
+_LATE_S = 5.0  # that a stream has to say that it took too long
 _TURNS = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
@@ -167,6 +169,8 @@ async def _answer(service: Service, request: Request, form_class: type[ChatForm]
             service.check_rows(len(form.prompts))
             texts, longest = form.prompts, drawing.max_new_tokens
             prompts = await service.run(call, lambda: [writer.raw_prompt(text, longest) for text in texts])
+        expected = sum(len(ids) + drawing.max_new_tokens for ids in prompts)
+        call.reserved = service.keys.reserve(call.key, expected)
         shape, strip = _Shape(form, asked), isinstance(form, ChatForm)
         call.rows = len(prompts)
         if form.stream:
@@ -175,7 +179,8 @@ async def _answer(service: Service, request: Request, form_class: type[ChatForm]
             pieces = writer.written(prompts[0], drawing, form.stops, strip)
             # What is held goes on until the last piece was sent.
             lines = _lines(shape, call, pieces, stack.pop_all())
-            return StreamingResponse(lines, media_type="text/event-stream", headers=asked.served.headers(asked.tenant))
+            headers = asked.served.headers(asked.tenant)
+            return _Stream(lines, headers, call.ticket.left_s)
         together = asyncio.ensure_future(writer.whole(prompts, drawing, form.stops, strip))
         answers = await service.unless_gone(together, call, request)
         if service.settings.log_texts:
@@ -183,9 +188,26 @@ async def _answer(service: Service, request: Request, form_class: type[ChatForm]
         return JSONResponse(shape.whole(answers, call), headers=asked.served.headers(asked.tenant))
 
 
+class _Stream(StreamingResponse):
+    """A stream that ends in time, also where its client reads nothing of it, and lets go of all that it held."""
+
+    def __init__(self, lines: AsyncGenerator[str], headers: dict[str, str], seconds: float | None) -> None:
+        super().__init__(lines, media_type="text/event-stream", headers=headers)
+        self._lines, self._seconds = lines, None if seconds is None else seconds + _LATE_S
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._seconds):
+                    await super().__call__(scope, receive, send)
+        finally:
+            await self._lines.aclose()  # it may stand where a piece was sent
+
+
 async def _lines(
     shape: "_Shape", call: Call, pieces: AsyncIterator[Written], held: AsyncExitStack
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str]:
     """An answer as server-sent events."""
     async with held:
         try:
