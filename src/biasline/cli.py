@@ -155,7 +155,9 @@ def predict(
     tenant: Annotated[
         str, typer.Option(help="Of a fleet: whose rows these are; in a file, of rows that name none.")
     ] = "",
-    alias: Annotated[str, typer.Option(help="Which version: champion, candidate, previous.")] = "champion",
+    alias: Annotated[
+        str, typer.Option(help="Which version: champion, candidate, previous; champion, or the server's, if left out.")
+    ] = "",
     url: Annotated[str, typer.Option(help="Ask a server there (`biasline serve`); its key: BIASLINE_API_KEY.")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -200,7 +202,7 @@ def predict(
     else:
         from biasline.registry.ask import ask
 
-        found = ask(rows, alias, bool(tasks), lambda line: print(line, file=sys.stderr))
+        found = ask(rows, alias or "champion", bool(tasks), lambda line: print(line, file=sys.stderr))
     told, lines = [], []
     for name, answers in found:
         for row, answer in zip(rows[name], answers, strict=True):
@@ -522,6 +524,13 @@ def serve(
     keys: Annotated[Path | None, typer.Option(help="YAML file of API keys, see `biasline api-key`.")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback without keys.")] = False,
     allow_base: Annotated[bool, typer.Option("--allow-base", help="Answer for base:NAME too.")] = False,
+    shadow: Annotated[
+        list[str] | None, typer.Option(metavar="TASK@ALIAS", help="That version is asked the same, and tells nobody.")
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(metavar="TASK=ALIAS:5%", help="That version answers a share of the requests.")
+    ] = None,
+    traffic: Annotated[Path | None, typer.Option(help="Folder for Parquet files of what was answered by whom.")] = None,
     settings: Annotated[Path | None, typer.Option(help="YAML file of all settings, see docs/serving.md.")] = None,
 ) -> None:
     """Serve registered models over HTTP: each base once in memory, every model's biases behind it, mixed in a batch."""
@@ -529,6 +538,7 @@ def serve(
     from biasline.serving.server.settings import read_settings
 
     given: dict[str, Any] = {"tasks": tasks, "aliases": alias, "host": host, "port": port}
+    given |= {"shadow": shadow, "split": split, "traffic": str(traffic) if traffic else None}
     given |= {"keys": str(keys) if keys else None, "insecure": insecure or None, "allow_base": allow_base or None}
     run(read_settings(settings, {name: value for name, value in given.items() if value not in (None, [])}))
 

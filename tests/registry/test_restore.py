@@ -12,13 +12,12 @@ from typer.testing import CliRunner
 from biasline.cli import app
 from biasline.errors import BiaslineError
 from biasline.params import Task
-from biasline.registry import versions
 from biasline.registry.aliases import CANDIDATE, CHAMPION
 from biasline.registry.promote import nominate, promote
 from biasline.registry.sync import register, sync
 from biasline.registry.verify import verify
 from biasline.registry.why import as_markdown, why
-from biasline.serving.registered import aliased, has_files
+from biasline.serving.registered import aliased, has_files, run_file
 from biasline.tracking.publish import find_run, lost_files
 from biasline.tracking.record import record_of_workspace
 from biasline.tracking.store import connect
@@ -161,7 +160,7 @@ def test_a_long_card_is_shortened_for_every_store_and_kept_whole_beside_it(train
     assert version.description.splitlines()[-3].endswith("| 0.5 |")  # no line is cut
     note = client.get_run(version.run_id).data.tags["mlflow.note.content"]
     assert len(note) <= 8000 and "evaluation/card.md" in note.splitlines()[-1]
-    kept = versions.run_file(client, version, trained[1].card, trained[1].folder)
+    kept = run_file(client, version, trained[1].card, trained[1].folder)
     assert kept.read_text() == card.read_text()
 
 

@@ -19,7 +19,7 @@ def ask_server(
     Args:
         url: of the server.
         rows: task → rows of its kind.
-        alias: which version; the server must have it.
+        alias: which version; the server must have it. Empty: the one that it means by the task.
         key: an API key; BIASLINE_API_KEY of the environment if left out.
 
     Raises:
@@ -27,10 +27,14 @@ def ask_server(
     """
     import requests
 
+    root = url.rstrip("/").removesuffix("/v1")
+    if not root.startswith(("http://", "https://")):
+        raise BiaslineError(f"{url}: an address of a server was expected", "as http://127.0.0.1:8000")
     given = key or os.environ.get("BIASLINE_API_KEY", "")
     headers = {"Authorization": f"Bearer {given}"} if given else {}
     for task, asked in rows.items():
-        address, answers = f"{url.rstrip('/')}/invocations/{quote(f'{task}@{alias}')}", list[Any]()
+        name = f"{task}@{alias}" if alias else task
+        address, answers = f"{root}/invocations/{quote(name)}", list[Any]()
         for start in range(0, len(asked), _AT_ONCE):
             body = {"dataframe_records": list(asked[start : start + _AT_ONCE])}
             try:

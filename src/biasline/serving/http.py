@@ -84,6 +84,13 @@ def run(settings: "ServerSettings") -> None:
 def __getattr__(name: str) -> Any:
     """Make `app` when it is asked for: importing this module reads and starts nothing."""
     if name == "app":
-        globals()["app"] = create_app()
+        from biasline.errors import BiaslineError
+        from biasline.serving.server.logs import to_stderr
+
+        try:
+            globals()["app"] = create_app()
+        except BiaslineError as error:
+            raise SystemExit(f"error: {error}") from None
+        to_stderr(("biasline",))
         return globals()["app"]
     raise AttributeError(name)

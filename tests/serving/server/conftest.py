@@ -98,6 +98,15 @@ def registry(held):
     return found
 
 
+@pytest.fixture
+def two(held):
+    """A registry where two packages are versions 1 and 2 of one task; and what each answers."""
+    registry = FakeRegistry()
+    for number, name in (("2", "rhymes"), ("1", "answers")):
+        registry.register("answers", *held[name], number)
+    return registry, {"1": held["answers"][1]["tuned"][0], "2": held["rhymes"][1]["tuned"][0]}
+
+
 @contextmanager
 def serving(registry, keys=(), wait=True, **settings):
     """A server under way, and its port."""

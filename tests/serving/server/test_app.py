@@ -76,11 +76,11 @@ def test_openai_errors_are_those_that_its_package_knows(open_ai):
         open_ai.chat.completions.create(model="answer", **chat("x"))
     with pytest.raises(openai.BadRequestError, match="ask /v1/classify"):
         open_ai.chat.completions.create(model="mood", **chat("x"))
-    with pytest.raises(openai.BadRequestError, match="max_new_tokens"):
+    with pytest.raises(openai.BadRequestError, match="max_tokens: 100000 is refused"):
         open_ai.chat.completions.create(model="answers", max_tokens=100_000, **chat("x"))
     with pytest.raises(openai.BadRequestError, match="n: "):
         open_ai.chat.completions.create(model="answers", n=2, **chat("x"))
-    with pytest.raises(openai.BadRequestError, match="tools: "):
+    with pytest.raises(openai.BadRequestError, match="tools: List should have at most 0 items|tools: not supported"):
         open_ai.chat.completions.create(
             model="answers", tools=[{"type": "function", "function": {"name": "f"}}], **chat("x")
         )

@@ -124,8 +124,8 @@ def test_settings_come_from_file_environment_and_options(tmp_path, monkeypatch):
     monkeypatch.setenv("BIASLINE_SERVE_ROWS", "9")
     found = read_settings(given={"port": 9001})
     assert (found.port, found.rows, found.tasks, found.aliases) == (9001, 9, ("a", "b"), ("candidate", "champion"))
-    path.write_text("prot: 9000\n")
-    with pytest.raises(BiaslineError, match="prot: Extra inputs are not permitted"):
+    path.write_text("aliasses: 9000\n")
+    with pytest.raises(BiaslineError, match="aliasses: no such setting → did you mean 'aliases'"):
         read_settings()
 
 

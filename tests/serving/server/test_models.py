@@ -27,15 +27,6 @@ def ask(client, model="answers", **more):
     return (told["choices"][0]["message"]["content"], headers["x-biasline-version"]) if status == 200 else status
 
 
-@pytest.fixture
-def two(held):
-    """A registry where two packages are versions 1 and 2 of one task; and what each answers."""
-    registry = FakeRegistry()
-    for number, name in (("2", "rhymes"), ("1", "answers")):
-        registry.register("answers", *held[name], number)
-    return registry, {"1": held["answers"][1]["tuned"][0], "2": held["rhymes"][1]["tuned"][0]}
-
-
 def moved(registry, number, alias="champion"):
     registry.aliases["answers", alias] = next(one for one in registry.held if one.number == number)
 
@@ -237,3 +228,28 @@ def test_a_base_that_nothing_stands_on_leaves_memory(two, held):
         moved(registry, "1")
         until(lambda: len(service.models) == 1)
         assert ask(Client(port)) == (texts["1"], "1")
+
+
+def test_a_server_with_nothing_to_serve_says_why(two, caplog):
+    registry, _ = two
+    with serving(registry, aliases=("champoin",)) as (_, port):
+        client = Client(port)
+        status, _, told = client.get("/ready")
+        assert status == 503 and "no registered model has this alias" in told["problems"]["*@champoin"]
+        _, _, told = client.post("/v1/chat/completions", {"model": "x", "messages": [{"role": "user", "content": "x"}]})
+        assert "none is served; /ready says why" in told["error"]["message"]
+        time.sleep(0.3)
+    assert len([one for one in caplog.records if "*@champoin" in one.getMessage()]) == 1
+    with serving(registry, aliases=("candidate", "champion")) as (service, port):
+        assert service.models.problems == {("answers", "candidate"): "the registry has no such model or alias"}
+        body = {"model": "answers@candidate", "messages": [{"role": "user", "content": "x"}]}
+        told = Client(port).post("/v1/chat/completions", body)[2]["error"]["message"]
+        assert told.endswith("answers is served as champion (version 1)")
+
+
+def test_an_app_that_cannot_start_says_so_in_a_line(monkeypatch):
+    from biasline.serving import http
+
+    monkeypatch.setenv("BIASLINE_SERVE_PROT", "1")
+    with pytest.raises(SystemExit, match="error: settings: prot: no such setting"):
+        _ = http.app

@@ -54,6 +54,7 @@ class _Text(Form):
     seed: int | None = Field(None, ge=0, lt=2**32)
     stop: Stop | None = None
     n: Literal[1] | None = None
+    tools: Annotated[list[Any], Field(max_length=0)] | None = None
     presence_penalty: Literal[0] | None = None
     frequency_penalty: Literal[0] | None = None
     user: Any = None

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 REQUESTS = "biasline.requests"
@@ -23,14 +24,11 @@ class JsonLines(logging.Formatter):
         return json.dumps(told, ensure_ascii=False, default=str)
 
 
-def to_stderr(level: int = logging.INFO) -> None:
-    """Have all of our loggers, and uvicorn's, write so."""
+def to_stderr(names: Sequence[str] = ("biasline", "uvicorn")) -> None:
+    """Have loggers write so: ours and, where it is we who run it, uvicorn's."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for name in ("biasline", "uvicorn", "uvicorn.error"):
+    for name in names:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(level)
-    logging.getLogger("uvicorn.error").handlers = []
-    logging.getLogger("uvicorn.error").propagate = True
-    logging.getLogger("uvicorn.access").disabled = True
+        logger.setLevel(logging.INFO)

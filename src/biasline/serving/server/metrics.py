@@ -36,6 +36,9 @@ class Figures:
         self.first = Histogram(
             "biasline_first_token_seconds", "Time to the first token.", ("model",), buckets=_SECONDS, registry=known
         )
+        self.shadow = Counter(
+            "biasline_shadow", "Rows that a shadow was asked as well.", ("model", "said"), registry=known
+        )
         self.under_way = Gauge("biasline_requests_under_way", "Requests under way.", registry=known)
         self.registry.register(_Told(models))
 

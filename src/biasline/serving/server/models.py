@@ -22,6 +22,7 @@ from biasline.serving.package import Package
 from biasline.serving.server import canary
 from biasline.serving.server.registry import Place, Registry, Version
 from biasline.serving.server.settings import ServerSettings
+from biasline.serving.server.trials import Trials
 
 if TYPE_CHECKING:
     from biasline.serving.server.keys import ApiKey
@@ -134,6 +135,7 @@ class Models:
 
     Attributes:
         bases: in memory.
+        trials: versions that are asked beside those that answer, or for a share of the requests.
         problems: (task, alias) → why the version that it points at is not served.
         heard: when the registry answered last, seconds since 1970; 0 for never.
     """
@@ -145,10 +147,12 @@ class Models:
             Decoding(settings.sequences, settings.cached_tokens, settings.pass_tokens, settings.wait_ms / 1000),
             settings.threads,
         )
+        self.trials = Trials.read(settings.shadow, settings.split)
         self.problems: dict[Place, str] = {}
         self.heard = 0.0
         self.loaded = False
         self.away = ""
+        self._told: set[Place] = set()
         self._served: dict[Place, Served] = {}
         self._refused: dict[Place, tuple[Version, float]] = {}
         self._lock = threading.Lock()
@@ -168,6 +172,8 @@ class Models:
         """
         try:
             wanted = self._registry.versions(self._settings.tasks, self._settings.aliases)
+            for task, alias in self.trials.places:
+                wanted |= self._registry.versions([task], [alias])
         except Exception as error:  # of MLflow, of a database, of a connection: the registry is away
             if not self.away:
                 _log.warning("the registry does not answer: %s", first_line(error))
@@ -177,9 +183,11 @@ class Models:
         for place in [place for place in self._served if place not in wanted]:
             _log.warning("%s@%s: the registry has no such alias any more; not served", *place)
             self._replace(place, None)
-        missing = [(task, alias) for task in self._settings.tasks for alias in self._settings.aliases]
         problems = {place: told for place, told in self.problems.items() if place in wanted}
-        self.problems = problems | {place: "the registry has no such alias" for place in missing if place not in wanted}
+        self.problems = problems | self._missing(wanted)
+        for place in self.problems.keys() - problems.keys() - self._told:
+            _log.warning("%s@%s: %s", *place, self.problems[place])
+        self._told = set(self.problems) - set(problems)
         # What is loaded already first: it takes no time.
         new = {place: one for place, one in wanted.items() if self._is_new(place, one)}
         new = {place: one for place, one in new.items() if not self._serve_again(place, one)}
@@ -199,9 +207,11 @@ class Models:
             NotReady: where models are still being loaded.
         """
         if not isinstance(name, str) or not name:
-            raise UnknownModel("no model is named", f"give `model`: one of {self._known(key)}")
+            raise UnknownModel("no model is named", self._known(key))
         asked = self._found(name, key)
         if asked is None and not self.loaded:
+            if self.away:
+                raise NotReady(f"nothing is served yet: the registry does not answer: {self.away}")
             raise NotReady("models are being loaded", "ask again in some seconds")
         if asked is None:
             raise self._unknown(name, key)
@@ -213,6 +223,8 @@ class Models:
             return None if base is None else Asked(base)
         version, _, tenant = name.partition("/")
         task, _, which = version.partition("@")
+        if "@" in version and not which:
+            return None
         served, tenant = self._version(task, which), tenant.strip()  # as rows have their tenants
         return Asked(served, tenant) if served is not None and self._may(served, tenant, key) else None
 
@@ -253,6 +265,21 @@ class Models:
         finally:
             self._left(asked.served)
 
+    @contextmanager
+    def using_shadow(self, asked: Asked) -> Iterator[Asked | None]:
+        """The version that is to be asked the same; None where there is none, or it is the one that answers."""
+        alias, shadow = self.trials.shadows.get(asked.served.task), None
+        with self._lock:
+            served = self._served.get((asked.served.task, alias)) if alias is not None else None
+            if served is not None and served is not asked.served and not asked.is_base:
+                served.users += 1
+                shadow = Asked(served, asked.tenant)
+        try:
+            yield shadow
+        finally:
+            if shadow is not None:
+                self._left(shadow.served)
+
     def names(self, key: "ApiKey | None" = None) -> list[tuple[str, Served]]:
         """What a caller may name: tasks, other aliases, and of fleets the tenants."""
         found = []
@@ -269,6 +296,19 @@ class Models:
     def close(self, drain_s: float = 0.0) -> None:
         """Stop: what is under way is answered, for so long at most."""
         self.bases.close(drain_s)
+
+    def _missing(self, wanted: Iterable[Place]) -> dict[Place, str]:
+        """What was to be served, and the registry does not have."""
+        aliases, found = self._settings.aliases, set(wanted)
+        places = {(task, alias) for task in self._settings.tasks for alias in aliases} | self.trials.places
+        # Who names a task means the first alias.
+        places |= {(task, aliases[0]) for task, _ in found}
+        told = {place: "the registry has no such model or alias" for place in places - found}
+        for alias in () if self._settings.tasks else aliases[1:] if found else aliases:
+            if alias not in {one for _, one in found}:
+                way = "`biasline promote TASK` makes a champion; --alias candidate serves what may become one"
+                told["*", alias] = f"no registered model has this alias → {way}"
+        return told
 
     def _load(self, new: dict[Place, Version], scratch: Path) -> None:
         """Read what versions hold, and serve them."""
@@ -390,17 +430,25 @@ class Models:
         shown = name if len(name) <= 100 else f"{name[:100]}…"
         task = name.partition("/")[0]
         known = [one for one, _ in self.names(key)]
+        if self._settings.allow_base:
+            known += [f"{_BASE}{base.pin.name}" for base in self.bases if key is None or key.allows(base.pin.name)]
+        asked, at, _ = task.partition("@")
+        served = [(alias, one) for name, alias, one in self if name == asked and at and self._may(one, "", key)]
+        if served:
+            told = ", ".join(f"{alias} (version {one.version})" for alias, one in served)
+            return UnknownModel(f"model {shown!r}: no such model is served", f"{asked} is served as {told}")
         if len(known) > _LOOKED_THROUGH:  # those of the same task alone, and of these not all
             known = [one for one in known if one.partition("/")[0] == task][:_LOOKED_THROUGH] or known[:_LOOKED_THROUGH]
         near = get_close_matches(shown, known, n=1, cutoff=0.6)
         return UnknownModel(
             f"model {shown!r}: no such model is served",
-            f"did you mean {near[0]!r}?" if near else f"one of {self._known(key)}",
+            f"did you mean {near[0]!r}?" if near else self._known(key),
         )
 
     def _known(self, key: "ApiKey | None") -> str:
         names = [one for one, _ in self.names(key)]
-        return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "none"
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        return f"give `model`: one of {', '.join(names[:8])}{more}" if names else "none is served; /ready says why"
 
 
 def _in_header(text: str) -> str:

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from biasline.kinds.answering import find_answering
 from biasline.serving.engine.stand_in import drawing
+from biasline.serving.predictor import Predictor
 from biasline.serving.server.forms import ClassifyForm, InvocationForm
 from biasline.serving.server.models import Asked
 from biasline.serving.server.service import Call, Refused, Service
@@ -29,17 +30,19 @@ async def classify(service: Service, request: Request) -> Response:
             raise Refused(400, "invalid_request", f"{asked.name} writes texts: ask /v1/chat/completions")
         records = _owned(service, call, asked, form.records(answering.learning.columns.given[0]))
         predictor = asked.served.held.predictor
+        owners = predictor.owners(records)
 
-        def work() -> list[dict[str, Any]]:
-            with predictor.asked(predictor.owners(records)):
+        def ask(predictor: Predictor) -> list[dict[str, Any]]:
+            with predictor.asked(owners):
                 return answering.answer_whole(predictor, records)
 
-        answers = await service.run(call, work, request)
+        answered = service.beside(asked, owners, records, ask)
+        answers = await service.run(call, lambda: ask(predictor), request)
+        answered(answers)
         call.rows = len(records)
         if service.settings.log_texts:
             call.texts = {"asked": records, "answered": answers}
         tokens = call.ticket.prompt_tokens
-        owners = predictor.owners(records)
         data = [{"index": number, **answer} for number, answer in enumerate(answers)]
         if len(set(owners)) > 1:
             data = [{**one, "delta": asked.served.delta_of(owner)} for one, owner in zip(data, owners, strict=True)]
@@ -62,7 +65,11 @@ async def invocations(service: Service, request: Request) -> Response:
         table = request.headers.get("content-type", "").partition(";")[0].strip() == "text/csv"
         form = InvocationForm() if table else await service.form(request, InvocationForm)
         rows = _csv(await service.body(request)) if table else None
-        name = request.path_params.get("model") or request.query_params.get("model") or form.model
+        names = [request.path_params.get("model"), request.query_params.get("model"), form.model]
+        named = list(dict.fromkeys(filter(None, names)))
+        if len(named) > 1:
+            raise Refused(400, "invalid_request", f"two models are named: {named[0][:80]!r} and {named[1][:80]!r}")
+        name = named[0] if named else ""
         asked = stack.enter_context(service.using(call, name or _only(service, call)))
         if asked.is_base:
             raise Refused(400, "invalid_request", f"{asked.name} knows no task: ask /v1/completions")
@@ -74,16 +81,20 @@ async def invocations(service: Service, request: Request) -> Response:
         if params and answering.learning.headed:
             raise Refused(400, "invalid_request", f"params: {asked.name} has none")
 
-        def work() -> list[Any]:
+        owners = predictor.owners(records)
+
+        def ask(predictor: Predictor) -> list[Any]:
             seed = 0 if answering.learning.headed else predictor.settings(params).seed
             with drawing(seed):
                 return predictor(records, params)
 
-        answers = await service.run(call, work, request)
+        answered = service.beside(asked, owners, records, ask)
+        answers = await service.run(call, lambda: ask(predictor), request)
+        answered(answers)
         call.rows = len(records)
         if service.settings.log_texts:
             call.texts = {"asked": records, "answered": answers}
-        told, owners = {"predictions": answers}, predictor.owners(records)
+        told = {"predictions": answers}
         if len(set(owners)) > 1:
             told["deltas"] = [asked.served.delta_of(owner) for owner in owners]
         return JSONResponse(told, headers=asked.served.headers_of_rows(owners))

@@ -5,12 +5,13 @@ import contextvars
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
@@ -24,10 +25,15 @@ from biasline.serving.server.metrics import Figures
 from biasline.serving.server.models import Asked, Models, NotReady, UnknownModel
 from biasline.serving.server.registry import Registry
 from biasline.serving.server.settings import ServerSettings
+from biasline.serving.server.traffic import Traffic, agree
+
+if TYPE_CHECKING:
+    from biasline.serving.predictor import Predictor
 
 _log = logging.getLogger(__name__)
 _requests = logging.getLogger(REQUESTS)
 _WORKERS = 256
+_TYPES = ("str", "list[", "dict[", "constrained-str")
 _NOBODY = 499  # what logs say where a client went before it was answered
 
 T = TypeVar("T")
@@ -59,6 +65,7 @@ class Call:
         asked: the model, once it is known.
         rows: that were answered.
         reserved: tokens that its key was charged before.
+        request_key: equal for requests that one version is to answer, where some are on trial.
         status: of the response.
         texts: what was asked and answered, where it is to be logged.
     """
@@ -72,6 +79,7 @@ class Call:
     status: int = 200
     first_token: float = 0.0
     reserved: int = 0
+    request_key: str = ""
     texts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -88,6 +96,7 @@ class Service:
         self.settings, self.keys = settings, keys
         self.models = Models(settings, registry)
         self.figures = Figures(self.models)
+        self.traffic = Traffic(settings.traffic, settings.traffic_texts)
         self.stopping = False
         self._stop = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="watcher of the registry", daemon=True)
@@ -107,6 +116,7 @@ class Service:
             time.sleep(0.02)
         self.models.close(max(0.0, end - time.monotonic()))
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self.traffic.flush()
 
     @property
     def is_whole(self) -> bool:
@@ -117,6 +127,7 @@ class Service:
         while not self._stop.is_set():
             try:
                 self.models.refresh()
+                self.traffic.flush(only_old=True)
             except Exception:  # a server goes on with what it has
                 _log.exception("following the registry failed")
             self._stop.wait(self.settings.poll_s)
@@ -131,6 +142,7 @@ class Service:
         # The template of the path, not what somebody put into it: there are few of these.
         route = getattr(request.scope.get("route"), "path", "")
         call = Call(route, None, Ticket(self.settings.timeout_s))
+        call.request_key = request.headers.get("x-request-key") or uuid.uuid4().hex
         try:
             with ExitStack() as stack:
                 self._under_way += 1
@@ -193,7 +205,7 @@ class Service:
         server = request.scope.get("server")  # none: a socket of the file system
         if server is not None and not (_is_local(server[0]) and _is_local(request.url.hostname or "")):
             told = "without API keys only this machine is answered, by a name of its own (127.0.0.1, localhost)"
-            raise Refused(403, "forbidden", f"{told}: give the server keys, or tell it to be insecure")
+            raise Refused(403, "forbidden", f"{told}: give the server API keys (--keys), or start it with --insecure")
 
     async def form(self, request: Request, form: type[FormT]) -> FormT:
         """A request's body.
@@ -206,8 +218,10 @@ class Service:
             return form.model_validate_json(content)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            where = ".".join(map(str, first["loc"])) or "body"
-            raise Refused(400, "invalid_request", f"{where}: {first['msg']}"[:500]) from None
+            # Without the names of types, where one of several was expected.
+            where = ".".join(str(one) for one in first["loc"] if not str(one).startswith(_TYPES)) or "body"
+            told = "not supported" if first["type"] == "extra_forbidden" else first["msg"]
+            raise Refused(400, "invalid_request", f"{where}: {told}"[:500]) from None
 
     async def body(self, request: Request) -> bytes:
         """A request's body as it came."""
@@ -226,9 +240,64 @@ class Service:
     @contextmanager
     def using(self, call: Call, name: Any) -> Iterator[Asked]:
         """The model that is asked, until the block ends."""
+        if isinstance(name, str):
+            name = self.models.trials.routed(name, call.request_key)
         with self.models.using(name, call.key) as asked:
             call.asked = asked
             yield asked
+
+    def beside(
+        self,
+        asked: Asked,
+        tenants: Sequence[str],
+        rows: Sequence[Any],
+        ask: Callable[["Predictor"], Sequence[Any]] | None,
+    ) -> Callable[[Sequence[Any]], None]:
+        """Have a shadow answer the same rows, among those of everyone else, while they are answered.
+
+        Args:
+            asked: the model that answers.
+            tenants: whose each row is; none where the task is of one.
+            rows: that are asked.
+            ask: has a model answer them; None where no other could.
+
+        Returns:
+            what is to be called with the answers, so that both are kept where traffic is.
+        """
+        with ExitStack() as stack:
+            shadow = stack.enter_context(self.models.using_shadow(asked)) if ask is not None else None
+            held = stack.pop_all()
+        served = asked.served
+        told = {"task": served.task, "version": served.version, "fingerprint": served.fingerprint}
+        # A shadow is the first that is done without.
+        if shadow is None or ask is None or self._under_way > self.settings.waiting // 2:
+            held.close()
+            return lambda answers: self.traffic.add(told, tenants, rows, answers)
+        other = shadow.served
+        told |= {"shadow_version": other.version, "shadow_fingerprint": other.fingerprint}
+
+        def job() -> Sequence[Any]:
+            with held, Ticket(self.settings.timeout_s).used():
+                return ask(other.held.predictor)
+
+        asking = self._pool.submit(job)
+        # One that never began lets go as well.
+        asking.add_done_callback(lambda done: held.close())
+
+        def answered(answers: Sequence[Any]) -> None:
+            def both(done: "Future[Sequence[Any]]") -> None:
+                failed = done.cancelled() or done.exception() is not None
+                others = None if failed else done.result()
+                same = [agree(*pair) for pair in zip(answers, others or (), strict=False)]
+                for said in (
+                    ("failed",) if failed else ("agrees" if one else "differs" for one in same if one is not None)
+                ):
+                    self.figures.shadow.labels(served.task, said).inc()
+                self.traffic.add(told, tenants, rows, answers, others)
+
+            asking.add_done_callback(both)
+
+        return answered
 
     def check_rows(self, count: int) -> None:
         """Refuse more rows than one request may have."""

@@ -7,11 +7,13 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from biasline.bitfit.deltas import alike
 from biasline.errors import BiaslineError, first_line, shown
 from biasline.params.group import Group
 
 # Names a YAML file of settings for an app that no command line starts; one setting alone is `BIASLINE_SERVE_PORT`.
 ENVIRONMENT = "BIASLINE_SERVE"
+_LISTS = ("tasks", "aliases", "shadow", "split")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -39,6 +41,10 @@ class ServerSettings(Group):
     timeout_s: float = Field(120.0, gt=0, description="longest that a request may take")
     body_s: float = Field(20.0, gt=0, description="longest that a request's body may take to arrive")
     drain_s: float = Field(30.0, ge=0, description="when stopped: how long what is under way may take")
+    shadow: tuple[str, ...] = Field((), description="TASK@ALIAS: that version is asked the same, and tells nobody")
+    split: tuple[str, ...] = Field((), description="TASK=ALIAS:5%: that version answers this share of the requests")
+    traffic: str = Field("", description="folder for Parquet files of what was answered by whom; empty: none")
+    traffic_texts: bool = Field(False, description="with questions and answers")
     log_texts: bool = Field(False, description="write questions and answers into the log")
 
     @property
@@ -62,14 +68,17 @@ def read_settings(path: Path | None = None, given: Mapping[str, Any] | None = No
     for name, value in os.environ.items():
         if name.startswith(prefix):
             key = name.removeprefix(prefix).lower()
-            found[key] = [part for part in value.split(",") if part] if key in ("tasks", "aliases") else value
+            found[key] = [part for part in value.split(",") if part] if key in _LISTS else value
     found |= given or {}
     try:
         return ServerSettings.model_validate(found)
     except ValidationError as error:
         first = error.errors()[0]
         where = f"{shown(path)}: " if path is not None else "settings: "
-        raise BiaslineError(f"{where}{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        name = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise BiaslineError(f"{where}{name}: no such setting", alike(name, ServerSettings.model_fields)) from None
+        raise BiaslineError(f"{where}{name}: {first['msg']}") from None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import json
 import secrets
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,10 +14,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from biasline.errors import BiaslineError
 from biasline.evaluation.generate import Drawing
 from biasline.serving.engine.decoding import DecodingLane, Generation
-from biasline.serving.engine.stand_in import failed
+from biasline.serving.engine.stand_in import drawing, failed
 from biasline.serving.engine.text import TextStream
+from biasline.serving.predictor import Predictor
 from biasline.serving.server.forms import ChatForm, CompletionForm, Message
 from biasline.serving.server.models import Asked
 from biasline.serving.server.service import Call, Refused, Service, refused_by
@@ -57,12 +59,31 @@ class Writer:
 
     def chat_prompt(self, messages: Sequence[Message], longest: int | None) -> list[int]:
         """Tokens of a dialogue, as the task's template writes it."""
+        record = self.record(messages)
+        return self._checked(self._predictor.inputs([record], longest)[0]["input_ids"], longest or 0)
+
+    def record(self, messages: Sequence[Message]) -> dict[str, Any]:
+        """A dialogue as a row of the task."""
         *before, last = messages
         if last.role != "user":
             raise Refused(400, "invalid_request", f"messages: the last must be the user's, not of role {last.role}")
         history = [{"role": _TURNS[one.role], "content": one.text} for one in before]
-        record = {"instruction": last.text, "history": history}
-        return self._checked(self._predictor.inputs([record], longest)[0]["input_ids"], longest or 0)
+        named = {self._predictor.task.tenants.column: self._asked.tenant} if self._asked.tenant else {}
+        return {"instruction": last.text, "history": history, **named}
+
+    def beside(self, form: ChatForm | CompletionForm, drawn: Drawing) -> Callable[[Sequence[str]], None]:
+        """Have a shadow write as well, see `Service.beside`: dialogues alone, and not where texts end them."""
+        tenants = [self._asked.tenant] if self._asked.tenant else []
+        if not isinstance(form, ChatForm):
+            rows: list[Any] = [*form.prompts]
+            return self._service.beside(self._asked, tenants * len(rows), rows, None)
+        record, params = self.record(form.messages), {**form.params, "seed": drawn.seed}
+
+        def ask(predictor: Predictor) -> Sequence[Any]:
+            with drawing(drawn.seed):
+                return predictor([record], params)
+
+        return self._service.beside(self._asked, tenants, [record], None if form.stops else ask)
 
     def raw_prompt(self, text: str, longest: int) -> list[int]:
         """Tokens of a text as it is; what is too long for an answer to follow is refused."""
@@ -87,7 +108,11 @@ class Writer:
 
     def drawing(self, params: dict[str, Any]) -> Drawing:
         """How tokens are chosen: as the task's parameters say, but for what is asked for; drawn anew without a seed."""
-        drawing = Drawing.of(self._predictor.settings(params))
+        try:
+            drawing = Drawing.of(self._predictor.settings(params))
+        except BiaslineError as error:
+            told = str(error).removeprefix("params: ").replace("max_new_tokens", "max_tokens")
+            raise Refused(400, "invalid_request", told) from None
         if drawing.temperature > 0 and "seed" not in params:
             drawing = replace(drawing, seed=secrets.randbits(32))
         return drawing
@@ -159,30 +184,32 @@ async def _answer(service: Service, request: Request, form_class: type[ChatForm]
         form = await service.form(request, form_class)
         asked = stack.enter_context(service.using(call, form.model))
         writer = Writer(service, call, asked)
-        drawing = writer.drawing(form.params)
+        drawn = writer.drawing(form.params)
         if isinstance(form, ChatForm):
             if asked.is_base:
                 raise Refused(400, "invalid_request", f"{asked.name} knows no dialogues: ask /v1/completions")
             messages = form.messages
-            prompts = [await service.run(call, lambda: writer.chat_prompt(messages, drawing.max_new_tokens))]
+            prompts = [await service.run(call, lambda: writer.chat_prompt(messages, drawn.max_new_tokens))]
         else:
             service.check_rows(len(form.prompts))
-            texts, longest = form.prompts, drawing.max_new_tokens
+            texts, longest = form.prompts, drawn.max_new_tokens
             prompts = await service.run(call, lambda: [writer.raw_prompt(text, longest) for text in texts])
-        expected = sum(len(ids) + drawing.max_new_tokens for ids in prompts)
+        expected = sum(len(ids) + drawn.max_new_tokens for ids in prompts)
         call.reserved = service.keys.reserve(call.key, expected)
         shape, strip = _Shape(form, asked), isinstance(form, ChatForm)
+        answered = writer.beside(form, drawn)
         call.rows = len(prompts)
         if form.stream:
             if len(prompts) > 1:
                 raise Refused(400, "invalid_request", "prompt: one at a time is streamed")
-            pieces = writer.written(prompts[0], drawing, form.stops, strip)
+            pieces = writer.written(prompts[0], drawn, form.stops, strip)
             # What is held goes on until the last piece was sent.
-            lines = _lines(shape, call, pieces, stack.pop_all())
+            lines = _lines(shape, call, pieces, answered, stack.pop_all())
             headers = asked.served.headers(asked.tenant)
             return _Stream(lines, headers, call.ticket.left_s)
-        together = asyncio.ensure_future(writer.whole(prompts, drawing, form.stops, strip))
+        together = asyncio.ensure_future(writer.whole(prompts, drawn, form.stops, strip))
         answers = await service.unless_gone(together, call, request)
+        answered([text for text, _ in answers])
         if service.settings.log_texts:
             call.texts = {"asked": form.model_dump(include={"messages", "prompt"}), "answered": answers}
         return JSONResponse(shape.whole(answers, call), headers=asked.served.headers(asked.tenant))
@@ -206,15 +233,22 @@ class _Stream(StreamingResponse):
 
 
 async def _lines(
-    shape: "_Shape", call: Call, pieces: AsyncIterator[Written], held: AsyncExitStack
+    shape: "_Shape",
+    call: Call,
+    pieces: AsyncIterator[Written],
+    answered: Callable[[Sequence[str]], None],
+    held: AsyncExitStack,
 ) -> AsyncGenerator[str]:
     """An answer as server-sent events."""
     async with held:
         try:
             yield _event(shape.first())
+            said = []
             async for piece in pieces:
+                said.append(piece.text)
                 if piece.text or piece.finish:
                     yield _event(shape.piece(piece))
+            answered(["".join(said)])
             if shape.counts:
                 yield _event(shape.usage(call))
             yield "data: [DONE]\n\n"
