@@ -380,9 +380,11 @@ class Models:
 
     def _replace(self, place: Place, served: Served | None) -> None:
         with self._lock:
-            before = self._served.pop(place, None)
+            now = dict(self._served)  # others read the one there was until now
+            before = now.pop(place, None)
             if served is not None:
-                self._served[place] = served
+                now[place] = served
+            self._served = now
             if before is not None and before not in self._served.values():
                 before.retired = True
         if before is not None:

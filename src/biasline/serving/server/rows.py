@@ -4,6 +4,7 @@ import csv
 import io
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -29,19 +30,12 @@ async def classify(service: Service, request: Request) -> Response:
         if not answering.learning.headed:
             raise Refused(400, "invalid_request", f"{asked.name} writes texts: ask /v1/chat/completions")
         records = _owned(service, call, asked, form.records(answering.learning.columns.given[0]))
-        predictor = asked.served.held.predictor
-        owners = predictor.owners(records)
 
-        def ask(predictor: Predictor) -> list[dict[str, Any]]:
-            with predictor.asked(owners):
+        def ask(predictor: Predictor) -> list[Any]:
+            with predictor.asked(predictor.owners(records)):
                 return answering.answer_whole(predictor, records)
 
-        answered = service.beside(asked, owners, records, ask)
-        answers = await service.run(call, lambda: ask(predictor), request)
-        answered(answers)
-        call.rows = len(records)
-        if service.settings.log_texts:
-            call.texts = {"asked": records, "answered": answers}
+        answers, owners = await _answered(service, call, request, asked, records, ask)
         tokens = call.ticket.prompt_tokens
         data = [{"index": number, **answer} for number, answer in enumerate(answers)]
         if len(set(owners)) > 1:
@@ -73,31 +67,43 @@ async def invocations(service: Service, request: Request) -> Response:
         asked = stack.enter_context(service.using(call, name or _only(service, call)))
         if asked.is_base:
             raise Refused(400, "invalid_request", f"{asked.name} knows no task: ask /v1/completions")
-        task, predictor = asked.served.held.package.task, asked.served.held.predictor
-        answering = find_answering(task.kind)
+        answering = find_answering(asked.served.held.package.task.kind)
         first = answering.learning.columns.given[0]
         records = _owned(service, call, asked, form.records(first) if rows is None else rows)
         params = form.params
         if params and answering.learning.headed:
             raise Refused(400, "invalid_request", f"params: {asked.name} has none")
 
-        owners = predictor.owners(records)
-
         def ask(predictor: Predictor) -> list[Any]:
             seed = 0 if answering.learning.headed else predictor.settings(params).seed
             with drawing(seed):
                 return predictor(records, params)
 
-        answered = service.beside(asked, owners, records, ask)
-        answers = await service.run(call, lambda: ask(predictor), request)
-        answered(answers)
-        call.rows = len(records)
-        if service.settings.log_texts:
-            call.texts = {"asked": records, "answered": answers}
+        answers, owners = await _answered(service, call, request, asked, records, ask)
         told = {"predictions": answers}
         if len(set(owners)) > 1:
             told["deltas"] = [asked.served.delta_of(owner) for owner in owners]
         return JSONResponse(told, headers=asked.served.headers_of_rows(owners))
+
+
+async def _answered(
+    service: Service,
+    call: Call,
+    request: Request,
+    asked: Asked,
+    records: list[dict[str, Any]],
+    ask: Callable[[Predictor], list[Any]],
+) -> tuple[list[Any], list[str]]:
+    """Answers to rows, by a shadow too where there is one, and whose each row is."""
+    predictor = asked.served.held.predictor
+    owners = predictor.owners(records)
+    answered = service.beside(asked, owners, records, ask)
+    answers = await service.run(call, lambda: ask(predictor), request)
+    answered(answers)
+    call.rows = len(records)
+    if service.settings.log_texts:
+        call.texts = {"asked": records, "answered": answers}
+    return answers, owners
 
 
 def _owned(service: Service, call: Call, asked: Asked, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
