@@ -22,19 +22,17 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import polars as pl
 import typer
 
 from benchmarks.machine import machine
-from benchmarks.runner import run_cells
+from benchmarks.runner import ROOT, Benchmark, found
 from biasline.bases.pin import read_pin
 from biasline.layout import TaskPlace
 from biasline.params import Task
 
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / "shared/data"
 BASE = ROOT / "data/bases/minilm.json"
 CELLS = Path(__file__).parent / "cells"
 TABLE = Path(__file__).with_suffix(".md")
@@ -132,36 +130,11 @@ def cells() -> Iterator[Cell]:
         yield from (Cell(data, rows, method, seed) for method in methods)
 
 
-def main(
-    data: Annotated[Path, typer.Option(help="a folder with sst2/ and glue/")] = SHARED,
-    workers: Annotated[int, typer.Option(help="cells at a time, each on one core")] = os.cpu_count() or 1,
-    only: Annotated[str, typer.Option(help="cells whose names begin so")] = "",
-    table: Annotated[bool, typer.Option("--table", help="only write the table of what there is")] = False,
-    cell: Annotated[str, typer.Option(hidden=True)] = "",
-) -> None:
-    if cell:
-        run(next(one for one in cells() if one.name == cell))
-        return
-    if not table:
-        if not (data / "sst2" / "train.tsv").is_file():
-            raise SystemExit(f"{data}: no sst2/train.tsv → name the folder with --data")
-        wanted = [one for one in cells() if one.name.startswith(only) and not done(one)]
-        for one in {one.set: one for one in wanted}.values():
-            prepare(one, data)
-        for told in run_cells("benchmarks.classification", [one.name for one in wanted], workers):
-            print(told, flush=True)
-    TABLE.write_text(page(), encoding="utf-8")
-    missing = [one.name for one in cells() if not done(one)]
-    print(f"{TABLE.relative_to(ROOT)}: {len(missing)} cells are missing" + (f", {missing[0]} first" if missing else ""))
-    if not table and any(name.startswith(only) for name in missing):
-        raise SystemExit(1)
-
-
 def done(cell: Cell) -> bool:
     """Whether a cell is there, with the settings that it has here."""
     if not cell.path.is_file():
         return False
-    settings = json.loads(cell.path.read_text(encoding="utf-8"))["settings"]
+    settings = found(cell)["settings"]
     digest, kept = settings.pop("base"), cell.settings()
     # How a step was cut into forward passes, which changed nothing but rounding.
     settings["train"].pop("micro_batch_size", None)
@@ -192,6 +165,17 @@ def prepare(cell: Cell, data: Path) -> None:
 
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "raw").mkdir(parents=True)
+    draw(cell, data, folder / "raw")
+    os.chdir(folder)
+    place, task = TaskPlace("x"), cell.task()
+    print(cell.set, validate(task, place), flush=True)
+    augment(task, place)
+    tokenize(task, place)
+    note.write_text(json.dumps(made), encoding="utf-8")
+
+
+def draw(cell: Cell, data: Path, raw: Path) -> None:
+    """The rows of a cell's set, as files of a user."""
     lines = (data / DATA[cell.data] / "train.tsv").read_text(encoding="utf-8").splitlines()
     head, rows = ([], lines) if cell.data == "cola" else (lines[:1], lines[1:])
     random.Random(cell.seed).shuffle(rows)
@@ -202,18 +186,13 @@ def prepare(cell: Cell, data: Path) -> None:
         valid = min(WHOLE_VALID, len(rows) // 10)
         count = len(rows) - valid
     for name, part in (("train", rows[:count]), ("valid", rows[count : count + valid])):
-        (folder / "raw" / f"{name}.tsv").write_text("\n".join([*head, *part]) + "\n", encoding="utf-8")
-    shutil.copy(data / DATA[cell.data] / "dev.tsv", folder / "raw" / "test.tsv")
-    os.chdir(folder)
-    place, task = TaskPlace("x"), cell.task()
-    print(cell.set, validate(task, place), flush=True)
-    augment(task, place)
-    tokenize(task, place)
-    note.write_text(json.dumps(made), encoding="utf-8")
+        (raw / f"{name}.tsv").write_text("\n".join([*head, *part]) + "\n", encoding="utf-8")
+    shutil.copy(data / DATA[cell.data] / "dev.tsv", raw / "test.tsv")
 
 
-def run(cell: Cell) -> None:
-    """Train and evaluate one cell, and write its JSON."""
+def measure(cell: Cell, data: Path) -> tuple[dict[str, Any], str]:
+    """Train and evaluate one cell."""
+    prepare(cell, data)
     folder = WORK / "cells" / cell.name
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(WORK / "sets" / cell.set, folder)
@@ -224,10 +203,8 @@ def run(cell: Cell) -> None:
     libraries = machine("torch", "transformers", "peft")
     told = {"data": cell.data, "rows": cell.rows, "method": cell.method, "seed": cell.seed}
     told |= {"splits": counts, **found, "machine": libraries, "settings": cell.settings()}
-    CELLS.mkdir(exist_ok=True)
-    cell.path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(folder)
-    print(f"{cell.name}: {task.metric} {found['tuned'][task.metric]:.3f}")
+    return told, f"{task.metric} {found['tuned'][task.metric]:.3f}"
 
 
 def through_the_stages(task: Task, place: TaskPlace) -> dict[str, Any]:
@@ -317,7 +294,7 @@ def page() -> str:
 
 def _row(cell: Cell) -> dict[str, Any]:
     """What the table needs of a cell."""
-    told, metric = json.loads(cell.path.read_text(encoding="utf-8")), cell.task().metric
+    told, metric = found(cell), cell.task().metric
     counts = told["trainable"]
     return {
         **{name: getattr(cell, name) for name in ("data", "rows", "method", "seed")},
@@ -336,5 +313,21 @@ def _told(values: pl.Series) -> str:
     return f"{values.mean():.3f}" + (f" [{values.min():.3f}, {values.max():.3f}]" if len(values) > 1 else "")
 
 
+def prepare_all(wanted: list[Cell], data: Path) -> None:
+    """The rows of all cells."""
+    for one in {one.set: one for one in wanted}.values():
+        prepare(one, data)
+
+
+CLASSIFICATION = Benchmark(
+    module="benchmarks.classification",
+    out=TABLE,
+    cells=cells,
+    lay=prepare_all,
+    measure=measure,
+    page=page,
+    done=done,
+)
+
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(CLASSIFICATION.__call__)

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.fleet_quality` trains what benchmarks/cells/ lacks of it, cell by cell (a data set, a number of
 training rows a tenant, a seed), and writes benchmarks/fleet_quality.md. Stopped and started again it goes on; `--only
-shops` takes the cells whose names begin so, `--table` writes the table of what there is.
+fleet-shops` takes the cells whose names begin so, `--table` writes the table of what there is.
 
 - *shops*: 20 shops of `biasline.demo.shops` on the demo base, answers right to the letter.
 - *reviews*: 16 domains of reviews (fdu_mtl in ../shared/data) on MiniLM (`make minilm`), positive or negative; texts
@@ -26,13 +26,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import typer
 
 from benchmarks.machine import machine
-from benchmarks.runner import ROOT, run_cells
+from benchmarks.runner import ROOT, Benchmark
 
 OUT = Path(__file__).with_suffix(".md")
 CELLS = Path(__file__).with_name("cells")
@@ -206,8 +206,8 @@ def measured(cell: Cell, shared: Path) -> dict[str, Any]:
     }
 
 
-def run(cell: Cell, shared: Path) -> None:
-    """Measure a cell and write its JSON."""
+def measure(cell: Cell, shared: Path) -> tuple[dict[str, Any], str]:
+    """Measure a cell in a folder of its own."""
     folder = WORK / cell.name
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "data").mkdir(parents=True)
@@ -218,11 +218,10 @@ def run(cell: Cell, shared: Path) -> None:
     os.environ["DVC_ROOT"] = str(folder)
     with redirect_stdout(io.StringIO()):
         found = measured(cell, shared)
-    cell.path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder)
     means = {who: found["right"][who].count("1") / len(found["right"][who]) for who in VARIANTS}
     told = ", ".join(f"{who} {mean:.3f}" for who, mean in means.items())
-    print(f"{cell.name}: {told}; {sum(found['seconds'].values()):.0f} s")
+    return found, f"{told}; {sum(found['seconds'].values()):.0f} s"
 
 
 def page() -> str:
@@ -252,23 +251,7 @@ def page() -> str:
     return "\n".join([*lines, ""])
 
 
-def main(
-    data: Annotated[Path, typer.Option(help="a folder with fdu_mtl/")] = ROOT.parent / "shared/data",
-    workers: Annotated[int, typer.Option(help="cells at a time, each on one core")] = os.cpu_count() or 1,
-    only: Annotated[str, typer.Option(help="cells whose names begin so")] = "",
-    table: Annotated[bool, typer.Option("--table", help="only write the table of what there is")] = False,
-    cell: Annotated[str, typer.Option(hidden=True)] = "",
-) -> None:
-    if cell:
-        run(next(one for one in cells() if one.name == cell), data.resolve())
-        return
-    wanted = [one for one in cells() if one.name.startswith(f"fleet-{only}") and not one.path.is_file() and not table]
-    for told in run_cells("benchmarks.fleet_quality", [one.name for one in wanted], workers):
-        print(told, flush=True)
-    OUT.write_text(page(), encoding="utf-8")
-    missing = [one.name for one in cells() if not one.path.is_file()]
-    print(f"{OUT.relative_to(ROOT)}: {len(missing)} cells are missing" + (f", {missing[0]} first" if missing else ""))
-
+QUALITY = Benchmark(module="benchmarks.fleet_quality", out=OUT, cells=cells, measure=measure, page=page)
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(QUALITY.__call__)

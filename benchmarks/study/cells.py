@@ -38,20 +38,22 @@ START = {
 }
 _LORA = {"method": "lora", "learning_rate": 1e-3}
 _FULL = {"method": "full", "learning_rate": 1e-4}
+_SCALES = {"biases": "attention+mlp+scale"}
+_LONGER = {"epochs": 12, "min_steps": 1200}
 _NORMS = ("norm", "embedding_norm")
 
 CHANGES: dict[str, Change] = {
     "start": Change(),
-    "scales": Change({"biases": "attention+mlp+scale"}),
-    "scales-no-dropout": Change({"biases": "attention+mlp+scale"}, dropout=False),
+    "scales": Change(_SCALES),
+    "scales-no-dropout": Change(_SCALES, dropout=False),
     "lora": Change(_LORA),
     "full": Change(_FULL),
     "rate-0.3": Change({"learning_rate": 1.5e-3}),
-    "scales-rate-4": Change({"biases": "attention+mlp+scale", "scale_learning_rate": 2e-2}),
+    "scales-rate-4": Change({**_SCALES, "scale_learning_rate": 2e-2}),
     "average": Change({"keep": "last"}, average=0.99),
-    "scales-rate-2": Change({"biases": "attention+mlp+scale", "scale_learning_rate": 1e-2}),
+    "scales-rate-2": Change({**_SCALES, "scale_learning_rate": 1e-2}),
     "norms": Change({"biases": "all"}),
-    "steps-3": Change({"epochs": 12, "min_steps": 1200}),
+    "steps-3": Change(_LONGER),
     "dropout-off": Change(dropout=False),
     "scales-alone": Change({"biases": "scale"}),
     "head-rate-0.3": Change({"head_learning_rate": 3e-4}),
@@ -75,12 +77,23 @@ CHANGES: dict[str, Change] = {
     "pooler": Change({"pooling": "model"}),
     "scales-mlp": Change({"biases": "attention+mlp+mlp_scale"}),
     "scales-norms": Change({"biases": "all+scale+norm_scale"}),
+    "lora-0.5": Change({**_LORA, "learning_rate": 5e-4}),
     "lora-2": Change({**_LORA, "learning_rate": 2e-3}),
+    "full-0.5": Change({**_FULL, "learning_rate": 5e-5}),
+    "full-2": Change({**_FULL, "learning_rate": 2e-4}),
+    # What helped alone, together.
+    "scales-rate-4-average": Change({**_SCALES, "scale_learning_rate": 2e-2, "keep": "last"}, average=0.99),
+    "rate-2-average": Change({"learning_rate": 1e-2, "keep": "last"}, average=0.99),
+    "steps-3-scales-rate-2": Change({**_SCALES, **_LONGER, "scale_learning_rate": 1e-2}),
+    "steps-3-lora": Change({**_LORA, **_LONGER}),
+    "steps-3-full": Change({**_FULL, **_LONGER}),
 }
 # What decides most is asked of every set, largest sets first; all else of the small ones, which take minutes.
 _DECISIVE = (
     *("start", "scales", "lora", "full", "scales-rate-4", "norms", "average", "rate-0.3", "rate-2", "dropout-off"),
-    *("scales-no-dropout", "scales-rate-2", "steps-3", "scales-alone"),
+    *("scales-no-dropout", "scales-rate-2", "scales-rate-4-average", "rate-2-average"),
+    *("full-2", "lora-2", "steps-3", "steps-3-scales-rate-2", "full-0.5", "lora-0.5"),
+    *("scales-alone", "steps-3-lora", "steps-3-full"),
 )
 _ALL, _SMALL = ("sst2-6000", "cola", "banking-10"), ("banking-10", "sst2-1000")
 SEEDS = (0,)

@@ -1,10 +1,9 @@
 """The table of the study."""
 
-import json
-
 import numpy as np
 
-from benchmarks.study.cells import CHANGES, Cell, cells
+from benchmarks.runner import found
+from benchmarks.study.cells import CHANGES, cells
 
 _ABOUT = (
     "# The study: one factor at a time",
@@ -32,25 +31,21 @@ def page() -> str:
         ]
         start = done.get((rows, "start", 0))
         if start:
-            alone = _read(start)["alone"]
+            alone = found(start)["alone"]
             told = f"{alone['accuracy']:.4f} | | {alone['matthews']:.3f} | {alone['loss']:.4f} | "
             lines.append(f"| the fitted head alone | {told}{alone['calibration_error']:.3f} | | |")
         for change in CHANGES:
             if (one := done.get((rows, change, 0))) is None:
                 continue
-            found = _read(one)
-            gap = _gap(found, _read(start)) if start else ""
+            told = found(one)
+            gap = _gap(told, found(start)) if start else ""
             lines.append(
-                f"| {change} | {found['accuracy']:.4f} | {gap} | {found['matthews']:.3f} | {found['loss']:.4f} | "
-                f"{found['calibration_error']:.3f} | {found['kept_step']} of {found['steps']} | "
-                f"{found['seconds']:.0f} |"
+                f"| {change} | {told['accuracy']:.4f} | {gap} | {told['matthews']:.3f} | {told['loss']:.4f} | "
+                f"{told['calibration_error']:.3f} | {told['kept_step']} of {told['steps']} | "
+                f"{told['seconds']:.0f} |"
             )
         lines.append("")
     return "\n".join(lines)
-
-
-def _read(cell: Cell) -> dict:
-    return json.loads(cell.path.read_text(encoding="utf-8"))
 
 
 def _gap(one: dict, other: dict) -> str:
