@@ -386,7 +386,8 @@ def compare(
     """Put the runs of a task beside each other: quality with intervals on equal test rows, size, time, memory."""
     from biasline.figures.canvas import save_figure
     from biasline.figures.comparison import methods
-    from biasline.layout import local_state
+    from biasline.layout import home, local_state
+    from biasline.serving.traffic import agreements
     from biasline.tracking.compare import as_markdown, run_missing
     from biasline.tracking.compare import compare as compared
     from biasline.tracking.store import connect
@@ -396,7 +397,13 @@ def compare(
     if run and found.missing:
         run_missing(task, asked.data, found.missing)
         found = compared(client, task, asked)
-    print(json.dumps(found.as_data(), indent=2) if as_json else as_markdown(found))
+    said = agreements(home() / asked.gates.traffic, task) if asked.gates.traffic else []
+    if as_json:
+        print(json.dumps({**found.as_data(), "agreement": [asdict(one) for one in said]}, indent=2))
+    else:
+        print(as_markdown(found))
+        for one in said:
+            print(f"{one.shadow_fingerprint[:8]} beside {one.fingerprint[:8]}, as users asked: {one.told}")
     if found.others:
         print(f"{found.others} runs on other test rows are left out", file=sys.stderr)
     if found.missing:

@@ -12,6 +12,7 @@ from biasline.evaluation.classify import class_metrics
 from biasline.metrics.texts import LOG_LIKELIHOOD
 from biasline.params import Task
 from biasline.registry.gates import Shown, judge, tenants_beside
+from biasline.serving.traffic import Agreement
 
 
 def task(kind="instruction", slices=(), **gates):
@@ -467,3 +468,23 @@ def test_only_a_negative_floor_is_one_of_a_log_likelihood():
     candidate = open_answers(noise - 2, noise)  # about -1.8 nats a token
     assert named(judge(task(metric=LOG_LIKELIHOOD, floor=-2.5), candidate), "floor").passed
     assert not named(judge(task(metric=LOG_LIKELIHOOD, floor=-1.0), candidate), "floor").passed
+
+
+@pytest.mark.parametrize(("agreed", "passed"), [(990, True), (955, False), (0, False)])
+def test_a_candidate_must_tell_users_what_the_champion_tells_them(agreed, passed):
+    asked = task(shadow_agreement=0.95, traffic="traffic")
+    candidate = replace(shown(right(90)), agreement=Agreement("f1", "f2", 1000, agreed))
+    name = "agreement with the champion on users' rows"
+    gate = named(judge(asked, candidate, shown(right(90))), name)
+    assert gate.passed is passed and "of 1,000 rows of users" in gate.told
+    assert name not in passes(judge(asked, candidate)) and name not in passes(judge(task(), candidate, candidate))
+
+
+def test_no_rows_of_users_are_no_agreement():
+    gate = named(
+        judge(task(shadow_agreement=0.5, traffic="there"), shown(right(90)), shown(right(90))),
+        "agreement with the champion on users' rows",
+    )
+    assert not gate.passed and "no row in there that both answered" in gate.told
+    with pytest.raises(ValueError, match=r"shadow_agreement wants gates\.traffic"):
+        task(shadow_agreement=0.5)

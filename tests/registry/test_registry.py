@@ -17,6 +17,7 @@ from biasline.registry.promote import nominate, promote, rollback
 from biasline.registry.sync import register, sync
 from biasline.registry.versions import find_version
 from biasline.serving.registered import aliased
+from biasline.serving.server.traffic import Traffic
 from biasline.tracking.publish import publish
 from biasline.tracking.record import Record, record_of_workspace
 from biasline.tracking.store import connect
@@ -101,6 +102,33 @@ def test_the_next_champion_leaves_the_old_as_previous(registered, trained):
     assert aliased(client, "small", PREVIOUS).tags["biasline.fingerprint"] == record.fingerprint
 
 
+def test_what_a_server_kept_of_users_rows_is_a_gate_and_compare_tells_it(registered, workspace):
+    client, record = registered
+    promote(client, "small", LENIENT, "ann", "")
+    register(client, another(record, "b" * 16))
+    asked = LENIENT.model_copy(
+        update={"gates": LENIENT.gates.model_copy(update={"shadow_agreement": 0.9, "traffic": "traffic"})}
+    )
+    with pytest.raises(BiaslineError, match="no such folder of traffic"):
+        promote(client, "small", asked, "ann", "", dry_run=True)
+    traffic = Traffic(str(workspace / "traffic"))
+    told = {"task": "small", "version": "1", "fingerprint": record.fingerprint, "shadow_version": "2"}
+    traffic.add({**told, "shadow_fingerprint": "c" * 16}, [], ["q"] * 99, ["x"] * 99, ["x"] * 99)
+    traffic.flush()
+    refused = promote(client, "small", asked, "ann", "", dry_run=True).verdict
+    assert [gate.name for gate in refused.gates if not gate.passed] == ["agreement with the champion on users' rows"]
+    traffic.add({**told, "shadow_fingerprint": "b" * 16}, [], ["q"] * 99, ["x"] * 99, ["x"] * 98 + ["y"])
+    traffic.flush()
+    params = json.loads((workspace / "params.yaml").read_text())
+    params["tasks"]["small"]["gates"] = {"traffic": "traffic"}
+    (workspace / "params.yaml").write_text(json.dumps(params))
+    found = CliRunner().invoke(app, ["compare", "small"])
+    assert f"bbbbbbbb beside {record.fingerprint[:8]}, as users asked: the same answer to 0.9899" in found.stdout
+    [_, one] = json.loads(CliRunner().invoke(app, ["compare", "small", "--json"]).stdout)["agreement"]
+    assert (one["shadow_fingerprint"], one["rows"], one["agreed"]) == ("c" * 16, 99, 99)
+    assert promote(client, "small", asked, "ann", "").promoted
+
+
 def test_nominate_by_fingerprint_or_name(registered, trained, monkeypatch):
     client, record = registered
     monkeypatch.setenv("DVC_EXP_NAME", "tame-yak")
@@ -166,6 +194,7 @@ def test_a_base_that_was_pinned_anew_is_another_base(registered, trained, worksp
 PICTURE = """
 import json
 from biasline.serving.registered import aliased
+from biasline.serving.server.traffic import Traffic
 from biasline.tracking.store import connect
 client = connect()
 runs = {}

@@ -477,7 +477,19 @@ class Gates(Group):
         description="code or parameters (src, stages, dvc.yaml, params.yaml) that are in no commit, when the model was "
         "made or when it is judged",
     )
+    shadow_agreement: Share = Field(
+        0.0,
+        description="the share of users' rows to which it must say the same as the champion, where a server asked both "
+        "(`--shadow`): the lower end of the 95 % interval must reach it; 0: not asked for",
+    )
+    traffic: str = Field("", description="the folder where that server keeps what it answered (`--traffic`)")
     own: str = Field("", description="a Python file in custom/ whose functions are further gates")
+
+    @model_validator(mode="after")
+    def _agreement_is_read_somewhere(self) -> "Gates":
+        if self.shadow_agreement and not self.traffic:
+            raise ValueError("shadow_agreement wants gates.traffic: the folder that `biasline serve --traffic` fills")
+        return self
 
 
 class Task(Group):

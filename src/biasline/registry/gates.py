@@ -25,6 +25,7 @@ from biasline.evaluation.tenants import FALSE_DISCOVERIES, called
 from biasline.kinds.answering import find_answering
 from biasline.metrics.metric import Metric
 from biasline.params import FLOOR, Task, method_spec
+from biasline.serving.traffic import Agreement
 
 # A column beside those of the data, whatever they are called.
 _PLACE = "place among the rows"
@@ -51,6 +52,7 @@ class Shown:
         carried: tenants of a fleet that keep the champion's delta.
         foretold: whether that is not done yet.
         not_carried: why those that are worse off do not keep it.
+        agreement: with the champion, on what users asked; None where it was asked nothing beside it.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Shown:
     carried: Sequence[str] = ()
     foretold: bool = False
     not_carried: str = ""
+    agreement: Agreement | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,8 @@ def judge(
             gates.append(_tenants(task, metric, candidate, champion))
             if champion.tenants:
                 gates.append(_served(candidate, champion))
+        if task.gates.shadow_agreement:
+            gates.append(_agreement(task, candidate))
     gates += [_size(task, candidate), _latency(task, candidate), _quarantine(task, candidate)]
     if task.gates.uncommitted != "allow":
         gates.append(_committed(task, candidate, changed))
@@ -327,6 +332,18 @@ def _served(candidate: Shown, champion: Shown) -> Gate:
     )
     new = len(candidate.tenants - champion.tenants)
     return Gate("tenants served", True, f"{told}; {new} are new", {"lost": len(lost), "new": new}, warning=bool(lost))
+
+
+def _agreement(task: Task, candidate: Shown) -> Gate:
+    """That users would be told the same."""
+    name, wanted, found = "agreement with the champion on users' rows", task.gates.shadow_agreement, candidate.agreement
+    if found is None:
+        told = f"no row in {task.gates.traffic} that both answered; `biasline serve --shadow` asks both"
+        return Gate(name, False, told, {"wanted": wanted})
+    low, _ = found.interval
+    sign = "≥" if low >= wanted else "<"
+    numbers = {"share": found.share, "low": low, "rows": found.rows, "wanted": wanted}
+    return Gate(name, low >= wanted, f"{found.told}; lower end {sign} {wanted:.4f}", numbers)
 
 
 class BesideChampion(NamedTuple):

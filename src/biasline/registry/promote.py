@@ -15,6 +15,7 @@ from biasline.registry.evidence import on_rows_of, shown_by
 from biasline.registry.gates import Shown, Verdict, judge
 from biasline.registry.versions import judged_version, named_version, no_version
 from biasline.serving.registered import aliased, model_name, run_of, versions_of
+from biasline.serving.traffic import Agreement, agreements
 from biasline.tracking.lineage import lineage, uncommitted_now
 from biasline.tracking.record import note_candidate, pending_candidate
 from biasline.tracking.store import lock
@@ -93,6 +94,8 @@ def promote(
             from biasline.registry.carry import carry_over, with_carried
 
             shown = with_carried(params, shown, rivals[0], (candidate, champion))
+        agreement = _agreement(task, params, champion, candidate)
+        shown = replace(shown, agreement=agreement)
         changed = uncommitted_now(home())
         verdict = judge(params, shown, *rivals, changed)
         if dry_run:
@@ -107,7 +110,7 @@ def promote(
             fingerprint = candidate.tags["biasline.fingerprint"]
             if candidate.version == champion.version:
                 return Decision(candidate.version, fingerprint, None, True)
-            shown = replace(shown_by(client, candidate), carried=kept)
+            shown = replace(shown_by(client, candidate), carried=kept, agreement=agreement)
             verdict = judge(params, shown, *rivals, changed)
             value = shown.metrics["tuned"][verdict.metric]
         run_of_it = run_of(client, candidate)
@@ -244,6 +247,15 @@ def _rivals(
         if version and version.version != champion.version:
             best = on_rows_of(client, version, candidate, params)
     return rival, best
+
+
+def _agreement(task: str, params: Task, champion: "ModelVersion | None", candidate: "ModelVersion") -> Agreement | None:
+    """What champion and candidate said to the same rows of users, where the gates ask for it."""
+    if champion is None or not params.gates.shadow_agreement:
+        return None
+    pair = tuple(version.tags["biasline.fingerprint"] for version in (champion, candidate))
+    found = agreements(home() / params.gates.traffic, task)
+    return next((one for one in found if (one.fingerprint, one.shadow_fingerprint) == pair), None)
 
 
 def _best(made: Sequence[dict[str, Any]], candidate: Shown, metric: Metric) -> dict[str, Any] | None:

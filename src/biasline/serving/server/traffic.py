@@ -14,25 +14,11 @@ from typing import Any
 import polars as pl
 
 from biasline.errors import first_line
+from biasline.serving.traffic import SCHEMA
 
 _log = logging.getLogger(__name__)
 _ROWS, _SECONDS = 1000, 30.0  # a file has so many rows, or what came within that time
 _MOST = 100_000  # rows that are kept where the folder cannot be written to
-
-SCHEMA: dict[str, Any] = {
-    "at": pl.Datetime("ms", "UTC"),
-    "request": pl.String,
-    "task": pl.String,
-    "tenant": pl.String,
-    "version": pl.String,
-    "fingerprint": pl.String,
-    "shadow_version": pl.String,
-    "shadow_fingerprint": pl.String,
-    "agrees": pl.Boolean,
-    "asked": pl.String,
-    "answer": pl.String,
-    "shadow_answer": pl.String,
-}
 
 
 class Traffic:
