@@ -374,6 +374,9 @@ class Service:
         """From the server's start to its stop."""
         self.start()
         try:
+            until = time.monotonic() + self.settings.start_s
+            while not self.models.loaded and time.monotonic() < until:
+                await asyncio.sleep(0.05)
             yield
         finally:
             await asyncio.get_running_loop().run_in_executor(None, self.close)

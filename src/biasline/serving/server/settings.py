@@ -40,6 +40,9 @@ class ServerSettings(Group):
     waiting: int = Field(2048, ge=1, description="requests at once; those above are told to come again")
     timeout_s: float = Field(120.0, gt=0, description="longest that a request may take")
     body_s: float = Field(20.0, gt=0, description="longest that a request's body may take to arrive")
+    start_s: float = Field(
+        0.0, ge=0, description="at the start: how long no request is taken while models are loaded; 0: at once, as 503"
+    )
     drain_s: float = Field(30.0, ge=0, description="when stopped: how long what is under way may take")
     shadow: tuple[str, ...] = Field((), description="TASK@ALIAS: that version is asked the same, and tells nobody")
     split: tuple[str, ...] = Field((), description="TASK=ALIAS:5%: that version answers this share of the requests")
