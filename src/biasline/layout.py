@@ -50,6 +50,15 @@ def home() -> Path:
     )
 
 
+def in_project() -> bool:
+    """Whether there is a home: a server reads its registry from any folder."""
+    try:
+        home()
+    except BiaslineError:
+        return False
+    return True
+
+
 def local_state() -> Path:
     """`.biasline/` of the home: checkpoints, records and locks; never in git."""
     return home() / ".biasline"

@@ -108,6 +108,21 @@ def test_champions_are_served_and_followed_without_a_restart(trained, workspace)
     assert ASK["instruction"] not in (workspace / "server.log").read_text()
 
 
+def test_any_folder_of_a_machine_that_has_registry_and_bases_will_do(trained, workspace, tmp_path):
+    client = connect()
+    register(client, record_of_workspace("small"))
+    alone = read_package(aliased(client, "small", CANDIDATE)).predictor()([ASK])[0]
+    (tmp_path / "bases").mkdir()
+    (workspace / "data/bases/tiny-bloom").rename(tmp_path / "bases/tiny-bloom")
+    (tmp_path / "empty").mkdir()
+    with served(tmp_path / "empty", "--alias", "candidate", BIASLINE_BASES=str(tmp_path / "bases"), DVC_ROOT="") as (
+        server,
+        _,
+    ):
+        assert chat(server) == (alone, "1")
+        assert server.get("/ready")[2]["problems"] == {}
+
+
 def _tasks(workspace):
     """params.yaml's, and the task `other` as it was resolved."""
     tasks = json.loads((workspace / "params.yaml").read_text())["tasks"]

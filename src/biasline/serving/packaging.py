@@ -22,7 +22,7 @@ from biasline.errors import BiaslineError
 from biasline.kinds.answering import find_answering
 from biasline.kinds.learning import find_learning
 from biasline.kinds.protocols import InData, InEvaluation, InExport, InTokens, InTracking, InTraining, Output, asked_by
-from biasline.layout import OWN_PACKED, TaskPlace, home
+from biasline.layout import OWN_PACKED, TaskPlace, home, in_project
 from biasline.params import Task, read_task
 from biasline.serving.predictor import asked_rows
 from biasline.source_code import code_sha256, import_closure, module_name
@@ -96,6 +96,8 @@ def _flavor(folder: Path) -> dict[str, Any]:
 
 def _pin_place(task: Path, noted: Path) -> Path:
     """Where a package's pin lies in this checkout; else where it lay when it was packaged, maybe in another one."""
+    if not in_project():
+        return noted
     with suppress(ValueError, TypeError, KeyError, OSError):  # what is wrong with the task is told by whoever reads it
         here = home() / json.loads(task.read_text(encoding="utf-8"))["base"]
         return here if here.is_file() else noted

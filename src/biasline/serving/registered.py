@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from biasline.errors import BiaslineError
-from biasline.layout import OWN_PACKED, TaskPlace
+from biasline.layout import OWN_PACKED, TaskPlace, in_project
 from biasline.serving.packaging import files_in, hashes_of
 from biasline.tracking.publish import find_run
 from biasline.tracking.record import Record
@@ -115,9 +115,10 @@ def run_file(client: "MlflowClient", version: "ModelVersion", path: Path, scratc
         BiaslineError: where the run has no such file.
     """
     name = version.name.removeprefix(model_name(""))
-    record = Record(name, version.tags["biasline.fingerprint"])
-    if record.file(path).is_file():
-        return record.file(path)
+    if in_project():
+        here = Record(name, version.tags["biasline.fingerprint"]).file(path)
+        if here.is_file():
+            return here
     wanted = path.relative_to(TaskPlace(name).folder).as_posix()
     folder = Path(wanted).parent.as_posix()
     run = run_of(client, version)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from biasline.errors import BiaslineError
-from biasline.layout import local_state
+from biasline.layout import in_project, local_state
 from biasline.tracking.locks import file_lock
 from biasline.tracking.relocate import artifact_folder, follow_home
 from biasline.tracking.uris import database, shown_uri, tracking_uri
@@ -57,7 +57,7 @@ def connect() -> "MlflowClient":
         with _held_if_writable("store"):
             client = mlflow.MlflowClient()
             client.search_experiments(max_results=1)
-            for line in follow_home(file) if file is not None else ():
+            for line in follow_home(file) if file is not None and in_project() else ():
                 print(f"note: {line}", file=sys.stderr)
     except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
         raise StoreAway(
