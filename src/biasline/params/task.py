@@ -303,7 +303,11 @@ class Train(MethodGroups, _Head, BiasParameters, _Method):
     learning_rate: float | None = Field(
         None, gt=0, le=100, description="peak; empty: by method and by the base's width (biases want the most)"
     )
-    epochs: float = Field(3.0, gt=0, description="passes over the training rows")
+    epochs: float | None = Field(
+        None,
+        gt=0,
+        description="passes over the training rows; empty: 12, or as many as 2,250 steps take, but 3 at least",
+    )
     min_steps: int = Field(400, ge=1, description="at least so many steps: a few epochs of few rows under-train biases")
     batch_size: int = Field(32, ge=1, description="rows per optimizer step, over all ranks and accumulation")
     micro_batch_tokens: int = Field(

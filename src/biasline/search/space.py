@@ -32,14 +32,18 @@ class Space:
         train: the task's own parameters, which are the first point tried.
         biases: choices of biases; none where the method has no such choice.
         rates: parameter of `train` → the usual rate.
+        epochs: passes over the training rows that the task's own parameters come to.
     """
 
     train: Train
     biases: tuple[str, ...]
     rates: Mapping[str, float]
+    epochs: float
 
     @classmethod
-    def of(cls, settings: ResolvedTrain, train: Train, model: PretrainedModel, head: Sequence[str]) -> "Space":
+    def of(
+        cls, settings: ResolvedTrain, train: Train, model: PretrainedModel, head: Sequence[str], epochs: float
+    ) -> "Space":
         """The space of a task.
 
         Args:
@@ -47,11 +51,12 @@ class Space:
             train: its parameters as they are.
             model: the base.
             head: names of the parameters of a new head; without one its rate counts for nothing.
+            epochs: see the attribute.
         """
         names = [name for name in method_spec(train.method).learning_rates if head or name != "head_learning_rate"]
         rates = {name: getattr(settings, name) for name in names}
         if train.method != BITFIT.name:
-            return cls(train, (), rates)
+            return cls(train, (), rates, epochs)
         inventory, biases = inspect_biases(model), [train.biases]
         for one in _BIASES:
             try:
@@ -59,7 +64,7 @@ class Space:
             except BiaslineError:
                 continue  # this base has no such biases
             biases.append(one)
-        return cls(train, tuple(dict.fromkeys(biases)), {**rates, _SCALE_RATE: train.scale_learning_rate})
+        return cls(train, tuple(dict.fromkeys(biases)), {**rates, _SCALE_RATE: train.scale_learning_rate}, epochs)
 
     @property
     def usual(self) -> dict[str, Any]:
@@ -86,6 +91,6 @@ class Space:
             if drawn[name] != rate and (scaled or name != _SCALE_RATE):
                 found[name] = float(f"{drawn[name]:.2g}")
         if drawn["length"] != 1.0:
-            found["epochs"] = float(f"{self.train.epochs * drawn['length']:.4g}")
+            found["epochs"] = float(f"{self.epochs * drawn['length']:.4g}")
             found["min_steps"] = max(1, round(self.train.min_steps * drawn["length"]))
         return found

@@ -13,7 +13,7 @@ from biasline.errors import BiaslineError
 from biasline.layout import TaskPlace, home
 from biasline.params import ResolvedTrain, Run, Task, Train, read_task, resolved
 from biasline.tokens.saved import IGNORED
-from biasline.training.batches import Rows
+from biasline.training.batches import Rows, passes
 from biasline.training.feed import Feed
 from biasline.training.loop import fit
 from biasline.training.loss import Batch
@@ -121,6 +121,11 @@ class Trainee:
     def settings(self, train: Train) -> ResolvedTrain:
         """The parameters with the rates that they come to."""
         return resolve_learning_rates(train, self.loaded.model)
+
+    @property
+    def passes(self) -> float:
+        """Passes over the training rows that the task's own parameters ask for."""
+        return passes(len(self.loaded.sets.train), self.task.train)
 
     def steps(self, train: Train) -> int:
         """How many steps a training has."""

@@ -89,7 +89,7 @@ def tune(
     """
     trainee = Trainee(task, place)
     loaded = trainee.loaded
-    space = Space.of(trainee.settings(task.train), task.train, loaded.model, loaded.head)
+    space = Space.of(trainee.settings(task.train), task.train, loaded.model, loaded.head, trainee.passes)
     folder = local_state() / "tune" / place.task / _name(task, loaded.pin, place)
     with full_disk_is_told(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,7 @@ def run_params(record: Record, task: Task) -> dict[str, Any]:
         "head_learning_rate": report.get("head_learning_rate"),
         "schedule": train.schedule,
         "warmup": train.warmup,
-        "epochs": train.epochs,
+        "epochs": train.epochs or report.get("epochs"),
         "min_steps": train.min_steps,
         "tenants": report.get("tenants", {}).get("count"),
         "steps": report.get("steps"),

@@ -16,6 +16,16 @@ import torch
 from biasline.params import Train
 from biasline.training.devices import profile_of
 
+# Passes where parameters name none, and steps that are enough of them: benchmarks/study, cells `steps-3` and `start`.
+_FEWEST, _MOST, _ENOUGH = 3.0, 12.0, 2_250
+
+
+def passes(rows: int, params: Train) -> float:
+    """Passes over so many training rows, before `min_steps` lengthens them."""
+    if params.epochs is not None:
+        return params.epochs
+    return max(_FEWEST, min(_MOST, _ENOUGH / math.ceil(rows / params.batch_size))) if rows else _FEWEST
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -35,8 +45,8 @@ class Plan:
 
     @classmethod
     def of(cls, rows: int, params: Train) -> "Plan":
-        """The plan for `epochs` passes, lengthened to `min_steps` where that is more."""
-        steps = math.ceil(round(math.ceil(rows / params.batch_size) * params.epochs, 6))  # 1.1 × 100 is 110
+        """The plan for `passes`, lengthened to `min_steps` where that is more."""
+        steps = math.ceil(round(math.ceil(rows / params.batch_size) * passes(rows, params), 6))  # 1.1 × 100 is 110
         return cls(rows, params.batch_size, max(steps, params.min_steps), params.seed)
 
     @property

@@ -19,7 +19,7 @@ class BiasParameters(Group):
         "BitFit proper, scales of linear layers' outputs or of norms: scale, mlp_scale, value_scale, norm_scale, …",
     )
     scale_learning_rate: float = Field(
-        5e-3, gt=0, le=100, description="peak for scales, which are near one whatever the base's width"
+        1e-2, gt=0, le=100, description="peak for scales, which are near one whatever the base's width"
     )
     layers: str = Field("", description="only these layers, as '0-3' or '2,5,7-'; empty: every layer")
     pattern: str = Field("", description="only biases whose parameter name matches this regular expression")
