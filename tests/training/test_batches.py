@@ -33,7 +33,9 @@ def test_epochs_are_lengthened_to_min_steps(rows, epochs, min_steps, steps):
     assert Plan.of(rows, Train(epochs=epochs, min_steps=min_steps, batch_size=32)).total_steps == steps
 
 
-@pytest.mark.parametrize(("rows", "steps"), [(300, 400), (5_000, 12 * 157), (6_000, 2_250), (10_000, 2_250), (66_349, 3 * 2_074)])
+@pytest.mark.parametrize(
+    ("rows", "steps"), [(300, 400), (5_000, 12 * 157), (6_000, 2_250), (10_000, 2_250), (66_349, 3 * 2_074)]
+)
 def test_epochs_that_are_left_out_go_by_the_rows(rows, steps):
     assert Plan.of(rows, Train()).total_steps == steps
     assert Plan.of(rows, Train(epochs=1, min_steps=1)).total_steps == -(-rows // 32)
