@@ -8,8 +8,8 @@ README.md:
 - *tenants*: a closed loop over 1 to 1,000 tenants in turn, and over a few most of the time; rounds take turns.
 - *servers*: labels and answers in a closed loop, and in an open loop (Poisson arrivals) at half of what MLflow's own
   server of the same version gave in the closed one, and at half of what this one gave.
-- *change*: a version is put in another's place, and a fleet of 1,000 comes in, under an open loop: the longest time
-  without any answer, beside that of the same load without a change, and requests that failed.
+- *change*: versions are put in each other's place, and a fleet of 1,000 comes in, while labels and answers are asked
+  evenly: how long a label waits at most, beside the same without a change, and requests that failed.
 - *soak*: minutes of mixed load with aliases that move all the while; each answer is held against what the delta that
   its header names says alone. `--minutes`.
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +22,10 @@ class Loop:
 
     Attributes:
         waited: seconds of each answer.
-        ended: when it came.
         failed: requests without one.
     """
 
     waited: list[float]
-    ended: list[float]
     failed: int
     seconds: float
 
@@ -39,9 +37,9 @@ class Loop:
         return {"a_second": len(self.waited) / self.seconds, "failed": self.failed, **dict(zip(names, at, strict=True))}
 
     @property
-    def gap(self) -> float:
-        """The longest time between two answers, milliseconds."""
-        return 1000 * max(np.diff(sorted(self.ended)))
+    def longest(self) -> float:
+        """Of waiting, milliseconds."""
+        return 1000 * max(self.waited)
 
 
 async def _one(ask: Ask, session: aiohttp.ClientSession, number: int, loop: Loop) -> None:
@@ -52,7 +50,6 @@ async def _one(ask: Ask, session: aiohttp.ClientSession, number: int, loop: Loop
         right = False
     if right:
         loop.waited.append(time.perf_counter() - began)
-        loop.ended.append(time.perf_counter())
     else:
         loop.failed += 1
 
@@ -61,7 +58,7 @@ def closed(ask: Ask, seconds: float) -> Loop:
     """So many clients, each of which asks again once it is answered."""
 
     async def run() -> Loop:
-        loop, numbers = Loop([], [], 0, seconds), iter(range(10**9))
+        loop, numbers = Loop([], 0, seconds), iter(range(10**9))
         async with _session() as session:
             until = time.perf_counter() + seconds
 
@@ -76,19 +73,38 @@ def closed(ask: Ask, seconds: float) -> Loop:
 
 
 def opened(ask: Ask, seconds: float, rate: float) -> Loop:
-    """Requests that come when they come, so many a second on average."""
+    """Requests that come when they come (Poisson), so many a second on average."""
+    draw = random.Random(0)
+    [loop] = beside_each_other([(ask, lambda: draw.expovariate(rate))], seconds)
+    return loop
 
-    async def run() -> Loop:
-        loop, draw, tasks = Loop([], [], 0, seconds), random.Random(0), []
-        async with _session() as session:
-            at = began = time.perf_counter()
-            number = 0
-            while at < began + seconds:
-                await asyncio.sleep(max(0.0, at - time.perf_counter()))
-                tasks.append(asyncio.create_task(_one(ask, session, number, loop)))
-                number, at = number + 1, at + draw.expovariate(rate)
-            await asyncio.gather(*tasks)
+
+def steady(ask: Ask, rate: float) -> tuple[Ask, Callable[[], float]]:
+    """Requests that come evenly, so many a second, for `beside_each_other`."""
+    return ask, lambda: 1 / rate
+
+
+def beside_each_other(streams: Sequence[tuple[Ask, Callable[[], float]]], seconds: float) -> list[Loop]:
+    """Several streams of requests at once.
+
+    Args:
+        streams: what asks, and the seconds until it asks again, whoever is answered meanwhile.
+        seconds: how long.
+    """
+
+    async def arrive(session: aiohttp.ClientSession, ask: Ask, pause: Callable[[], float]) -> Loop:
+        loop, tasks, number = Loop([], 0, seconds), [], 0
+        at = began = time.perf_counter()
+        while at < began + seconds:
+            await asyncio.sleep(max(0.0, at - time.perf_counter()))
+            tasks.append(asyncio.create_task(_one(ask, session, number, loop)))
+            number, at = number + 1, at + pause()
+        await asyncio.gather(*tasks)
         return loop
+
+    async def run() -> list[Loop]:
+        async with _session() as session:
+            return await asyncio.gather(*(arrive(session, ask, pause) for ask, pause in streams))
 
     return asyncio.run(run())
 

@@ -56,12 +56,20 @@ def page(found: dict[str, Any]) -> str:
         ]
     if one := found.get("change"):
         lines += [
-            f"**Change** under {one['a_second']:.0f} requests a second: the longest time between two answers is "
-            f"{one['quiet']['gap_ms']:.0f} ms without a change, {one['versions']['gap_ms']:.0f} ms while versions of "
-            f"two tasks take each other's place, {one['fleet']['gap_ms']:.0f} ms while a fleet of {SHOPS:,} comes in. "
-            f"Failed: {sum(one[name]['failed'] for name in ('quiet', 'versions', 'fleet'))}.",
+            f"**Change** under {one['labels_a_second']:.0f} labels and {one['answers_a_second']:.0f} answers a second; "
+            "milliseconds:",
             "",
+            "| | a label waits at most | p99 | p99 of answers | failed |",
+            "|---|---:|---:|---:|---:|",
         ]
+        for name, told in (
+            ("quiet", "nothing changes"),
+            ("versions", "versions of two tasks take each other's place, twelve times"),
+            ("fleet", f"a fleet of {SHOPS:,} comes in"),
+        ):
+            shown = " | ".join(f"{one[name][what]:.0f}" for what in ("longest_ms", "p99_ms", "answers_p99_ms"))
+            lines.append(f"| {told} | {shown} | {one[name]['failed']} |")
+        lines.append("")
     if one := found.get("soak"):
         lines += [
             f"**Soak**: {one['minutes']:g} minutes, {one['answers']:,} answers while aliases moved {one['moves']} "

@@ -13,10 +13,11 @@ import aiohttp
 import numpy as np
 import psutil
 
-from benchmarks.load.loops import Loop, closed, opened, posting
+from benchmarks.load.loops import Loop, beside_each_other, closed, opened, posting, steady
 from benchmarks.load.project import SHOPS, Aliases, Project, answers, free_port, shop
 
 ROUNDS, SECONDS = 5, 6.0
+STEADY = 40.0  # labels a second, and half as many answers
 TENANTS = (1, 8, 64, 256, 1_000)
 # What each server is asked, in turn.
 LABELLED = [
@@ -122,42 +123,39 @@ def servers(project: Project) -> dict[str, Any]:
 
 
 def change(project: Project) -> dict[str, Any]:
-    """The longest time without an answer while versions change, and while a fleet comes in."""
-    aliases, found = Aliases(project), {}
+    """How long labels wait at most, asked evenly beside answers, while versions change and while a fleet comes in."""
+    aliases = Aliases(project)
     for task in ("sentiment", "instruct"):
         aliases.champion(task, "1")
     aliases.drop("shops")
-    with project.serving() as (_, _, url):
-        label = posting(f"{url}/invocations/sentiment", rows("text", LABELLED))
-        answer = posting(f"{url}/invocations/instruct", rows("instruction", ASKED))
+    found: dict[str, Any] = {"labels_a_second": STEADY, "answers_a_second": STEADY / 2}
 
-        async def ask(session: aiohttp.ClientSession, number: int) -> bool:
-            return await (label if number % 3 else answer)(session, number)
-
-        rate = closed(ask, SECONDS).told["a_second"] / 2
-        found["a_second"] = rate
-
-        def moves() -> None:
-            for turn in range(6):
-                time.sleep(2)
-                aliases.champion("sentiment", str(2 - turn % 2))
-                time.sleep(1)
-                aliases.champion("instruct", str(2 - turn % 2))
-
-        def comes() -> None:
+    def moves() -> None:
+        for turn in range(6):
             time.sleep(2)
-            aliases.champion("shops", "1")
+            aliases.champion("sentiment", str(2 - turn % 2))
+            time.sleep(1)
+            aliases.champion("instruct", str(2 - turn % 2))
 
-        for name, during, seconds in (("quiet", lambda: None, 20), ("versions", moves, 20), ("fleet", comes, 40)):
-            gaps, failed = [], 0
-            for _ in range(1 if name == "fleet" else 3):
-                mover = threading.Thread(target=during)
-                mover.start()
-                loop = opened(ask, seconds, rate)
-                mover.join()
-                gaps.append(loop.gap)
-                failed += loop.failed
-            found[name] = {"gap_ms": max(gaps), "failed": failed, "p99_ms": loop.told["p99_ms"]}
+    def comes() -> None:
+        time.sleep(2)
+        aliases.champion("shops", "1")
+
+    with project.serving() as (_, _, url):
+        label = steady(posting(f"{url}/invocations/sentiment", rows("text", LABELLED)), STEADY)
+        answer = steady(posting(f"{url}/invocations/instruct", rows("instruction", ASKED)), STEADY / 2)
+        beside_each_other([label, answer], SECONDS)
+        for name, during in (("quiet", lambda: None), ("versions", moves), ("fleet", comes)):
+            mover = threading.Thread(target=during)
+            mover.start()
+            labels, texts = beside_each_other([label, answer], 20)
+            mover.join()
+            found[name] = {
+                "longest_ms": labels.longest,
+                "p99_ms": labels.told["p99_ms"],
+                "answers_p99_ms": texts.told["p99_ms"],
+                "failed": labels.failed + texts.failed,
+            }
         found["fleet"]["served"] = answers(f"{url}/v1/models/shops")
     return found
 

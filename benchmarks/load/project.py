@@ -113,19 +113,51 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
+_MOVER = """
+import sys
+from mlflow import MlflowClient
+client = MlflowClient(sys.argv[1])
+print(flush=True)
+for line in sys.stdin:
+    task, version = line.split()
+    name = f"biasline-{task}"
+    if version == "none":
+        client.delete_registered_model_alias(name, "champion")
+    else:
+        client.set_registered_model_alias(name, "champion", version)
+    print(flush=True)
+"""
+
+
 class Aliases:
-    """Moves aliases, as a promotion does in the end."""
+    """Moves aliases, as a promotion does in the end; in a process of its own, since what measures would wait for it."""
 
     def __init__(self, project: Project) -> None:
-        from mlflow import MlflowClient
-
-        self._client = MlflowClient(project.environment["MLFLOW_TRACKING_URI"])
+        environment = project.environment
+        self._mover = subprocess.Popen(
+            [sys.executable, "-c", _MOVER, environment["MLFLOW_TRACKING_URI"]],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        self._wait()
 
     def champion(self, task: str, version: str) -> None:
-        self._client.set_registered_model_alias(f"biasline-{task}", "champion", version)
+        """Point a task's alias at a version."""
+        assert self._mover.stdin is not None
+        self._mover.stdin.write(f"{task} {version}\n")
+        self._wait()
 
     def drop(self, task: str) -> None:
-        self._client.delete_registered_model_alias(f"biasline-{task}", "champion")
+        """Have a task without a champion."""
+        self.champion(task, "none")
+
+    def _wait(self) -> None:
+        assert self._mover.stdout is not None
+        if not self._mover.stdout.readline():
+            raise SystemExit("the process that moves aliases has ended")
 
 
 def shop(number: int) -> str:

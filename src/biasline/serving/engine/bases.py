@@ -166,9 +166,11 @@ class LoadedBase:
             slots.append(banked.put(package.delta))
             if tenants is not None:
                 for name in tenants.own:
+                    began = time.perf_counter()
                     own[name] = banked.put(tenants.load(name))
                     slots.append(own[name])
                     sha256[name] = hashlib.sha256(tenants.file(name)).hexdigest()
+                    self.engine.give_way(time.perf_counter() - began)
             predictor = self._predictor(owner, package, lane, slots[0], own, unknown)
         except BaseException:
             banked.release(slots)

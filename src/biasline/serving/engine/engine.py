@@ -19,6 +19,9 @@ from biasline.errors import BiaslineError
 _log = logging.getLogger(__name__)
 _STANDS = 60.0  # how long the thread sleeps where nothing waits; whoever brings work wakes it
 
+# How long loading rests, in times of what it did before, and seconds at most.
+_RESTS, _LONGEST_REST = 0.5, 0.1
+
 _SPARE = 8  # slots that are made at a time, at the least
 
 T = TypeVar("T")
@@ -158,6 +161,17 @@ class Engine:
             self._jobs.append((job, done))
             self.work.notify_all()
         return done
+
+    def give_way(self, took: float) -> None:
+        """Whoever loads a model rests after some work of it, where others are being answered meanwhile.
+
+        Python runs one thread at a time: work without a rest would make each step of theirs wait for it.
+
+        Args:
+            took: seconds of that work.
+        """
+        if not self.idle:
+            time.sleep(min(_RESTS * took, _LONGEST_REST))
 
     def check_running(self) -> None:
         """Refuse work where nobody would do it."""
