@@ -148,7 +148,7 @@ def change(project: Project) -> dict[str, Any]:
         for name, during in (("quiet", lambda: None), ("versions", moves), ("fleet", comes)):
             mover = threading.Thread(target=during)
             mover.start()
-            labels, texts = beside_each_other([label, answer], 20)
+            labels, texts = beside_each_other([label, answer], 60 if name == "fleet" else 20)
             mover.join()
             found[name] = {
                 "longest_ms": labels.longest,

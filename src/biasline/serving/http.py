@@ -6,6 +6,8 @@ BIASLINE_SERVE_ALIASES and the like are single ones.
 
 from typing import TYPE_CHECKING, Any
 
+_ARENA_MAX = -8  # glibc's M_ARENA_MAX
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
@@ -48,6 +50,7 @@ def run(settings: "ServerSettings") -> None:
 
     # Before torch is loaded: threads of its that spin while they wait take the cores from those that answer.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _keep_few_heaps()
     import uvicorn
 
     from biasline.errors import BiaslineError
@@ -79,6 +82,15 @@ def run(settings: "ServerSettings") -> None:
         h11_max_incomplete_event_size=65_536,
     )
     uvicorn.Server(config).run([listening])
+
+
+def _keep_few_heaps() -> None:
+    """Have glibc share a few heaps among threads; one for each that ever answered would grow for hours."""
+    import ctypes
+    from contextlib import suppress
+
+    with suppress(OSError, AttributeError):  # another C library has no such function, and other heaps
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)
 
 
 def __getattr__(name: str) -> Any:

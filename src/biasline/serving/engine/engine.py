@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 _STANDS = 60.0  # how long the thread sleeps where nothing waits; whoever brings work wakes it
 
 # How long loading rests, in times of what it did before, and seconds at most.
-_RESTS, _LONGEST_REST = 0.5, 0.1
+_RESTS, _LONGEST_REST = 2.0, 0.2
 
 _SPARE = 8  # slots that are made at a time, at the least
 
