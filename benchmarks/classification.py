@@ -28,7 +28,7 @@ import polars as pl
 import typer
 
 from benchmarks.machine import machine
-from benchmarks.runner import ROOT, Benchmark, found
+from benchmarks.runner import ROOT, Benchmark, check_data, found
 from biasline.bases.pin import read_pin
 from biasline.layout import TaskPlace
 from biasline.params import Task
@@ -315,6 +315,7 @@ def _told(values: pl.Series) -> str:
 
 def prepare_all(wanted: list[Cell], data: Path) -> None:
     """The rows of all cells."""
+    check_data(data / "sst2")
     for one in {one.set: one for one in wanted}.values():
         prepare(one, data)
 

@@ -31,6 +31,12 @@ class Cell(Protocol):
 CellT = TypeVar("CellT", bound=Cell)
 
 
+def check_data(path: Path) -> None:
+    """Refuse to begin without the data sets."""
+    if not path.exists():
+        raise SystemExit(f"{path}: not there → name the folder of the data sets with --data")
+
+
 def found(cell: Cell) -> dict[str, Any]:
     """What a cell found."""
     return json.loads(cell.path.read_text(encoding="utf-8"))
@@ -73,8 +79,6 @@ class Benchmark(Generic[CellT]):
             return
         wanted = [one for one in self.cells() if one.name.startswith(only) and not self.done(one) and not table]
         if wanted:
-            if not data.is_dir():
-                raise SystemExit(f"{data}: no such folder → name that of the data sets with --data")
             self.lay(wanted, data)
         for told in _run_each(self.module, [one.name for one in wanted], data, workers):
             print(told, flush=True)
@@ -89,7 +93,9 @@ class Benchmark(Generic[CellT]):
         """Measure one cell and write its JSON."""
         told, line = self.measure(cell, data)
         cell.path.parent.mkdir(exist_ok=True)
-        cell.path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        draft = cell.path.with_suffix(".draft")
+        draft.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        draft.rename(cell.path)
         print(f"{cell.name}: {line}")
 
 

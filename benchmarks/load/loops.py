@@ -32,14 +32,14 @@ class Loop:
     @property
     def told(self) -> dict[str, float]:
         """Answers a second, and milliseconds of waiting."""
-        at = np.percentile(1000 * np.array(self.waited), (50, 95, 99))
+        at = np.percentile(1000 * np.array(self.waited or [np.nan]), (50, 95, 99))
         names = ("p50_ms", "p95_ms", "p99_ms")
         return {"a_second": len(self.waited) / self.seconds, "failed": self.failed, **dict(zip(names, at, strict=True))}
 
     @property
     def longest(self) -> float:
         """Of waiting, milliseconds."""
-        return 1000 * max(self.waited)
+        return 1000 * max(self.waited, default=float("nan"))
 
 
 async def _one(ask: Ask, session: aiohttp.ClientSession, number: int, loop: Loop) -> None:

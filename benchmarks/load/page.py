@@ -65,7 +65,7 @@ def page(found: dict[str, Any]) -> str:
         for name, told in (
             ("quiet", "nothing changes"),
             ("versions", "versions of two tasks take each other's place, twelve times"),
-            ("fleet", f"a fleet of {SHOPS:,} comes in"),
+            ("fleet", f"a fleet of {SHOPS:,} comes in, within {one['fleet']['served_s']:.0f} s"),
         ):
             shown = " | ".join(f"{one[name][what]:.0f}" for what in ("longest_ms", "p99_ms", "answers_p99_ms"))
             lines.append(f"| {told} | {shown} | {one[name]['failed']} |")

@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from benchmarks.runner import Benchmark
+from benchmarks.runner import Benchmark, check_data
 from benchmarks.study.cells import Cell, cells
 from benchmarks.study.page import page
 from benchmarks.study.rows import lay
@@ -37,6 +37,7 @@ def measure(cell: Cell, data: Path) -> tuple[dict[str, Any], str]:
 
 def lay_all(wanted: list[Cell], data: Path) -> None:
     """The rows of all cells."""
+    check_data(data / "sst2")
     for name in dict.fromkeys(one.set for one in wanted):
         lay(name, data)
 

@@ -1,6 +1,6 @@
 """The server as a deployment of Ray Serve: as many replicas as there is to do, on as many machines as there are.
 
-`pip install 'biasline[ray]'`, then `serve run examples.serve.ray_app:app` (or a Serve config file on a cluster). Each
+`pip install '.[ray]'`, then `serve run examples.serve.ray_app:app` (or a Serve config file on a cluster). Each
 replica is the whole server: it reads the registry itself, holds each base once, and shares nothing with the others, so
 that a moved alias is served by all of them within `poll_s`. Settings come from `BIASLINE_SERVE`, as for any other ASGI
 server, in the environment of the replicas.
@@ -21,7 +21,8 @@ def build() -> Any:
     from biasline.serving.http import create_app
 
     settings = read_settings()
-    return create_app(settings if settings.start_s else settings.model_copy(update={"start_s": 600.0}))
+    waits = {} if "start_s" in settings.model_fields_set else {"start_s": 600.0}
+    return create_app(settings.model_copy(update=waits))
 
 
 @serve.deployment(

@@ -68,6 +68,7 @@ def test_the_table_has_paired_differences_of_the_defaults(monkeypatch, tmp_path)
                 "tuned_right": right,
                 "gates": {"better than a head alone": passed},
             }
+            told["train"] = Cell("sst2", "200", method, seed).task.train.model_dump(mode="json")
             Cell("sst2", "200", method, seed).path.write_text(json.dumps(told))
     lines = page().splitlines()
     assert "## sst2, 200 training rows, 4 test rows" in lines

@@ -111,6 +111,11 @@ def test_what_a_server_kept_of_users_rows_is_a_gate_and_compare_tells_it(registe
     )
     with pytest.raises(BiaslineError, match="no such folder of traffic"):
         promote(client, "small", asked, "ann", "", dry_run=True)
+    params = json.loads((workspace / "params.yaml").read_text())
+    params["tasks"]["small"]["gates"] = {"traffic": "traffic"}
+    (workspace / "params.yaml").write_text(json.dumps(params))
+    found = CliRunner().invoke(app, ["compare", "small"])
+    assert found.exit_code == 0 and "no agreement is told" in found.stderr
     traffic = Traffic(str(workspace / "traffic"))
     told = {"task": "small", "version": "1", "fingerprint": record.fingerprint, "shadow_version": "2"}
     traffic.add({**told, "shadow_fingerprint": "c" * 16}, [], ["q"] * 99, ["x"] * 99, ["x"] * 99)
@@ -119,9 +124,6 @@ def test_what_a_server_kept_of_users_rows_is_a_gate_and_compare_tells_it(registe
     assert [gate.name for gate in refused.gates if not gate.passed] == ["agreement with the champion on users' rows"]
     traffic.add({**told, "shadow_fingerprint": "b" * 16}, [], ["q"] * 99, ["x"] * 99, ["x"] * 98 + ["y"])
     traffic.flush()
-    params = json.loads((workspace / "params.yaml").read_text())
-    params["tasks"]["small"]["gates"] = {"traffic": "traffic"}
-    (workspace / "params.yaml").write_text(json.dumps(params))
     found = CliRunner().invoke(app, ["compare", "small"])
     assert f"bbbbbbbb beside {record.fingerprint[:8]}, as users asked: the same answer to 0.9899" in found.stdout
     [_, one] = json.loads(CliRunner().invoke(app, ["compare", "small", "--json"]).stdout)["agreement"]
@@ -194,7 +196,6 @@ def test_a_base_that_was_pinned_anew_is_another_base(registered, trained, worksp
 PICTURE = """
 import json
 from biasline.serving.registered import aliased
-from biasline.serving.server.traffic import Traffic
 from biasline.tracking.store import connect
 client = connect()
 runs = {}

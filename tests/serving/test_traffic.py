@@ -40,6 +40,32 @@ def test_rows_that_say_nothing_to_compare_do_not_count(tmp_path):
     assert agreements(tmp_path, "a") == []
 
 
+def test_what_the_shadow_failed_on_is_said_otherwise(tmp_path):
+    traffic = Traffic(str(tmp_path))
+    told = {"task": "a", "version": "1", "fingerprint": "f1", "shadow_version": "2", "shadow_fingerprint": "f2"}
+    traffic.add(told, [], ["q"] * 2, ["x"] * 2, None, unable=True)
+    traffic.add(told, [], ["q"], ["x"], None)  # the server was busy, say
+    traffic.flush()
+    assert agreements(tmp_path, "a") == [Agreement("f1", "f2", 2, 0)]
+
+
+def test_tenants_that_keep_their_delta_do_not_count(tmp_path):
+    traffic = Traffic(str(tmp_path))
+    told = {"task": "a", "version": "1", "fingerprint": "f1", "shadow_version": "2", "shadow_fingerprint": "f2"}
+    traffic.add(told, ["one", "two", "two"], ["q"] * 3, ["x"] * 3, ["x", "y", "y"])
+    traffic.flush()
+    assert agreements(tmp_path, "a") == [Agreement("f1", "f2", 3, 1)]
+    assert agreements(tmp_path, "a", ["two"]) == [Agreement("f1", "f2", 1, 1)]
+
+
+def test_a_folder_may_have_any_name(tmp_path):
+    folder = tmp_path / "[traffic] of *?"
+    folder.mkdir()
+    assert agreements(folder, "a") == []
+    written(folder, "xy")
+    assert agreements(folder, "a") == [Agreement("f1", "f2", 2, 1)]
+
+
 def test_what_is_no_traffic_is_named(tmp_path):
     with pytest.raises(BiaslineError, match="no such folder of traffic"):
         agreements(tmp_path / "gone", "a")

@@ -338,7 +338,10 @@ def _agreement(task: Task, candidate: Shown) -> Gate:
     """That users would be told the same."""
     name, wanted, found = "agreement with the champion on users' rows", task.gates.shadow_agreement, candidate.agreement
     if found is None:
-        told = f"no row in {task.gates.traffic} that both answered; `biasline serve --shadow` asks both"
+        told = (
+            f"no row in {task.gates.traffic} that both answered and where it can be told whether they say the same "
+            "(of numbers alone it cannot); `biasline serve --shadow` asks both"
+        )
         return Gate(name, False, told, {"wanted": wanted})
     low, _ = found.interval
     sign = "≥" if low >= wanted else "<"

@@ -94,7 +94,7 @@ def promote(
             from biasline.registry.carry import carry_over, with_carried
 
             shown = with_carried(params, shown, rivals[0], (candidate, champion))
-        agreement = _agreement(task, params, champion, candidate)
+        agreement = _agreement(task, params, champion, candidate, shown.carried)
         shown = replace(shown, agreement=agreement)
         changed = uncommitted_now(home())
         verdict = judge(params, shown, *rivals, changed)
@@ -249,12 +249,17 @@ def _rivals(
     return rival, best
 
 
-def _agreement(task: str, params: Task, champion: "ModelVersion | None", candidate: "ModelVersion") -> Agreement | None:
-    """What champion and candidate said to the same rows of users, where the gates ask for it."""
+def _agreement(
+    task: str, params: Task, champion: "ModelVersion | None", candidate: "ModelVersion", carried: Sequence[str]
+) -> Agreement | None:
+    """What champion and candidate said to the same rows of users, where the gates ask for it.
+
+    Tenants that keep the champion's delta will be told what they were told.
+    """
     if champion is None or not params.gates.shadow_agreement:
         return None
     pair = tuple(version.tags["biasline.fingerprint"] for version in (champion, candidate))
-    found = agreements(home() / params.gates.traffic, task)
+    found = agreements(home() / params.gates.traffic, task, carried)
     return next((one for one in found if (one.fingerprint, one.shadow_fingerprint) == pair), None)
 
 

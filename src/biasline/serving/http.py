@@ -28,6 +28,7 @@ def create_app(settings: "ServerSettings | None" = None) -> "FastAPI":
     from biasline.serving.server.settings import read_settings
     from biasline.tracking.store import connect
 
+    _keep_few_heaps()
     settings = settings or read_settings()
     keys = read_keys(settings.keys)
     if not settings.is_local and not len(keys) and not settings.insecure:
@@ -50,7 +51,6 @@ def run(settings: "ServerSettings") -> None:
 
     # Before torch is loaded: threads of its that spin while they wait take the cores from those that answer.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    _keep_few_heaps()
     import uvicorn
 
     from biasline.errors import BiaslineError
@@ -85,10 +85,13 @@ def run(settings: "ServerSettings") -> None:
 
 
 def _keep_few_heaps() -> None:
-    """Have glibc share a few heaps among threads; one for each that ever answered would grow for hours."""
+    """Have glibc share a few heaps among threads, unless the environment says how many; else each has its own."""
     import ctypes
+    import os
     from contextlib import suppress
 
+    if "MALLOC_ARENA_MAX" in os.environ:
+        return
     with suppress(OSError, AttributeError):  # another C library has no such function, and other heaps
         ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)
 

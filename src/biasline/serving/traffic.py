@@ -1,5 +1,6 @@
 """What a server keeps of rows that it answered, and how often a version on trial said the same."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,12 +59,15 @@ class Agreement:
         return f"the same answer to {self.share:.4f} [{low:.4f}, {high:.4f}] of {self.rows:,} rows of users"
 
 
-def agreements(folder: Path, task: str) -> list[Agreement]:
-    """Each pair of versions of a task that answered the same rows, those with the most rows first.
+def agreements(folder: Path, task: str, without: Collection[str] = ()) -> list[Agreement]:
+    """Each pair of versions of a task that were asked the same rows, those with the most rows first.
+
+    A row that the shadow failed on counts as one that it answers otherwise.
 
     Args:
         folder: the server's `traffic`.
         task: the name.
+        without: tenants whose rows do not count.
 
     Raises:
         BiaslineError: where the folder is not there, or has a file that no server wrote.
@@ -72,20 +76,37 @@ def agreements(folder: Path, task: str) -> list[Agreement]:
         raise BiaslineError(
             f"{folder}: no such folder of traffic", "`biasline serve --shadow TASK@candidate --traffic FOLDER` fills it"
         )
-    needed = ("task", "fingerprint", "shadow_fingerprint", "agrees")
-    counted: dict[tuple[str, str], list[int]] = {}
-    for path in sorted(folder.glob("*.parquet")):
-        try:
-            rows = pl.read_parquet(path, columns=list(needed))
-            rows = rows.filter(pl.col("task") == task, pl.col("agrees").is_not_null())
-            found = rows.group_by("fingerprint", "shadow_fingerprint").agg(pl.len(), pl.col("agrees").sum()).rows()
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise BiaslineError(
-                f"{path}: not a file of a server's traffic: {first_line(error)}", "move it out of the folder"
-            ) from None
-        for one, other, rows_of_it, agreed in found:
-            total = counted.setdefault((one, other), [0, 0])
-            total[0] += rows_of_it
-            total[1] += agreed
-    made = [Agreement(*pair, *numbers) for pair, numbers in counted.items()]
+    files = sorted(folder.glob("*.parquet"))
+    try:
+        found = _counted(files, task, without)
+    except _UNREADABLE as error:
+        odd = next((path for path in files if not _is_readable(path)), folder)
+        raise BiaslineError(
+            f"{odd}: not a file of a server's traffic: {first_line(error)}", "move it out of the folder"
+        ) from None
+    made = [Agreement(*row) for row in found]
     return sorted(made, key=lambda one: (-one.rows, one.fingerprint, one.shadow_fingerprint))
+
+
+# A damaged file may make Polars panic.
+_UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+
+
+def _counted(files: Sequence[Path], task: str, without: Collection[str]) -> list[tuple[str, str, int, int]]:
+    """Fingerprints, rows, and those that agree."""
+    if not files:
+        return []
+    rows = pl.scan_parquet(list(files), glob=False).select(
+        "task", "tenant", "fingerprint", "shadow_fingerprint", "agrees"
+    )
+    known = rows.filter(pl.col("task") == task, pl.col("agrees").is_not_null(), ~pl.col("tenant").is_in(list(without)))
+    told = known.group_by("fingerprint", "shadow_fingerprint").agg(pl.len(), pl.col("agrees").sum())
+    return told.collect().rows()
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        _counted([path], "", ())
+    except _UNREADABLE:
+        return False
+    return True

@@ -102,10 +102,10 @@ def test_a_shadow_is_asked_the_same_and_tells_only_the_files(two, held, tmp_path
         assert kept["asked"].null_count() == kept["answer"].null_count() == kept["shadow_answer"].null_count() == 7
 
 
-def test_a_shadow_that_fails_changes_no_answer(two, held, monkeypatch):
+def test_a_shadow_that_fails_changes_no_answer(two, held, monkeypatch, tmp_path):
     registry, texts = two
     moved(registry, "2", "candidate")
-    with serving(registry, shadow=("answers@candidate",)) as (service, port):
+    with serving(registry, shadow=("answers@candidate",), traffic=str(tmp_path)) as (service, port):
         shadow = service.models.find("answers@candidate").served.held.predictor
 
         def failing(*_, **__):
@@ -115,6 +115,7 @@ def test_a_shadow_that_fails_changes_no_answer(two, held, monkeypatch):
         assert ask(Client(port)) == (texts["1"], "1")
         until(lambda: 'biasline_shadow_total{model="answers",said="failed"} 1.0' in Client(port).get("/metrics")[2])
         assert service.models.find("answers@candidate").served.users == 0
+    assert pl.read_parquet(tmp_path)["agrees"].to_list() == [False]
 
 
 def test_rows_wait_where_the_folder_cannot_be_written_to(tmp_path):

@@ -286,14 +286,17 @@ class Service:
 
         def answered(answers: Sequence[Any]) -> None:
             def both(done: "Future[Sequence[Any]]") -> None:
-                failed = done.cancelled() or done.exception() is not None
+                error = None if done.cancelled() else done.exception()
+                failed = done.cancelled() or error is not None
+                # A server that stops or is slow is no fault of the version; what it cannot answer is.
+                unable = error is not None and not isinstance(error, TimeoutError | CancelledError | EngineStopped)
                 others = None if failed else done.result()
                 same = [agree(*pair) for pair in zip(answers, others or (), strict=False)]
                 for said in (
                     ("failed",) if failed else ("agrees" if one else "differs" for one in same if one is not None)
                 ):
                     self.figures.shadow.labels(served.task, said).inc()
-                self.traffic.add(told, tenants, rows, answers, others)
+                self.traffic.add(told, tenants, rows, answers, others, unable)
 
             asking.add_done_callback(both)
 
@@ -375,7 +378,7 @@ class Service:
         self.start()
         try:
             until = time.monotonic() + self.settings.start_s
-            while not self.models.loaded and time.monotonic() < until:
+            while not self.models.loaded and not self.models.away and time.monotonic() < until:
                 await asyncio.sleep(0.05)
             yield
         finally:

@@ -46,6 +46,7 @@ class Traffic:
         asked: Sequence[Any],
         answers: Sequence[Any],
         others: Sequence[Any] | None = None,
+        unable: bool = False,
     ) -> None:
         """Keep rows of a request.
 
@@ -55,6 +56,7 @@ class Traffic:
             asked: the rows.
             answers: to them.
             others: the shadow's.
+            unable: whether the shadow failed, so that it says something else.
         """
         if self._folder is None:
             return
@@ -63,7 +65,7 @@ class Traffic:
         for number, answer in enumerate(answers):
             other = None if others is None else others[number]
             row = {**told, "at": at, "request": request, "tenant": tenants[number] if tenants else ""}
-            row["agrees"] = None if others is None else agree(answer, other)
+            row["agrees"] = (False if unable else None) if others is None else agree(answer, other)
             if self._texts:
                 row |= {"asked": _text(asked[number]), "answer": _text(answer)}
                 row["shadow_answer"] = None if others is None else _text(other)
