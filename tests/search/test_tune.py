@@ -71,7 +71,7 @@ def test_a_search_tries_the_parameters_as_they_are_first_and_costs_less_than_its
     assert outcome.trials == 9 and outcome.running == 0
     stopped = [line for line in lines if "stopped at step" in line]
     assert len(stopped) >= 4 and 3 < outcome.cost <= 6
-    assert sum(point["finished"] for point in outcome.points) == 4
+    assert sum(point["finished"] for point in outcome.points) >= 3  # of those that were stopped, the best if need be
     steps = {point["number"]: point["steps"] for point in outcome.points}
     assert steps[0] == 32 and steps[1] in (1, 2, 4)  # the first ones have nothing to be held against
     assert sum(steps.values()) / 32 == pytest.approx(outcome.cost)
