@@ -177,7 +177,7 @@ def lay(cell: Cell, data: Path) -> Path:
     if cell.data == "banking20":
         chosen = set(random.Random(cell.data).sample(sorted({row[1] for row in test_rows}), 20))
         train_rows, test_rows = ([row for row in rows if row[1] in chosen] for rows in (train_rows, test_rows))
-    label = {"cola": 1, "rte": 3}.get(cell.data, 1)
+    label = 3 if cell.data == "rte" else 1
     kept, valid = drawn(train_rows, cell.rows, cell.seed, label)
     for name, rows in (("train", kept), ("valid", valid), ("test", test_rows)):
         path = home / "raw" / f"{name}{Path(train).suffix}"

@@ -6,8 +6,6 @@ BIASLINE_SERVE_ALIASES and the like are single ones.
 
 from typing import TYPE_CHECKING, Any
 
-_ARENA_MAX = -8  # glibc's M_ARENA_MAX
-
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
@@ -28,7 +26,6 @@ def create_app(settings: "ServerSettings | None" = None) -> "FastAPI":
     from biasline.serving.server.settings import read_settings
     from biasline.tracking.store import connect
 
-    _keep_few_heaps()
     settings = settings or read_settings()
     keys = read_keys(settings.keys)
     if not settings.is_local and not len(keys) and not settings.insecure:
@@ -82,18 +79,6 @@ def run(settings: "ServerSettings") -> None:
         h11_max_incomplete_event_size=65_536,
     )
     uvicorn.Server(config).run([listening])
-
-
-def _keep_few_heaps() -> None:
-    """Have glibc share a few heaps among threads, unless the environment says how many; else each has its own."""
-    import ctypes
-    import os
-    from contextlib import suppress
-
-    if "MALLOC_ARENA_MAX" in os.environ:
-        return
-    with suppress(OSError, AttributeError):  # another C library has no such function, and other heaps
-        ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)
 
 
 def __getattr__(name: str) -> Any:
