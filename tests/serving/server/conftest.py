@@ -118,7 +118,7 @@ def serving(registry, keys=(), wait=True, **settings):
     while not server.started:
         time.sleep(0.01)
     try:
-        while wait and not service.models.loaded:
+        while wait and not service.follower.loaded:
             time.sleep(0.01)
         yield service, server.servers[0].sockets[0].getsockname()[1]
     finally:

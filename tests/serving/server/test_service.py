@@ -15,7 +15,7 @@ from biasline.serving.server.logs import REQUESTS, JsonLines
 from biasline.serving.server.texts import Written
 from tests.serving.packages import TEXTS
 from tests.serving.server.conftest import Client, FakeRegistry, serving
-from tests.serving.server.test_models import until
+from tests.serving.server.test_follower import until
 
 LONG = {"model": "answers", "max_tokens": 250, "stop": None, "messages": [{"role": "user", "content": TEXTS[0]}]}
 
@@ -58,7 +58,7 @@ def test_half_a_body_leaves_nothing_behind(registry):
 @pytest.mark.parametrize("stream", [True, False])
 def test_what_nobody_waits_for_is_given_up(registry, stream, monkeypatch):
     with serving(registry) as (service, port):
-        lane = service.models.find("answers").served.held.lane
+        lane = service.router.find("answers").served.held.lane
         slow = lane._logits
 
         def slowly(*args):
@@ -74,13 +74,13 @@ def test_what_nobody_waits_for_is_given_up(registry, stream, monkeypatch):
         connection.close()
         until(lambda: lane.load == 0)
         until(lambda: service._under_way == 0)
-        assert service.models.find("answers").served.users == 0
+        assert service.router.find("answers").served.users == 0
 
 
 def test_what_takes_too_long_is_told_so(registry, monkeypatch):
     with serving(registry, timeout_s=0.3) as (service, port):
         gate = threading.Event()
-        engine = service.models.find("mood").served.held.engine
+        engine = service.router.find("mood").served.held.engine
         engine.between(lambda: gate.wait(20))
         client = Client(port)
         for path, body in (("/v1/classify", {"model": "mood", "input": "x"}), ("/v1/chat/completions", LONG)):
@@ -94,7 +94,7 @@ def test_what_takes_too_long_is_told_so(registry, monkeypatch):
 def test_too_many_at_once_are_told_to_come_again(registry):
     with serving(registry, waiting=3) as (service, port):
         gate = threading.Event()
-        service.models.find("mood").served.held.engine.between(lambda: gate.wait(20))
+        service.router.find("mood").served.held.engine.between(lambda: gate.wait(20))
         client = Client(port)
 
         def ask(_):
@@ -110,7 +110,7 @@ def test_too_many_at_once_are_told_to_come_again(registry):
 def test_a_server_that_stops_answers_what_is_under_way(registry):
     with serving(registry) as (service, port):
         gate = threading.Event()
-        service.models.find("mood").served.held.engine.between(lambda: gate.wait(20))
+        service.router.find("mood").served.held.engine.between(lambda: gate.wait(20))
         client = Client(port)
         with ThreadPoolExecutor(2) as pool:
             asked = pool.submit(client.post, "/v1/classify", {"model": "mood", "input": "x"})
@@ -150,4 +150,4 @@ def test_a_stream_that_nobody_reads_ends_in_time(registry, monkeypatch):
         with raw(port, "/v1/chat/completions", json.dumps({**LONG, "stream": True}).encode()):
             until(lambda: service._under_way == 1)
             until(lambda: service._under_way == 0)
-        assert service.models.find("answers").served.users == 0
+        assert service.router.find("answers").served.users == 0

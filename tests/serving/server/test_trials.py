@@ -8,7 +8,7 @@ from biasline.serving.server.traffic import SCHEMA, Traffic, agree
 from biasline.serving.server.trials import Trials
 from tests.serving.packages import ROWS, TEXTS
 from tests.serving.server.conftest import Client, serving
-from tests.serving.server.test_models import ask, moved, until
+from tests.serving.server.test_follower import ask, moved, until
 
 
 def test_trials_are_read_from_texts():
@@ -83,7 +83,7 @@ def test_a_shadow_is_asked_the_same_and_tells_only_the_files(two, held, tmp_path
         assert client.post("/v1/classify", {"model": "mood", "input": TEXTS})[0] == 200
         assert client.post("/v1/completions", {"model": "answers", "prompt": "The house"})[0] == 200
         until(lambda: len(service.traffic._rows) == 7)
-        until(lambda: all(served.users == 0 for _, _, served in service.models))
+        until(lambda: all(served.users == 0 for _, _, served in service.follower.served))
         figures = client.get("/metrics")[2]
         assert 'biasline_shadow_total{model="mood",said="agrees"} 2.0' in figures
         assert 'biasline_shadow_total{model="answers",said="differs"}' in figures
@@ -106,7 +106,7 @@ def test_a_shadow_that_fails_changes_no_answer(two, held, monkeypatch, tmp_path)
     registry, texts = two
     moved(registry, "2", "candidate")
     with serving(registry, shadow=("answers@candidate",), traffic=str(tmp_path)) as (service, port):
-        shadow = service.models.find("answers@candidate").served.held.predictor
+        shadow = service.router.find("answers@candidate").served.held.predictor
 
         def failing(*_, **__):
             raise RuntimeError("the shadow fails")
@@ -114,7 +114,7 @@ def test_a_shadow_that_fails_changes_no_answer(two, held, monkeypatch, tmp_path)
         monkeypatch.setattr(shadow.model, "generate", failing)
         assert ask(Client(port)) == (texts["1"], "1")
         until(lambda: 'biasline_shadow_total{model="answers",said="failed"} 1.0' in Client(port).get("/metrics")[2])
-        assert service.models.find("answers@candidate").served.users == 0
+        assert service.router.find("answers@candidate").served.users == 0
     assert pl.read_parquet(tmp_path)["agrees"].to_list() == [False]
 
 

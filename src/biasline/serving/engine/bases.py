@@ -29,6 +29,9 @@ from biasline.serving.predictor import Predictor
 Rows = Sequence[dict[str, Any]]
 _ALL = 1 << 20  # rows of a request that a predictor asks at once
 
+# Transformers changes torch's default dtype while it reads weights: one thread at a time, whatever the base.
+_reading = threading.Lock()
+
 
 class HeldTenants:
     """Whose delta is in which slot: what a fleet's predictor asks its model by."""
@@ -137,12 +140,10 @@ class LoadedBase:
         self.engine = Engine(package.pin.name, threads)
         self._batching, self._decoding = batching, decoding
         self._lanes: dict[tuple[Any, ...], PassLane | DecodingLane] = {}
-        self._lock = threading.Lock()
 
     def prepare(self, package: Package) -> None:
         """Read what a package needs besides its deltas."""
-        with self._lock:
-            self._lane(package)
+        self._lane(package)
 
     def hold(self, owner: str, package: Package, unknown: bool = False) -> Held:
         """Put a package's deltas on the engine.
@@ -156,8 +157,7 @@ class LoadedBase:
             BiaslineError: for a delta that does not fit.
         """
         tenants = package.tenants
-        with self._lock:
-            lane = self._lane(package)
+        lane = self._lane(package)
         banked, slots = lane.banked, list[int]()
         own: dict[str, int] = {}
         sha256: dict[str, str] = {}
@@ -212,22 +212,28 @@ class LoadedBase:
         head = tuple((name, tensors[name].shape[1:]) for name in package.delta.manifest.head)
         outputs = 0 if head else len(package.delta.manifest.labels)
         key = (learning.auto_class, package.by_mean, head, outputs) if learning.headed else (learning.auto_class,)
-        if key not in self._lanes:
-            started = time.perf_counter()
-            model = self._standing_on(package)
-            if model is None:
-                model = package.load(self._folder)
-                self.loads += 1
-            self.load_s += time.perf_counter() - started
-            banked = BankedModel(model, 1)
-            lane = (
-                PassLane(self.engine, banked, self._batching)
-                if learning.headed
-                else DecodingLane(self.engine, banked, self._decoding)
-            )
-            self._lanes[key] = lane
-            self.engine.add(lane)
-        return self._lanes[key]
+        if key in self._lanes:
+            return self._lanes[key]
+        with _reading:
+            return self._lanes.get(key) or self._read(key, package)
+
+    def _read(self, key: tuple[Any, ...], package: Package) -> PassLane | DecodingLane:
+        """A lane for models of a package's kind, around weights that are there where it can."""
+        started = time.perf_counter()
+        model = self._standing_on(package)
+        if model is None:
+            model = package.load(self._folder)
+            self.loads += 1
+        self.load_s += time.perf_counter() - started
+        banked = BankedModel(model, 1)
+        lane: PassLane | DecodingLane = (
+            PassLane(self.engine, banked, self._batching)
+            if package.headed
+            else DecodingLane(self.engine, banked, self._decoding)
+        )
+        self._lanes[key] = lane
+        self.engine.add(lane)
+        return lane
 
     def _standing_on(self, package: Package) -> Any:
         """A model of the package's kind around a Transformer that is loaded; None where weights have to be read."""
@@ -253,7 +259,7 @@ class Bases:
         self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[LoadedBase]:
-        return iter(list(self._loaded.values()))
+        return iter(self._loaded.values())
 
     def of(self, package: Package) -> LoadedBase:
         """The base of a package, which is read where it is not in memory yet.
@@ -261,14 +267,11 @@ class Bases:
         Raises:
             BiaslineError: where it is not found, or is not what its pin says.
         """
-        with self._lock:
-            return self._of(package)
+        return self._of(package, users=0)
 
     def hold(self, owner: str, package: Package) -> Held:
         """Put a package's deltas on its base, see `LoadedBase.hold`; the base stays until all of these were let go."""
-        with self._lock:
-            base = self._of(package)
-            base.users += 1
+        base = self._of(package, users=1)
         try:
             return base.hold(owner, package)
         except BaseException:
@@ -282,11 +285,26 @@ class Bases:
         if base is not None:
             self._left(base)
 
-    def _of(self, package: Package) -> LoadedBase:
+    def _of(self, package: Package, users: int) -> LoadedBase:
+        """The base of a package, with so many users more."""
         key = package.pin.digest, package.task.load.model_dump_json()
-        if key not in self._loaded:
-            self._loaded[key] = LoadedBase(package, *self._made_by)
-        return self._loaded[key]
+        base = self._found(key, users)
+        if base is None:
+            with _reading:
+                base = self._found(key, users)
+                if base is None:
+                    base = LoadedBase(package, *self._made_by)
+                    base.users = users
+                    with self._lock:
+                        self._loaded = {**self._loaded, key: base}
+        return base
+
+    def _found(self, key: tuple[str, str], users: int) -> LoadedBase | None:
+        with self._lock:
+            base = self._loaded.get(key)
+            if base is not None:
+                base.users += users
+            return base
 
     def _left(self, base: LoadedBase) -> None:
         with self._lock:

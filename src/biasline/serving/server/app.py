@@ -16,7 +16,7 @@ from biasline.kinds.learning import find_learning
 from biasline.serving.server import rows, texts
 from biasline.serving.server.forms import ChatForm, ClassifyForm, CompletionForm, InvocationForm
 from biasline.serving.server.keys import ApiKey
-from biasline.serving.server.models import Served
+from biasline.serving.server.served import Served
 from biasline.serving.server.service import Refused, Service
 
 Route = Callable[[Service, Request], Awaitable[Response]]
@@ -84,7 +84,7 @@ def _schema(form: type[BaseModel]) -> dict[str, Any]:
 
 async def _models(service: Service, request: Request) -> Response:
     key = service.authenticated(request)
-    data = [_about(name, served) for name, served in service.models.names(key)]
+    data = [_about(name, served) for name, served in service.router.names(key)]
     return JSONResponse({"object": "list", "data": data})
 
 
@@ -123,15 +123,15 @@ async def _health(service: Service, request: Request) -> Response:
 
 
 async def _ready(service: Service, request: Request) -> Response:
-    models = service.models
-    ready = models.loaded and len(models) > 0 and service.is_whole and not service.stopping
+    follower = service.follower
+    ready = follower.loaded and len(follower.served) > 0 and service.is_whole and not service.stopping
     told: dict[str, Any] = {"ready": ready}
     if _sees_all(service, request):
-        told["models"] = {f"{task}@{alias}": served.version for task, alias, served in models}
-        told["problems"] = {f"{task}@{alias}": problem for (task, alias), problem in models.problems.items()}
-        told["registry_age_s"] = round(time.time() - models.heard, 1) if models.heard else None
-        if models.away:
-            told["registry"] = f"does not answer: {models.away}"
+        told["models"] = {f"{task}@{alias}": served.version for task, alias, served in follower.served}
+        told["problems"] = {f"{task}@{alias}": problem for (task, alias), problem in follower.problems.items()}
+        told["registry_age_s"] = round(time.time() - follower.heard, 1) if follower.heard else None
+        if follower.away:
+            told["registry"] = f"does not answer: {follower.away}"
     return JSONResponse(told, 200 if ready else 503, headers={} if ready else {"retry-after": "2"})
 
 

@@ -11,7 +11,7 @@ from biasline.serving.engine.decoding import DecodingLane
 from biasline.serving.engine.passes import PassLane
 
 if TYPE_CHECKING:
-    from biasline.serving.server.models import Models
+    from biasline.serving.server.follower import Follower
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
@@ -22,10 +22,10 @@ class Figures:
     Models are told apart by task, and tenants are not: there may be thousands.
 
     Args:
-        models: that are served.
+        follower: of the registry, with what it serves.
     """
 
-    def __init__(self, models: "Models") -> None:
+    def __init__(self, follower: "Follower") -> None:
         self.registry = known = CollectorRegistry()
         self.requests = Counter("biasline_requests", "Requests.", ("model", "route", "status"), registry=known)
         self.rows = Counter("biasline_rows", "Rows that were answered.", ("model",), registry=known)
@@ -40,36 +40,36 @@ class Figures:
             "biasline_shadow", "Rows that a shadow was asked as well.", ("model", "said"), registry=known
         )
         self.under_way = Gauge("biasline_requests_under_way", "Requests under way.", registry=known)
-        self.registry.register(_Told(models))
+        self.registry.register(_Told(follower))
 
 
 class _Told(Collector):
     """What models and engines say."""
 
-    def __init__(self, models: "Models") -> None:
-        self._models = models
+    def __init__(self, follower: "Follower") -> None:
+        self._follower = follower
 
     def collect(self) -> Iterator[Metric]:
         """Of each model its version, of each base its queue and passes, of the registry when it answered."""
-        models = self._models
+        follower = self._follower
         info = GaugeMetricFamily(
             "biasline_model", "A version that is served.", labels=("task", "alias", "version", "fingerprint", "base")
         )
-        for task, alias, served in models:
+        for task, alias, served in follower.served:
             info.add_metric([task, alias, served.version, served.fingerprint, served.held.package.pin.name], 1)
         yield info
         odd = GaugeMetricFamily("biasline_model_problem", "A version that is not served.", labels=("task", "alias"))
-        for task, alias in models.problems:
+        for task, alias in follower.problems:
             odd.add_metric([task, alias], 1)
         yield odd
         yield GaugeMetricFamily(
-            "biasline_registry_heard_timestamp_seconds", "When the registry answered last.", value=models.heard
+            "biasline_registry_heard_timestamp_seconds", "When the registry answered last.", value=follower.heard
         )
         waiting = GaugeMetricFamily("biasline_waiting_rows", "Rows that wait or are under way.", labels=("base", "of"))
         passes = CounterMetricFamily("biasline_passes", "Forward passes.", labels=("base", "of"))
         rows = CounterMetricFamily("biasline_pass_rows", "Rows of forward passes.", labels=("base", "of"))
         slots = GaugeMetricFamily("biasline_deltas", "Deltas in memory.", labels=("base",))
-        for base in models.bases:
+        for base in follower.bases:
             held = 0
             for kind, of in ((PassLane, "labels"), (DecodingLane, "texts")):
                 lanes = [lane for lane in base.engine.lanes if isinstance(lane, kind)]

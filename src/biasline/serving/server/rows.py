@@ -15,7 +15,7 @@ from biasline.kinds.answering import find_answering
 from biasline.serving.engine.stand_in import drawing
 from biasline.serving.predictor import Predictor
 from biasline.serving.server.forms import ClassifyForm, InvocationForm
-from biasline.serving.server.models import Asked
+from biasline.serving.server.served import Asked
 from biasline.serving.server.service import Call, Refused, Service
 
 
@@ -118,13 +118,13 @@ def _owned(service: Service, call: Call, asked: Asked, records: list[dict[str, A
         if named:
             raise Refused(400, "invalid_request", f"rows of {min(named)!r} are asked of {asked.name}")
         records = [{**record, column: asked.tenant} for record in records]
-    service.models.check_tenants(asked, held.predictor.owners(records), call.key)
+    service.router.check_tenants(asked, held.predictor.owners(records), call.key)
     return records
 
 
 def _only(service: Service, call: Call) -> str:
     """The only model that there is."""
-    tasks = {served.task for _, served in service.models.names(call.key)}
+    tasks = {served.task for _, served in service.router.names(call.key)}
     if len(tasks) > 1:
         told = "several models are served: name one, as /invocations/TASK or in `model`"
         raise Refused(400, "invalid_request", told)

@@ -17,15 +17,21 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from biasline.errors import BiaslineError, first_line
+from biasline.serving.engine.bases import Bases
+from biasline.serving.engine.decoding import Decoding
 from biasline.serving.engine.engine import EngineFailed, EngineStopped
+from biasline.serving.engine.passes import Batching
 from biasline.serving.engine.ticket import Ticket
+from biasline.serving.server.follower import Follower
 from biasline.serving.server.keys import ApiKey, KeyRefused, Keys
 from biasline.serving.server.logs import REQUESTS
 from biasline.serving.server.metrics import Figures
-from biasline.serving.server.models import Asked, Models, NotReady, UnknownModel
 from biasline.serving.server.registry import Registry
+from biasline.serving.server.router import NotReady, Router, UnknownModel
+from biasline.serving.server.served import Asked
 from biasline.serving.server.settings import ServerSettings
 from biasline.serving.server.traffic import Traffic, agree
+from biasline.serving.server.trials import Trials
 
 if TYPE_CHECKING:
     from biasline.serving.predictor import Predictor
@@ -94,8 +100,15 @@ class Service:
 
     def __init__(self, settings: ServerSettings, keys: Keys, registry: Registry) -> None:
         self.settings, self.keys = settings, keys
-        self.models = Models(settings, registry)
-        self.figures = Figures(self.models)
+        self.trials = Trials.read(settings.shadow, settings.split)
+        bases = Bases(
+            Batching(settings.pass_tokens, settings.wait_ms / 1000),
+            Decoding(settings.sequences, settings.cached_tokens, settings.pass_tokens, settings.wait_ms / 1000),
+            settings.threads,
+        )
+        self.follower = Follower(settings, registry, bases, self.trials.places)
+        self.router = Router(settings, self.trials, self.follower)
+        self.figures = Figures(self.follower)
         self.traffic = Traffic(settings.traffic, settings.traffic_texts)
         self.stopping = False
         self._stop = threading.Event()
@@ -114,19 +127,19 @@ class Service:
         end = time.monotonic() + self.settings.drain_s
         while self._under_way and time.monotonic() < end:
             time.sleep(0.02)
-        self.models.close(max(0.0, end - time.monotonic()))
+        self.follower.close(max(0.0, end - time.monotonic()))
         self._pool.shutdown(wait=False, cancel_futures=True)
         self.traffic.flush()
 
     @property
     def is_whole(self) -> bool:
         """Whether the threads that it needs run."""
-        return self._watcher.is_alive() and all(base.engine.alive for base in self.models.bases)
+        return self._watcher.is_alive() and all(base.engine.alive for base in self.follower.bases)
 
     def _watch(self) -> None:
         while not self._stop.is_set():
             try:
-                self.models.refresh()
+                self.follower.refresh()
                 self.traffic.flush(only_old=True)
             except Exception:  # a server goes on with what it has
                 _log.exception("following the registry failed")
@@ -241,8 +254,8 @@ class Service:
     def using(self, call: Call, name: Any) -> Iterator[Asked]:
         """The model that is asked, until the block ends."""
         if isinstance(name, str):
-            name = self.models.trials.routed(name, call.request_key)
-        with self.models.using(name, call.key) as asked:
+            name = self.trials.routed(name, call.request_key)
+        with self.router.using(name, call.key) as asked:
             call.asked = asked
             yield asked
 
@@ -265,7 +278,7 @@ class Service:
             what is to be called with the answers, so that both are kept where traffic is.
         """
         with ExitStack() as stack:
-            shadow = stack.enter_context(self.models.using_shadow(asked)) if ask is not None else None
+            shadow = stack.enter_context(self.router.using_shadow(asked)) if ask is not None else None
             held = stack.pop_all()
         served = asked.served
         told = {"task": served.task, "version": served.version, "fingerprint": served.fingerprint}
@@ -378,7 +391,7 @@ class Service:
         self.start()
         try:
             until = time.monotonic() + self.settings.start_s
-            while not self.models.loaded and not self.models.away and time.monotonic() < until:
+            while not self.follower.loaded and not self.follower.away and time.monotonic() < until:
                 await asyncio.sleep(0.05)
             yield
         finally:

@@ -21,7 +21,7 @@ from biasline.serving.engine.stand_in import drawing, failed
 from biasline.serving.engine.text import TextStream
 from biasline.serving.predictor import Predictor
 from biasline.serving.server.forms import ChatForm, CompletionForm, Message
-from biasline.serving.server.models import Asked
+from biasline.serving.server.served import Asked
 from biasline.serving.server.service import Call, Refused, Service, refused_by
 
 _LATE_S = 5.0  # that a stream has to say that it took too long
