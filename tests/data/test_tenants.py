@@ -180,6 +180,7 @@ def test_odd_names_are_names(tmp_path, monkeypatch, capsys):
     assert json.loads(place.quality.read_text())["reasons"]["no_tenant"] == 3
     page = place.quality_page.read_text()
     assert "| 🍕 & co | " in page and "| only broken | 0 | 0 | 0 | 1 |" in page and f"{'x' * 57}… |" in page
+    assert "| row | reasons | shop | " in page and "empty_instruction, empty_output | only broken | " in page
     told = capsys.readouterr().out
     assert "'only broken'" in told and "'one row'" in told
     # The same questions to each shop are copies of no other's.

@@ -1,6 +1,7 @@
 """Fleets of every kind: each test row is answered by the delta that serves its tenant."""
 
 import json
+import re
 
 import polars as pl
 import pytest
@@ -96,6 +97,9 @@ def test_each_row_is_answered_by_its_own_tenants_delta(kind, workspace, monkeypa
     assert numbers["count"] == 3 and numbers["own"] == 2 and set(numbers["macro"]) == {"base", "shared", "tuned"}
     table = pl.read_parquet(place.by_tenant / "table.parquet")
     assert table["rows"].sum() == predictions.height
+    first = predictions.row(0, named=True)
+    assert f"| {first['row']} | {first['shop']} | {first['text']} | " in place.samples.read_text() or kind == "tagging"
+    assert re.search("\nRow [0-9]+ of (shop a|shop b|few), [0-9]+ tokens:\n", place.preview.read_text())
     assert "# Tenants" in (place.by_tenant / "page.md").read_text()
     assert "## Tenants" in place.card.read_text()
     # Nothing is lost where an evaluation is told anew from its predictions.

@@ -37,8 +37,9 @@ def quality_page(
     notes: Sequence[str],
     numbers: dict[str, Any],
     checked: Checked,
+    tenants: str = "",
 ) -> str:
-    """quality.md: what was read, what was refused and why, with the rows themselves."""
+    """quality.md: what was read, what was refused and why, with the rows themselves; of a fleet, whose they are."""
     kind = learning.columns
     columns = ", ".join(f"`{theirs}` as {ours}" for ours, theirs in taken.items())
     lines = [
@@ -68,7 +69,8 @@ def quality_page(
         lines.append(f"| {name} | {checked.told[name]} | {count:,} | {bar(count, most)} |")
     shown = checked.quarantine.head(_SHOWN_ROWS)
     lines += ["", f"The first {shown.height} of them (all are in `clean/quarantine.parquet`):", ""]
-    filled = [name for name in kind.columns if name not in kind.context or (shown[name].fill_null("") != "").any()]
+    filled = [tenants] if tenants else []
+    filled += [name for name in kind.columns if name not in kind.context or (shown[name].fill_null("") != "").any()]
     lines += ["| row | reasons | " + " | ".join(filled) + " |", "|---:|---|" + "---|" * len(filled)]
     for row in shown.iter_rows(named=True):
         cells = " | ".join(cell(row[name]) for name in filled)

@@ -76,7 +76,7 @@ def validate(task: Task, place: TaskPlace) -> str:
         if again := rows_of_others(splits, kind.prompt, tenants):
             notes.append(f"{again:,} rows ask word for word what another tenant's ask: counted, and kept")
     numbers = quality_numbers(checked, splits, data_sha256(data), examples.left_out)
-    page = quality_page(data, learning, examples.taken, notes, numbers, checked)
+    page = quality_page(data, learning, examples.taken, notes, numbers, checked, tenants)
     if table is not None:
         page += "\n".join(tenant_section(table))
 

@@ -169,12 +169,14 @@ def _given(answer: str | float) -> str:
     return answer if isinstance(answer, str) else f"{answer:.3f}"
 
 
-def samples_page(predictions: pl.DataFrame, answering: Answering, count: int) -> str:
-    """samples.md: the first test rows with the answers of both models."""
-    columns = answering.learning.columns
-    lines = ["# Samples", "", "| row | prompt | reference | base | tuned |", "|---:|---|---|---|---|"]
-    for row in predictions.head(count).iter_rows(named=True):
+def samples_page(predictions: pl.DataFrame, answering: Answering, task: Task) -> str:
+    """samples.md: the first test rows with the answers of both models; of a fleet, whose they are."""
+    columns, owner = answering.learning.columns, [task.tenants.column] if task.tenants.many else []
+    names = [*owner, "prompt", "reference", "base", "tuned"]
+    lines = ["# Samples", "", f"| row | {' | '.join(map(cell, names))} |", "|---:|" + "---|" * len(names)]
+    for row in predictions.head(task.evaluate.samples).iter_rows(named=True):
         mark = _MARKS[answering.is_right(row)]
-        cells = [prompt_of(row, columns), row[columns.answer], *(_given(row[who]) for who in ("base", "tuned"))]
+        asked = [*(row[name] for name in owner), prompt_of(row, columns)]
+        cells = [*asked, row[columns.answer], *(_given(row[who]) for who in ("base", "tuned"))]
         lines.append(f"| {row['row']} | " + " | ".join(map(cell, cells)) + mark + " |")
     return "\n".join([*lines, ""])

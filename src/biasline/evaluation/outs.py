@@ -67,7 +67,7 @@ def write_outs(
         write_parquet(found.predictions, draft)
     write_text(place.slices, table.write_csv(float_precision=6))
     write_text(place.bias_change, found.change.write_csv(float_precision=8))
-    write_text(place.samples, samples_page(found.predictions, answering, task.evaluate.samples))
+    write_text(place.samples, samples_page(found.predictions, answering, task))
     write_text(place.card, model_card(place.task, task, metrics, report, quality, table, summary, sections))
     with replacing(place.confusion) as draft:
         draft.mkdir()

@@ -27,7 +27,8 @@ def preview(
         encoding: how rows became tokens.
         summary: counts and lengths by split.
         notes: what should be known of the template or the rows.
-        rows: some training rows in tokens: `row`, `input_ids`, `labels`.
+        rows: some training rows in tokens: `row`, `input_ids`, `labels`; of a fleet `tenant`, a place in those of
+            `summary`.
         lengths: tokens of every training row.
         supervised: supervised tokens of every training row; None where rows have one target.
         augmented: some augmented rows: `row`, `parent`, `method`, `old` and `new` text.
@@ -62,7 +63,8 @@ def preview(
         lines += [*histogram(supervised, "supervised tokens"), ""]
     lines += ["## Training rows as the model sees them", "", f"{encoding.marked}.", ""]
     for row in rows:
-        told = f"Row {row['row']}, {len(row['input_ids'])} tokens:"
+        of = f" of {summary['tenants'][row['tenant']]}" if "tenant" in row else ""
+        told = f"Row {row['row']}{of}, {len(row['input_ids'])} tokens:"
         lines += [told, "", "````text", encoding.show(row), "````", ""]
     if augmented:
         lines += ["## Augmented rows beside their parents", ""]
