@@ -15,7 +15,6 @@ base's own pooler; 3e-4, three epochs, the last step.
 """
 
 import json
-import os
 import random
 import shutil
 import statistics
@@ -28,6 +27,7 @@ import polars as pl
 import typer
 
 from benchmarks.machine import machine
+from benchmarks.rows import ALL_ROWS, PLACE, copied, laid, splits, trained
 from benchmarks.runner import ROOT, Benchmark, check_data, found
 from biasline.bases.pin import read_pin
 from biasline.layout import TaskPlace
@@ -41,8 +41,6 @@ WORK = ROOT / ".biasline" / "classification"
 # name → folder of the data
 DATA = {"sst2": "sst2", "cola": "glue/CoLA", "rte": "glue/RTE"}
 WHOLE_VALID = 1_000
-# Every row counts, as in what was published.
-_OFF = ["duplicate", "near_duplicate", "leak", "conflicting_duplicate", "control_characters", "mojibake"]
 # Heads start at random, as they do in what is published.
 _COMMON = {"pooling": "mean", "batch_size": 32, "threads": 1, "head_start": "random", "calibrate": False}
 # Rates that are left out are the product's own: 5e-3 for biases, 1e-3 for LoRA, 1e-4 for full tuning, 1e-3 for heads
@@ -115,7 +113,7 @@ class Cell:
                 "base": str(BASE),
                 "data": "raw",
                 "source": {"preset": self.data},
-                "quality": {"off": _OFF},
+                "quality": ALL_ROWS,
                 "tokens": {"max_length": 128},
                 "load": {"dtype": "bfloat16"},
                 "train": self.train(),
@@ -152,26 +150,10 @@ def _used(train: dict[str, Any], unused: set[str]) -> dict[str, Any]:
     return {name: value for name, value in train.items() if name not in unused}
 
 
-def prepare(cell: Cell, data: Path) -> None:
-    """Draw the rows of a cell's set, and take them through validation and tokenization once for all methods."""
-    folder = WORK / "sets" / cell.set
+def prepare(cell: Cell, data: Path) -> Path:
+    """The folder of a cell's rows, made once for all methods."""
     made = {name: value for name, value in cell.settings().items() if name not in ("train", "evaluate")}
-    note = folder / "settings.json"
-    if note.is_file() and json.loads(note.read_text(encoding="utf-8")) == made:
-        return
-    from biasline.data.augment import augment
-    from biasline.data.validate import validate
-    from biasline.tokens.sets import tokenize
-
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "raw").mkdir(parents=True)
-    draw(cell, data, folder / "raw")
-    os.chdir(folder)
-    place, task = TaskPlace("x"), cell.task()
-    print(cell.set, validate(task, place), flush=True)
-    augment(task, place)
-    tokenize(task, place)
-    note.write_text(json.dumps(made), encoding="utf-8")
+    return laid(WORK / "sets" / cell.set, cell.task(), lambda raw: draw(cell, data, raw), json.dumps(made))
 
 
 def draw(cell: Cell, data: Path, raw: Path) -> None:
@@ -192,29 +174,16 @@ def draw(cell: Cell, data: Path, raw: Path) -> None:
 
 def measure(cell: Cell, data: Path) -> tuple[dict[str, Any], str]:
     """Train and evaluate one cell."""
-    prepare(cell, data)
-    folder = WORK / "cells" / cell.name
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(WORK / "sets" / cell.set, folder)
-    os.chdir(folder)
-    place, task = TaskPlace("x"), cell.task()
-    found = article(task, place) if cell.method == "article" else through_the_stages(task, place)
-    counts = json.loads(place.quality.read_text(encoding="utf-8"))["splits"]
-    libraries = machine("torch", "transformers", "peft")
+    folder, task = copied(prepare(cell, data), WORK / "cells" / cell.name), cell.task()
+    found = article(task, PLACE) if cell.method == "article" else through_the_stages(task)
     told = {"data": cell.data, "rows": cell.rows, "method": cell.method, "seed": cell.seed}
-    told |= {"splits": counts, **found, "machine": libraries, "settings": cell.settings()}
+    told |= {"splits": splits(), **found, "machine": machine("torch", "transformers", "peft")}
     shutil.rmtree(folder)
-    return told, f"{task.metric} {found['tuned'][task.metric]:.3f}"
+    return told | {"settings": cell.settings()}, f"{task.metric} {found['tuned'][task.metric]:.3f}"
 
 
-def through_the_stages(task: Task, place: TaskPlace) -> dict[str, Any]:
-    from biasline.evaluation.evaluate import evaluate
-    from biasline.training.train import train
-
-    train(task, place, lambda start: lambda *_: None)
-    evaluate(task, place)
-    report = json.loads(place.train_report.read_text(encoding="utf-8"))
-    metrics = json.loads(place.metrics.read_text(encoding="utf-8"))
+def through_the_stages(task: Task) -> dict[str, Any]:
+    metrics, report, _ = trained(task)
     kept = {name: report[name] for name in ("trainable", "bytes", "steps", "kept_step")}
     return {name: metrics[name] for name in ("tuned", "base", "probe", "test_sha256")} | kept
 

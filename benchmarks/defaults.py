@@ -32,15 +32,13 @@ import numpy as np
 import typer
 
 from benchmarks.machine import machine
+from benchmarks.rows import ALL_ROWS, PLACE, copied, laid, splits, trained
 from benchmarks.runner import ROOT, Benchmark, check_data, found
-from biasline.layout import TaskPlace
 from biasline.params import Task
 
 BASE = ROOT / "data/bases/minilm.json"
 CELLS = Path(__file__).with_suffix("")
 WORK = ROOT / ".biasline" / "defaults"
-# Every row counts, as in what was published.
-_OFF = ["duplicate", "near_duplicate", "leak", "conflicting_duplicate", "control_characters", "mojibake"]
 SETFIT_STEPS = 1_000
 
 # name → folder of the data, training file, test file, and what `source` says
@@ -109,7 +107,7 @@ class Cell:
                 "base": str(BASE),
                 "data": "raw",
                 "source": SETS[self.data][3],
-                "quality": {"off": _OFF},
+                "quality": ALL_ROWS,
                 "train": {"threads": 1, "seed": self.seed, **METHODS[self.method]},
             }
         )
@@ -155,18 +153,9 @@ def drawn(rows: list[list[str]], how_many: str, seed: int, label: int) -> tuple[
     return rows[:count], rows[count:][:valid]
 
 
-def lay(cell: Cell, data: Path) -> Path:
-    """The folder of a cell's rows, which went through validation and tokenization once for all methods."""
-    home = WORK / "sets" / cell.set
-    if (home / "done").is_file():
-        return home
-    from biasline.data.augment import augment
-    from biasline.data.validate import validate
-    from biasline.tokens.sets import tokenize
-
+def write(cell: Cell, data: Path, raw: Path) -> None:
+    """The rows of a cell, as files of a user."""
     folder, train, test, _ = SETS[cell.data]
-    shutil.rmtree(home, ignore_errors=True)
-    (home / "raw").mkdir(parents=True)
     shape = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if train.endswith(".tsv") else {}
     parts = {}
     for name, file in (("train", train), ("test", test)):
@@ -180,19 +169,16 @@ def lay(cell: Cell, data: Path) -> Path:
     label = 3 if cell.data == "rte" else 1
     kept, valid = drawn(train_rows, cell.rows, cell.seed, label)
     for name, rows in (("train", kept), ("valid", valid), ("test", test_rows)):
-        path = home / "raw" / f"{name}{Path(train).suffix}"
-        with path.open("w", encoding="utf-8", newline="") as out:
+        with (raw / f"{name}{Path(train).suffix}").open("w", encoding="utf-8", newline="") as out:
             if shape:
                 out.writelines("\t".join(row) + "\n" for row in [*head, *rows])
             else:
                 csv.writer(out).writerows([*head, *rows])
-    os.chdir(home)
-    place = TaskPlace("x")
-    print(cell.set, validate(cell.task, place), flush=True)
-    augment(cell.task, place)
-    tokenize(cell.task, place)
-    (home / "done").touch()
-    return home
+
+
+def lay(cell: Cell, data: Path) -> Path:
+    """The folder of a cell's rows, made once for all methods."""
+    return laid(WORK / "sets" / cell.set, cell.task, lambda raw: write(cell, data, raw))
 
 
 def lay_all(wanted: list[Cell], data: Path) -> None:
@@ -204,34 +190,24 @@ def lay_all(wanted: list[Cell], data: Path) -> None:
 
 def measure(cell: Cell, data: Path) -> tuple[dict[str, Any], str]:
     """Train and evaluate one cell."""
-    home = lay(cell, data)
-    work = WORK / "cells" / cell.name
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(home, work)
-    os.chdir(work)
-    place = TaskPlace("x")
+    work = copied(lay(cell, data), WORK / "cells" / cell.name)
     began = time.monotonic()
-    told = with_setfit(cell, place) if cell.method == "setfit" else through_the_stages(cell.task, place)
-    told["seconds"] = round(time.monotonic() - began, 1)
-    told |= {"splits": json.loads(place.quality.read_text(encoding="utf-8"))["splits"]}
+    told = with_setfit(cell) if cell.method == "setfit" else through_the_stages(cell.task)
+    told |= {"seconds": round(time.monotonic() - began, 1), "splits": splits()}
     told |= {"train": cell.task.train.model_dump(mode="json"), "machine": machine("torch", "transformers", "peft")}
     shutil.rmtree(work)
     metric = cell.task.metric
     return told, f"{metric} {told['tuned'][metric]:.4f}, {told['seconds']:.0f} s"
 
 
-def through_the_stages(task: Task, place: TaskPlace) -> dict[str, Any]:
+def through_the_stages(task: Task) -> dict[str, Any]:
     """What the product's own stages and gates say."""
     import polars as pl
 
-    from biasline.evaluation.evaluate import evaluate
     from biasline.registry.gates import Shown, judge
-    from biasline.training.train import train
 
-    train(task, place, lambda _: lambda *_: None)
-    evaluate(task, place)
-    metrics, report = (json.loads(path.read_text(encoding="utf-8")) for path in (place.metrics, place.train_report))
-    predictions = pl.read_parquet(place.predictions)
+    metrics, report, _ = trained(task)
+    predictions = pl.read_parquet(PLACE.predictions)
     verdict = judge(task, Shown(task.train.method, metrics, predictions))
     told = {name: metrics[name] for name in ("tuned", "base", "probe", "over_head_alone") if name in metrics}
     told |= {name: report[name] for name in ("trainable", "bytes", "steps", "kept_step")}
@@ -241,7 +217,7 @@ def through_the_stages(task: Task, place: TaskPlace) -> dict[str, Any]:
     return told
 
 
-def with_setfit(cell: Cell, place: TaskPlace) -> dict[str, Any]:
+def with_setfit(cell: Cell) -> dict[str, Any]:
     """What SetFit's recipe gives on the same rows."""
     import polars as pl
 
@@ -249,7 +225,7 @@ def with_setfit(cell: Cell, place: TaskPlace) -> dict[str, Any]:
     from biasline.evaluation.classify import class_metrics
 
     for split in ("train", "valid", "test"):
-        frame = pl.read_parquet(place.split(split))
+        frame = pl.read_parquet(PLACE.split(split))
         frame.select("text", "label").write_ndjson(f"{split}.jsonl")
     asked = {"base": str(verified_folder(BASE)[1]), "seed": cell.seed, "max_steps": SETFIT_STEPS}
     Path("asked.json").write_text(json.dumps(asked), encoding="utf-8")

@@ -8,28 +8,24 @@ Needs the data in ../shared (or --data) and the base: `make minilm`. What judges
 cell trains on: dev files are for benchmarks.classification, which measures what was chosen here.
 """
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from benchmarks.rows import copied
 from benchmarks.runner import Benchmark, check_data
 from benchmarks.study.cells import Cell, cells
 from benchmarks.study.page import page
-from benchmarks.study.rows import lay
+from benchmarks.study.rows import WORK, lay
 
 
 def measure(cell: Cell, data: Path) -> tuple[dict[str, Any], str]:
     """Train one cell and judge it."""
     from benchmarks.study.train import trained
 
-    folder = lay(cell.set, data)
-    work = folder.parent.parent / "cells" / cell.name
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(folder, work)
-    os.chdir(work)
+    work = copied(lay(cell.set, data), WORK / "cells" / cell.name)
     found = trained(cell)
     shutil.rmtree(work)
     return found, f"accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}, {found['seconds']:.0f} s"

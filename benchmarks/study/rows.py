@@ -1,9 +1,7 @@
 """The rows of a study's data sets: training rows drawn by seed, others that choose the step, others that judge."""
 
 import json
-import os
 import random
-import shutil
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +9,12 @@ from typing import Any
 
 import polars as pl
 
-from biasline.layout import TaskPlace
+from benchmarks.rows import ALL_ROWS, laid
 from biasline.params import Task
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / ".biasline" / "study"
 BASE = ROOT / "data/bases/minilm.json"
-# Every row counts, as in what was published.
-_OFF = ["duplicate", "near_duplicate", "leak", "conflicting_duplicate", "control_characters", "mojibake"]
 
 
 @dataclass(frozen=True)
@@ -94,33 +90,22 @@ def task(train: dict[str, Any]) -> Task:
             "kind": "classification",
             "base": str(BASE),
             "data": "raw",
-            "quality": {"off": _OFF},
+            "quality": ALL_ROWS,
             "tokens": {"max_length": 128},
             "train": {"threads": 1, "batch_size": 32, **train},
         }
     )
 
 
-def lay(name: str, data: Path) -> Path:
-    """The folder of a set, `NAME@SEED`, whose rows went through validation and tokenization."""
-    folder = WORK / "sets" / name
-    if (folder / "done").is_file():
-        return folder
-    from biasline.data.augment import augment
-    from biasline.data.validate import validate
-    from biasline.tokens.sets import tokenize
-
+def write(name: str, data: Path, raw: Path) -> None:
+    """The rows of a set, `NAME@SEED`, as files of a user."""
     set_name, _, seed = name.partition("@")
     rows = SETS[set_name]
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "raw").mkdir(parents=True)
     for split, found in dealt(read(data / rows.file, rows), rows, int(seed)).items():
         lines = [json.dumps({"text": text, "label": label}) for text, label in found]
-        (folder / "raw" / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.chdir(folder)
-    place = TaskPlace("x")
-    print(name, validate(task({}), place), flush=True)
-    augment(task({}), place)
-    tokenize(task({}), place)
-    (folder / "done").touch()
-    return folder
+        (raw / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def lay(name: str, data: Path) -> Path:
+    """The folder of a set, `NAME@SEED`, made once for all cells."""
+    return laid(WORK / "sets" / name, task({}), lambda raw: write(name, data, raw))
