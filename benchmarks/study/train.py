@@ -94,7 +94,7 @@ def trained(cell: Cell) -> dict[str, Any]:
     sets = Sets(rows, valid, objective, pad)
     began = time.monotonic()
     if asked.train.head_start == "fitted":
-        for name, value in start_head(model, head, sets).items():
+        for name, value in start_head(model, head, sets, change.head).items():
             model.get_parameter(name).data.copy_(value)
     alone = told(model, judges, pad)
     settings = resolve_learning_rates(asked.train, model)

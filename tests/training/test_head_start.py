@@ -21,7 +21,7 @@ from transformers import (
 from biasline.params import Task
 from biasline.tokens.saved import IGNORED
 from biasline.training import head_start, train
-from biasline.training.head_start import last_linear, start_head
+from biasline.training.head_start import SMALL, last_linear, start_head
 from biasline.training.loop import Sets
 from biasline.training.loss import ClassLabels, LabelSets, Scores, WordTags
 
@@ -98,6 +98,24 @@ def test_a_head_begins_better_than_at_random(objective, labels, target):
     values = start_head(model, head_of(model), data)
     assert set(values) == {"classifier.weight", "classifier.bias"}
     assert loss(put(model, values), data.valid, objective) < 0.95 * before
+
+
+@pytest.mark.parametrize(
+    ("method", "objective", "target", "share"),
+    [
+        ("bitfit", ClassLabels(), by_first, SMALL),
+        ("full", ClassLabels(), by_first, SMALL),
+        ("head", ClassLabels(), by_first, 1.0),
+        ("bitfit", LabelSets(), lambda ids: [ids[0] % 2, ids[0] % 3, 0], 1.0),
+    ],
+)
+def test_outputs_begin_small_where_more_than_the_head_learns_labels(method, objective, target, share):
+    model, data = bert(3), sets(objective, target)
+    task = Task(kind="classification", base="b", data="d", train={"method": method})
+    loaded = train.Loaded(None, {}, model, head_of(model), data, "", Path())
+    values = train.head_values(task, loaded, Accelerator(cpu=True))
+    whole = start_head(model, head_of(model), data)
+    assert all(torch.equal(values[name], share * whole[name]) for name in whole)
 
 
 def test_tags_of_words_are_read_token_by_token():

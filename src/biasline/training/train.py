@@ -22,12 +22,12 @@ from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json
 from biasline.kinds.learning import find_learning
 from biasline.layout import TaskPlace, own_trainings, replacing, write_text
-from biasline.params import ResolvedTrain, Task, Train
+from biasline.params import ResolvedTrain, Task, Train, method_spec
 from biasline.params.method_spec import scale_count, tuned_count
 from biasline.tokens.saved import read_summary, read_token_set
 from biasline.training.batches import BalancedPlan, Plan
 from biasline.training.fingerprint import fingerprint, folder_sha256
-from biasline.training.head_start import start_head
+from biasline.training.head_start import SMALL, start_head
 from biasline.training.loop import Report, Sets, fit
 from biasline.training.methods import PreparedModel, Provenance, get_method, prepare_model
 from biasline.training.own import Finished, Own, own_settings, tenants_of, train_own, write_own
@@ -199,7 +199,8 @@ def head_values(task: Task, loaded: Loaded, accelerator: Accelerator) -> dict[st
     if task.train.head_start == "random" or task.train.head == "train" or task.run.shard or not loaded.head:
         return {}
     loaded.model.to(accelerator.device)
-    return start_head(loaded.model, loaded.head, loaded.sets)
+    small = loaded.sets.objective.labelled and not method_spec(task.train.method).needs_head
+    return start_head(loaded.model, loaded.head, loaded.sets, SMALL if small else 1.0)
 
 
 def _set_up(
