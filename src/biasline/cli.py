@@ -91,7 +91,9 @@ def task_check(as_json: AsJson = False) -> None:
 
 @app.command()
 def pin(
-    source: Annotated[str, typer.Argument(help="Local folder, hub id OWNER/NAME, or package:NAME/FOLDER.")],
+    source: Annotated[
+        str, typer.Argument(help="Local folder, hub id OWNER/NAME, or package:NAME/FOLDER; each /FILE.gguf too.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Pin to write; data/bases/NAME.json if left out.")] = None,
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of a hub id.")] = "",
     allow_bin: Annotated[bool, typer.Option(help="Accept pickled weights (read with weights_only=True).")] = False,
@@ -100,7 +102,7 @@ def pin(
     from biasline.bases.create import create_pin
     from biasline.layout import write_text
 
-    target = out or Path("data/bases") / f"{Path(source.rstrip('/')).name.lower()}.json"
+    target = out or Path("data/bases") / f"{Path(source.rstrip('/')).name.lower().removesuffix('.gguf')}.json"
     made = create_pin(source, target, revision, allow_bin)
     text, before = made.dumps(), target.read_text(encoding="utf-8") if target.is_file() else None
     found = made.inventory

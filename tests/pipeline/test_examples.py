@@ -113,7 +113,14 @@ def test_bert_on_sst2(project):
 
 
 @pytest.mark.parametrize(
-    "name", ["params.bloom-1b4-zh.yaml", "params.bert-base-sst2.yaml", "params.minilm-sst2.yaml", "params.shops.yaml"]
+    "name",
+    [
+        "params.bloom-1b4-zh.yaml",
+        "params.bert-base-sst2.yaml",
+        "params.minilm-sst2.yaml",
+        "params.shops.yaml",
+        "params.smollm2.yaml",
+    ],
 )
 def test_examples_are_valid_params(root, name):
     from biasline.params import read_params

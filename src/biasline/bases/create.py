@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from biasline.bases.gguf import SUFFIX, unpacked
 from biasline.bases.limits import limits_of, quantization_of
 from biasline.bases.pin import (
     BIN_FILES,
@@ -37,7 +38,8 @@ def create_pin(source: str, out: Path, revision: str = "", allow_bin: bool = Fal
     """Pin a base; nothing is written.
 
     Args:
-        source: a local folder, `package:NAME/INNER/FOLDER` of an installed Python package, or a hub id `OWNER/NAME`.
+        source: a local folder, `package:NAME/INNER/FOLDER` of an installed Python package, or a hub id `OWNER/NAME`;
+            each with `/FILE.gguf` behind it for a file of llama.cpp's.
         out: where the pin will lie; a folder is remembered relative to it.
         revision: branch, tag or commit of a hub id; what it resolves to, a commit, is pinned.
         allow_bin: accept a base whose weights are pickled.
@@ -46,6 +48,8 @@ def create_pin(source: str, out: Path, revision: str = "", allow_bin: bool = Fal
         BiaslineError: where the source is not there, has no config or weights, or has pickled weights only.
     """
     folder, pinned = _resolve(source, out, revision)
+    if pinned.gguf:
+        folder, pinned = _unpacked(folder, pinned)
     if not (folder / "config.json").is_file():
         raise BiaslineError(f"{shown(folder)}: no config.json, so no Transformers model", "name the model's folder")
     names = chosen_files(folder)
@@ -107,6 +111,24 @@ def _tokenizer_class(folder: Path) -> str:
 
 
 def _resolve(source: str, out: Path, revision: str) -> tuple[Path, PinnedSource]:
+    """The folder that a source means, and how a pin names it; of a GGUF file the folder that it is in."""
+    if source.endswith(SUFFIX):
+        place, _, name = source.rpartition("/")
+        folder, pinned = _resolve_folder(place or ".", out, revision, name)
+        return folder, pinned.model_copy(update={"gguf": name})
+    return _resolve_folder(source, out, revision)
+
+
+def _unpacked(folder: Path, pinned: PinnedSource) -> tuple[Path, PinnedSource]:
+    """The folder of what a GGUF file is unpacked to, and the source with the file's hash."""
+    file = folder / pinned.gguf
+    if not file.is_file():
+        raise BiaslineError(f"{shown(file)}: no such file", "name a GGUF file that is there")
+    pinned = pinned.model_copy(update={"gguf_sha256": file_sha256(file)})
+    return unpacked(file, pinned.gguf_sha256) or folder, pinned
+
+
+def _resolve_folder(source: str, out: Path, revision: str, file: str = "") -> tuple[Path, PinnedSource]:
     if source.startswith("package:"):
         return _package(*source.removeprefix("package:").partition("/")[::2])
     folder = Path(source).expanduser()
@@ -116,9 +138,10 @@ def _resolve(source: str, out: Path, revision: str) -> tuple[Path, PinnedSource]
             kind="folder", path=Path(os.path.relpath(folder.resolve(), out.parent.resolve())).as_posix()
         )
     if _is_hub_id(source):
-        return _hub(source, revision)
+        return _hub(source, revision, file)
     raise BiaslineError(
-        f"{source}: no folder, and no hub id (OWNER/NAME)", "name a folder, package:NAME/FOLDER, or a hub id"
+        f"{source}: no folder, and no hub id (OWNER/NAME)",
+        "name a folder, package:NAME/FOLDER, or a hub id, of a GGUF file with its name behind it",
     )
 
 
@@ -140,10 +163,10 @@ def _package(package: str, inner: str) -> tuple[Path, PinnedSource]:
     return folder, PinnedSource(kind="package", package=package, path=inner, version=installed)
 
 
-def _hub(repo: str, revision: str) -> tuple[Path, PinnedSource]:
-    folder = _snapshot_of(repo, revision, [*TOKENIZER_FILES, *MODEL_FILES, WEIGHTS])
+def _hub(repo: str, revision: str, file: str = "") -> tuple[Path, PinnedSource]:
+    folder = _snapshot_of(repo, revision, [file] if file else [*TOKENIZER_FILES, *MODEL_FILES, WEIGHTS])
     commit = folder.name
-    if (weights := safetensors_of(folder)) != [WEIGHTS]:
+    if not file and (weights := safetensors_of(folder)) != [WEIGHTS]:
         folder = _snapshot_of(repo, commit, weights or [*BIN_FILES, "pytorch_model-*.bin"])
     if not _COMMIT.fullmatch(commit):
         raise BiaslineError(
@@ -167,12 +190,17 @@ def _snapshot_of(repo: str, revision: str, patterns: list[str]) -> Path:
 
 
 def config_file(source: str, revision: str = "") -> Path:
-    """The config.json that a pin, a model's folder, a config file or a hub id leads to; no weights are fetched.
+    """The config.json that a pin, a model's folder, a config file, a GGUF file or a hub id leads to.
+
+    No weights are fetched, but for a GGUF file's.
 
     Raises:
         BiaslineError: where it leads to none.
     """
     path = Path(source).expanduser()
+    if source.endswith(SUFFIX):
+        folder, pinned = _resolve(source, Path(), revision)
+        return _unpacked(folder, pinned)[0] / "config.json"
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise BiaslineError(f"{shown(path)}: no config.json, so no Transformers model", "name the model's folder")

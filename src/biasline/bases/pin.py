@@ -4,11 +4,13 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from biasline.bases.gguf import unpacked
 from biasline.bases.tokenizer import Tokenizer, open_tokenizer, overrides
 from biasline.errors import BiaslineError, shown
 from biasline.jsonfile import load_json
@@ -46,7 +48,8 @@ class PinnedSource(BaseModel):
     """Where a base comes from.
 
     `folder`: `path`, relative to the pin's own folder. `hub`: `repo` at the commit `revision`. `package`: `path` inside
-    the installed Python distribution `package` of `version`.
+    the installed Python distribution `package` of `version`. Of a GGUF file, `gguf` is its name there: it is unpacked
+    once, and the pinned files are those that come of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +60,8 @@ class PinnedSource(BaseModel):
     revision: str = ""
     package: str = ""
     version: str = ""
+    gguf: str = ""
+    gguf_sha256: str = ""
 
 
 class Pin(BaseModel):
@@ -84,7 +89,8 @@ class Pin(BaseModel):
 
     def dumps(self) -> str:
         """The text of the pin's file; what only newer pins say is left out where it says nothing."""
-        unsaid = set() if self.tokenizer_class else {"tokenizer_class"}
+        unsaid: dict[str, Any] = {} if self.tokenizer_class else {"tokenizer_class": True}
+        unsaid |= {} if self.source.gguf else {"source": {"gguf", "gguf_sha256"}}
         return json.dumps(self.model_dump(exclude=unsaid), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -167,6 +173,8 @@ def locate(pin: Pin, pin_path: Path | None) -> Path:
         if (folder / "config.json").is_file():
             return folder
         tried.append(str(folder))
+    if pin.source.gguf:
+        return _of_gguf(pin, pin_path, tried)
     own = _own_place(pin, pin_path)
     if own is not None:
         if (own / "config.json").is_file():
@@ -261,14 +269,39 @@ def package_folder(package: str, inner: str) -> Path | None:
     return Path(spec.submodule_search_locations[0]) / inner
 
 
-def _from_hub(pin: Pin, tried: list[str]) -> Path:
+def _of_gguf(pin: Pin, pin_path: Path | None, tried: list[str]) -> Path:
+    """The folder that a GGUF file is unpacked to, from the cache or anew."""
+    source = pin.source
+    if (folder := unpacked(None, source.gguf_sha256)) is not None:
+        return folder
+    own = _own_place(pin, pin_path)
+    places = [*([Path(tried[0])] if tried else []), *([own] if own is not None else [])]
+    if source.kind == "hub":
+        places.append(_from_hub(pin, tried, [source.gguf]))
+    for place in places:
+        file = place / source.gguf
+        if file.is_file():
+            if file_sha256(file) != source.gguf_sha256:
+                raise BiaslineError(
+                    f"base {pin.name}: {shown(file)} has changed since it was pinned",
+                    "restore the file, or accept the new base with `biasline pin`; models of the old one do not fit it",
+                )
+            return unpacked(file, source.gguf_sha256) or place
+    raise BiaslineError(
+        f"base {pin.name}: {source.gguf} not found; looked in "
+        f"{', '.join(map(shown, places)) or 'no place: the pin is away from its folder'}",
+        "set BIASLINE_BASES to a folder with a folder of the pin's name that holds it",
+    )
+
+
+def _from_hub(pin: Pin, tried: list[str], files: Sequence[str] = ()) -> Path:
     from huggingface_hub import snapshot_download
 
     source = pin.source
     wanted: dict[str, Any] = {
         "repo_id": source.repo,
         "revision": source.revision,
-        "allow_patterns": list(pin.files),
+        "allow_patterns": list(files or pin.files),
     }
     try:
         return Path(snapshot_download(**wanted, local_files_only=True))

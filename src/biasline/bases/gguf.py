@@ -1,0 +1,210 @@
+"""Bases in llama.cpp's file format, GGUF: unpacked once into the files that Transformers reads from then on.
+
+Quantized weights are unpacked to fp32, which holds them exactly. What a file has and the model has no place for is an
+error: Transformers itself passes over such tensors without a word.
+"""
+
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from biasline.errors import BiaslineError, first_line, full_disk_is_told, shown
+
+SUFFIX = ".gguf"
+_CONFIG = "config.json"
+# What these say depends on who writes them, and no model on them.
+_UNSAID = ("transformers_version", "quantization_config")
+_NAMED = 3
+# GGUF's name of a special token's id → the tokenizer's.
+_SPECIAL = {"bos": "bos_token_id", "eos": "eos_token_id", "padding": "pad_token_id"}
+
+
+def cache_folder() -> Path:
+    """Where unpacked bases lie: `biasline/bases` in the user's cache (`XDG_CACHE_HOME`, else `~/.cache`)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "biasline" / "bases"
+
+
+def unpacked(file: Path | None, sha256: str) -> Path | None:
+    """The folder of a file's unpacked base, made where it is not there yet.
+
+    Args:
+        file: the GGUF file; None looks for what was unpacked before.
+        sha256: of the file.
+
+    Returns:
+        None without a file where nothing was unpacked before.
+
+    Raises:
+        BiaslineError: for a file that is no whole GGUF, of an architecture that Transformers does not read, or with
+            tensors that the model has no place for.
+    """
+    # Another Transformers may unpack otherwise: what is there is never taken for what it would give.
+    folder = cache_folder() / f"{sha256[:32]}-{version('transformers')}"
+    if (folder / _CONFIG).is_file():
+        return folder
+    if file is None:
+        return None
+    from filelock import FileLock
+
+    with full_disk_is_told(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f"{folder.name}.lock")):
+            if not (folder / _CONFIG).is_file():
+                draft = folder.with_name(f"{folder.name}.draft")
+                shutil.rmtree(draft, ignore_errors=True)
+                draft.mkdir()
+                print(f"{shown(file)}: unpacked once, to {folder}", file=sys.stderr)
+                unpack(file, draft)
+                draft.rename(folder)
+    return folder
+
+
+def unpack(file: Path, folder: Path) -> None:
+    """Write a GGUF file's config, weights (fp32), tokenizer and chat template as Transformers reads them.
+
+    Args:
+        file: the GGUF file.
+        folder: an empty one.
+
+    Raises:
+        BiaslineError: as `unpacked`.
+    """
+    reader = _opened(file)
+    said = {name: field.contents() for name, field in reader.fields.items()}
+    if int(said.get("split.count") or 1) > 1:
+        raise BiaslineError(
+            f"{shown(file)}: one of {said['split.count']} parts of a split file",
+            "put them together: `llama-gguf-split --merge FIRST WHOLE.gguf`",
+        )
+    with _quiet():
+        model = _model(file)
+        _check_places(file, said, [tensor.name for tensor in reader.tensors], model)
+        model.save_pretrained(folder, max_shard_size="1000GB")
+        tokenizer = _tokenizer(file)
+        _check_tokens(file, said, tokenizer)
+        tokenizer.save_pretrained(folder)
+    for name in (_CONFIG, "generation_config.json"):
+        path = folder / name
+        if path.is_file():
+            told = json.loads(path.read_text(encoding="utf-8"))
+            kept = {key: value for key, value in told.items() if key not in _UNSAID and not key.startswith("_")}
+            path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _opened(file: Path) -> Any:
+    from gguf import GGUFReader
+
+    with file.open("rb") as opened:
+        if opened.read(4) != b"GGUF":
+            raise BiaslineError(f"{shown(file)}: no GGUF file: it does not begin so", "fetch it anew")
+    try:
+        return GGUFReader(file)
+    except Exception as error:  # a broken file is told by whatever it breaks
+        raise BiaslineError(
+            f"{shown(file)}: damaged, or not whole: {first_line(error)}", "fetch it anew, or hold it against its sha256"
+        ) from None
+
+
+def _model(file: Path) -> Any:
+    """The model of a file, in fp32."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            str(file.parent), gguf_file=file.name, dtype=torch.float32, output_loading_info=True, local_files_only=True
+        )
+    except Exception as error:  # code of many hands, which fails in many ways
+        raise BiaslineError(
+            f"{shown(file)}: Transformers {version('transformers')} does not read it: {first_line(error)}",
+            "take the model's own files (config.json and safetensors) instead",
+        ) from None
+    if packed := [name for name, part in model.named_parameters() if not part.is_floating_point()]:
+        raise BiaslineError(
+            f"{shown(file)}: {packed[0]} stays quantized, of a type that is not unpacked", "take the model's own files"
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise BiaslineError(f"{shown(file)}: no weights for {_listed(missing)}", "fetch the whole model")
+    # It is a plain model from now on.
+    model.config.__dict__.pop("quantization_config", None)
+    model.hf_quantizer, model.is_quantized = None, False
+    return model
+
+
+def _check_places(file: Path, said: Mapping[str, Any], names: Sequence[str], model: Any) -> None:
+    """Refuse a file with tensors that the model has no place for."""
+    from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
+
+    architecture = next(key for key, name in MODEL_ARCH_NAMES.items() if name == said["general.architecture"])
+    known = get_tensor_name_map(architecture, model.config.get_text_config().num_hidden_layers)
+    placed = set()
+    for name in model.state_dict():
+        path, dot, suffix = name.rpartition(".")
+        placed.add(f"{known.get_name(path)}{dot}{suffix}")
+    if lost := [name for name in names if name not in placed]:
+        biases = " (Transformers builds this architecture without them)" * any(one.endswith(".bias") for one in lost)
+        raise BiaslineError(
+            f"{shown(file)}: {type(model).__name__} has no place for {_listed(lost)}{biases}, so it would not be the "
+            "model that the file is",
+            "take the model's own files, or a file of the model as it was published",
+        )
+
+
+def _tokenizer(file: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name, local_files_only=True)
+    except Exception as error:
+        raise BiaslineError(
+            f"{shown(file)}: no tokenizer comes of it: {first_line(error)}",
+            "take a file that has its tokenizer in it, or the model's own files",
+        ) from None
+
+
+def _check_tokens(file: Path, said: Mapping[str, Any], tokenizer: Any) -> None:
+    """Refuse a tokenizer that is not the file's: another token by some id, other special tokens, another template."""
+    tokens = said.get("tokenizer.ggml.tokens") or []
+    given = tokenizer.convert_ids_to_tokens(range(len(tokens)))
+    for number, (own, read) in enumerate(zip(tokens, given, strict=True)):
+        if own != read:
+            raise BiaslineError(
+                f"{shown(file)}: token {number} is {own!r} in it, and {read!r} as Transformers reads it",
+                "take the model's own files",
+            )
+    for own, name in _SPECIAL.items():
+        asked = said.get(f"tokenizer.ggml.{own}_token_id")
+        if asked is not None and getattr(tokenizer, name) != asked:
+            raise BiaslineError(
+                f"{shown(file)}: its {own} token is {asked}, and {getattr(tokenizer, name)} as Transformers reads it",
+                "take the model's own files",
+            )
+    template = said.get("tokenizer.chat_template")
+    if template is not None and tokenizer.chat_template != template:
+        raise BiaslineError(f"{shown(file)}: its chat template is lost as Transformers reads it", "take its own files")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Transformers' warnings, of which what matters is an error here, and without its bars in a log."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(before)
