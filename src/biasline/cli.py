@@ -65,10 +65,16 @@ def task_add(
         TaskKind, typer.Option(help=f"What a row has: {'; '.join(one.told for one in LEARNINGS.values())}.")
     ] = _FIRST_KIND,
 ) -> None:
-    """Add a task to params.yaml, every default spelled out with its meaning."""
+    """Add a task to params.yaml, every default spelled out with its meaning, and what its base needs."""
+    from biasline.bases.pin import read_pin
+    from biasline.bases.suited import suited
     from biasline.paramsfile import add_task
 
-    print(add_task(_project() / "params.yaml", name, base, data, kind))
+    pin = _project() / base
+    more, notes = suited(read_pin(pin), pin, writes=not LEARNINGS[kind].headed)
+    print(add_task(_project() / "params.yaml", name, base, data, kind, more))
+    for note in notes:
+        print(f"note: {note}")
 
 
 @task_app.command("check")

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic_core import PydanticUndefined
@@ -14,8 +15,23 @@ from biasline.layout import write_text
 from biasline.params import DEFAULT_KIND, TASK_NAME, Group, Task, check_inputs, parse_params, read_params
 
 
-def add_task(path: Path, name: str, base: str, data: str, kind: str = DEFAULT_KIND) -> str:
+def add_task(
+    path: Path,
+    name: str,
+    base: str,
+    data: str,
+    kind: str = DEFAULT_KIND,
+    more: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> str:
     """Add a task with every default spelled out; comments and order of the file stay as they are.
+
+    Args:
+        path: of params.yaml.
+        name: the task's.
+        base: the base's pin.
+        data: the raw data file.
+        kind: of the task.
+        more: group of parameters → name → what takes the place of its default.
 
     Returns:
         one line that tells what happened; adding a task that stands there so already changes nothing.
@@ -34,12 +50,13 @@ def add_task(path: Path, name: str, base: str, data: str, kind: str = DEFAULT_KI
             f"{shown(path)}: tasks.{name} is there already: a {there.kind} on {there.base} with {there.data}",
             "take another name, or edit it",
         )
-    check_inputs(name, Task.model_validate({"base": base, "data": data, "kind": kind}), path.parent)
+    given = {"base": base, "data": data, "kind": kind, **more}
+    check_inputs(name, Task.model_validate(given), path.parent)
 
     yaml = YAML()
     yaml.width = 4096
     document = yaml.load(path)
-    document["tasks"][name] = _spelled_out(Task, {"base": base, "data": data, "kind": kind})
+    document["tasks"][name] = _spelled_out(Task, given)
     text = io.StringIO()
     yaml.dump(document, text)
     write_text(path, text.getvalue())
@@ -80,15 +97,14 @@ def set_train(path: Path, name: str, values: Mapping[str, Any]) -> str:
     return f"{shown(path)}: tasks.{name}.train: {', '.join(values)} written; train with `dvc repro register@{name}`"
 
 
-def _spelled_out(model: type[Group], given: dict[str, Any]) -> CommentedMap:
+def _spelled_out(model: type[Group], given: Mapping[str, Any]) -> CommentedMap:
     found = CommentedMap()
     for name, field in model.model_fields.items():
         default = None if field.default is PydanticUndefined else field.default
-        value = given.get(name, default)
-        if isinstance(value, Group):
-            found[name] = _spelled_out(type(value), {})
+        if isinstance(default, Group):
+            found[name] = _spelled_out(type(default), given.get(name, {}))
             continue
-        found[name] = _plain(value)
+        found[name] = _plain(given.get(name, default))
         if field.description:
             found.yaml_add_eol_comment(field.description, name)
     return found
