@@ -35,7 +35,12 @@ NO_DEP_OF = {
     "resolve": {"data": "a check of column names: refuses, and writes nothing"},
     "augment": {"bitfit": "counts biases when a translation model is loaded"},
     "train": {"tracking": "reports; its outs are the record's, in the store or copied back"},
-    "evaluate": {"tracking": "as for train", "training.runtime": "deletes checkpoints"},
+    "evaluate": {
+        "tracking": "as for train",
+        "training.runtime": "deletes checkpoints",
+        "source_code": "names what was kept of the untuned base",
+        "training.fingerprint": "so",
+    },
     "register": {"registry": "writes to the store; the stage's out is a name and hashes of its deps", "tracking": "so"},
 }
 

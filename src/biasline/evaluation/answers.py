@@ -15,6 +15,7 @@ from biasline.evaluation.own_metrics import OwnScores
 from biasline.evaluation.references import own_spelling
 from biasline.evaluation.scoring import PASSES, TIMED, Scored, answered, latency_ms, score_likelihood
 from biasline.evaluation.tuned import Tuned, owners_in, tuned_model
+from biasline.evaluation.untuned import Said, keep, key_of, recalled
 from biasline.kinds.protocols import Answering
 from biasline.layout import TaskPlace
 from biasline.params import Task
@@ -61,7 +62,8 @@ def compare_answers(
         shown_rows = Examples(taught, settings.examples, settings.seed, encoder.prefix)
         longest = max(map(len, (*prompts, *token_set["input_ids"])))
         shown_rows.check(limits_of(folder), longest, settings.max_new_tokens)
-    timed, pad = {}, model.config.pad_token_id
+    timed: dict[str, float] = {}
+    pad = model.config.pad_token_id
     first = token_set.select(range(min(len(token_set), TIMED))).to_list()
     # An answer takes as many passes as it has tokens, over a row that is short by comparison.
     work = 2 * PASSES * len(first) + (2 + (shown_rows is not None)) * (_ANSWER_WORK * test.height + len(token_set))
@@ -69,25 +71,32 @@ def compare_answers(
     with progress("evaluate", work) as shown:
 
         def scored(tuned: Tuned, who: str, examples: Examples | None = None) -> Scored:
-            model = tuned.model
-            with tuned.asked(owners):
-                answers = generate(
-                    model,
-                    tokenizer,
-                    examples.prompts(prompts) if examples else prompts,
-                    Drawing.of(settings),
-                    settings.batch_size,
-                    encoder.stops(),
-                    shown.part(_ANSWER_WORK, f"answers of the {who} model"),
-                )
-            columns = examples.columns(token_set[:], IGNORED) if examples else token_set[:]
-            with tuned.asked(owners_of_tokens):
-                if examples is None:
+            model, asked = tuned.model, examples.prompts(prompts) if examples else prompts
+            columns, stops = examples.columns(token_set[:], IGNORED) if examples else token_set[:], encoder.stops()
+            of_answers = shown.part(_ANSWER_WORK, f"answers of the {who} model")
+            of_rows = shown.part(note=f"likelihoods of the {who} model")
+            size = settings.batch_size
+
+            def say() -> Said:
+                with tuned.asked(owners):
+                    answers = generate(model, tokenizer, asked, Drawing.of(settings), size, stops, of_answers)
+                with tuned.asked(owners_of_tokens):
+                    return Said(answers, *score_likelihood(model, columns, pad, size, of_rows))
+
+            key = key_of(task, pin, model.device, asked, columns, stops) if tuned is plain else ""
+            said = recalled(key) if key and task.run.reuse else None
+            if said is None:
+                said = say()
+                if key:
+                    keep(key, said)
+            else:
+                of_answers(test.height)
+                of_rows(len(token_set))
+            if examples is None:
+                with tuned.asked(owners_of_tokens):
                     timed[who] = latency_ms(model, first, pad, shown.part(note=f"latency of the {who} model"))
-                advance = shown.part(note=f"likelihoods of the {who} model")
-                likelihood = score_likelihood(model, columns, pad, settings.batch_size, advance)
-            scores = own(test.rows(named=True), [answer.text for answer in answers]) if own else {}
-            return Scored(kind, answers, references, *likelihood, scores)
+            scores = own(test.rows(named=True), [answer.text for answer in said.answers]) if own else {}
+            return Scored(kind, said.answers, references, said.nll, said.tokens, said.hits, scores)
 
         plain = Tuned(model)
         base = scored(plain, "base")

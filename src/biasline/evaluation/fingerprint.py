@@ -16,7 +16,7 @@ from biasline.training.fingerprint import FLEET, folder_sha256
 # Modules that an evaluation imports and that change nothing in its outs: texts of errors, paths, a bar on the screen;
 # rooms by which kinds of tasks serve answers and draw pictures of them, which an evaluation never asks for.
 _NO_NUMBERS = ("errors", "layout", "progress", "source_code", "serving", "figures")
-_LIBRARIES = (
+LIBRARIES = (
     *("torch", "transformers", "tokenizers", "peft", "datasets"),
     *("numpy", "scipy", "polars", "scikit-learn", "sacrebleu", "rapidfuzz"),
 )
@@ -38,6 +38,11 @@ def evaluation_modules(kind: str, many: bool = False) -> dict[str, Path]:
     return import_closure(Path(__file__).with_name("evaluate.py"), without=without, uncalled=_NOT_IN_EVALUATION)
 
 
+def evaluation_code(kind: str, many: bool = False) -> str:
+    """Hash of what these modules do; arguments as `evaluation_modules`."""
+    return code_sha256(evaluation_modules(kind, many), _NOT_IN_EVALUATION)
+
+
 def evaluation_fingerprint(task: Task, place: TaskPlace) -> str:
     """16 hex digits over the model, the data in both forms, the base, all parameters, code and library versions.
 
@@ -52,7 +57,7 @@ def evaluation_fingerprint(task: Task, place: TaskPlace) -> str:
         "quality": file_sha256(place.quality) if place.quality.is_file() else "",
         # All of the folder, since a file of metrics may import others and read lists of words.
         "custom": folder_sha256(CUSTOM) if task.evaluate.metrics else "",
-        "code": code_sha256(evaluation_modules(task.kind, task.tenants.many), _NOT_IN_EVALUATION),
-        "versions": {name: version(name).partition("+")[0] for name in _LIBRARIES},
+        "code": evaluation_code(task.kind, task.tenants.many),
+        "versions": {name: version(name).partition("+")[0] for name in LIBRARIES},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
