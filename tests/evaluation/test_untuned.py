@@ -6,20 +6,22 @@ import pytest
 
 from biasline.evaluation import answers
 from biasline.evaluation.evaluate import evaluate
+from biasline.evaluation.generate import Answer
 from biasline.layout import local_state
 
 
 @pytest.fixture
 def asked(trained, monkeypatch):
-    """The task, its place, and a list that gets an entry for each model that writes answers."""
+    """The task, its place, and a list that gets an entry for each model that writes answers, which cost nothing."""
     task, place = trained
-    seen, generate = [], answers.generate
+    seen = []
 
-    def counted(model, *arguments):
+    def generate(model, tokenizer, prompts, *_):
         seen.append(model)
-        return generate(model, *arguments)
+        return [Answer(f"{sum(ids)} Ä", sum(ids) % 2 == 0) for ids in prompts]
 
-    monkeypatch.setattr(answers, "generate", counted)
+    monkeypatch.setattr(answers, "generate", generate)
+    monkeypatch.setattr(answers, "latency_ms", lambda *_: 1.0)
     evaluate(task, place)
     return task, place, seen
 
