@@ -62,8 +62,8 @@ _PEERS = ("before", "defaults", "scales", "lora", "full")
 # Data set, training rows, seeds, methods: those first that say most.
 _ORDER: tuple[tuple[str, str, tuple[int, ...], tuple[str, ...]], ...] = (
     ("sst2", "1000", (0, 1, 2), _PEERS),
-    ("sst2", "200", (0, 1, 2), _PEERS),
     ("banking77", "10-each", (0, 1, 2), ("before", "defaults", "scales", "setfit")),
+    ("sst2", "200", (0, 1, 2), _PEERS),
     ("banking20", "10-each", (0, 1, 2), ("before", "defaults", "scales", "setfit")),
     ("cola", "all", (0, 1, 2), _PEERS),
     ("sst2", "6000", (0, 1, 2), _PEERS),
