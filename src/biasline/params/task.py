@@ -263,7 +263,7 @@ class _Head(Group):
     head_start: Literal["fitted", "random"] = Field(
         "fitted",
         description="a new head's first values: fitted to the training rows on the frozen base, the penalty on its "
-        "weights by the validation rows; or random",
+        "weights by the validation rows (labels with a tenth of the outputs, where more is trained); or random",
     )
     calibrate: bool = Field(
         True,
