@@ -510,6 +510,31 @@ def merge(
 
 
 @app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(metavar="TASK[@WHICH]", help="Which: an alias or a fingerprint; champion if left out.")
+    ],
+    out: Annotated[Path, typer.Argument(help="A folder, or of gguf a file, that is not there yet.")],
+    to: Annotated[Literal["hf", "gguf"], typer.Option(help="Stock Transformers (as merge), or llama.cpp.")] = "hf",
+) -> None:
+    """Write a model as other programs read it; what one of them would leave out without a word is refused."""
+    if to == "hf":
+        merge(model, out)
+        return
+    from biasline.registry.aliases import CHAMPION
+    from biasline.registry.merge import write_gguf
+    from biasline.tracking.store import connect
+
+    task, _, which = model.partition("@")
+    _task(task)
+    version, done = write_gguf(connect(), task, which or CHAMPION, out)
+    print(
+        f"{shown(out)}: biasline-{task} version {version}, {done.bytes / 1e6:.1f} MB: the base's own tensors byte for "
+        f"byte, and {done.biases} biases in fp32; ask it greedily (`--temp 0`), as it was evaluated"
+    )
+
+
+@app.command()
 def extract(
     model: Annotated[
         str, typer.Argument(metavar="TASK[@WHICH]", help="Which: an alias or a fingerprint; champion if left out.")

@@ -19,14 +19,14 @@ def package(workspace, seed, labels=(), **more):
     )
 
 
-def moved(path, task, seed, labels):
-    """A task whose biases and head were moved at random, as training would."""
+def moved(path, task, seed, labels, biases="attention+mlp"):
+    """A task whose biases and head were moved at random, as training would; those that it lacks are injected."""
     pin = read_pin(path)
     about = {"pooling": "mean"} if task.train.pooling == "mean" else {}
     empty = Package(task, _Labelled(labels, about), pin, path)
     model = empty.load(empty.base())
     head = [name for name, _ in model.named_parameters() if name.startswith(("score", "classifier"))]
-    tuning = tune_biases(model, "attention+mlp", head=head)
+    tuning = tune_biases(model, biases, head=head, inject=task.train.inject)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for master in tuning.masters:

@@ -175,6 +175,11 @@ def test_what_is_there_is_not_overwritten(registered, workspace):
     (workspace / "out" / "mine.txt").unlink()
     done = CliRunner().invoke(app, ["merge", "small@candidate", "out"])
     assert done.exit_code == 0 and "the same outputs on 15 test rows" in done.output
+    done = CliRunner().invoke(app, ["export", "small@candidate", "out"])
+    assert done.exit_code == 1 and "out: not empty" in str(done.exception)
+    done = CliRunner().invoke(app, ["export", "small@candidate", "small.gguf", "--to", "gguf"])
+    assert done.exit_code == 1 and "pinned as a Transformers model, not as a GGUF file" in str(done.exception)
+    assert not (workspace / "small.gguf").exists()
 
 
 @pytest.mark.parametrize("hashed", [True, False])

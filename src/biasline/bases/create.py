@@ -125,7 +125,7 @@ def _unpacked(folder: Path, pinned: PinnedSource) -> tuple[Path, PinnedSource]:
     if not file.is_file():
         raise BiaslineError(f"{shown(file)}: no such file", "name a GGUF file that is there")
     pinned = pinned.model_copy(update={"gguf_sha256": file_sha256(file)})
-    return unpacked(file, pinned.gguf_sha256) or folder, pinned
+    return unpacked(file, pinned.gguf_sha256), pinned
 
 
 def _resolve_folder(source: str, out: Path, revision: str, file: str = "") -> tuple[Path, PinnedSource]:

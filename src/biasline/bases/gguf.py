@@ -31,26 +31,26 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "biasline" / "bases"
 
 
-def unpacked(file: Path | None, sha256: str) -> Path | None:
+def unpacked_before(sha256: str) -> Path | None:
+    """The folder of a base that was unpacked before from the file with this hash; None where there is none."""
+    folder = _folder(sha256)
+    return folder if (folder / _CONFIG).is_file() else None
+
+
+def unpacked(file: Path, sha256: str) -> Path:
     """The folder of a file's unpacked base, made where it is not there yet.
 
     Args:
-        file: the GGUF file; None looks for what was unpacked before.
+        file: the GGUF file.
         sha256: of the file.
-
-    Returns:
-        None without a file where nothing was unpacked before.
 
     Raises:
         BiaslineError: for a file that is no whole GGUF, of an architecture that Transformers does not read, or with
             tensors that the model has no place for.
     """
-    # Another Transformers may unpack otherwise: what is there is never taken for what it would give.
-    folder = cache_folder() / f"{sha256[:32]}-{version('transformers')}"
-    if (folder / _CONFIG).is_file():
-        return folder
-    if file is None:
-        return None
+    if (before := unpacked_before(sha256)) is not None:
+        return before
+    folder = _folder(sha256)
     from filelock import FileLock
 
     with full_disk_is_told(folder):
@@ -64,6 +64,11 @@ def unpacked(file: Path | None, sha256: str) -> Path | None:
                 unpack(file, draft)
                 draft.rename(folder)
     return folder
+
+
+def _folder(sha256: str) -> Path:
+    # Another Transformers may unpack otherwise: what is there is never taken for what it would give.
+    return cache_folder() / f"{sha256[:32]}-{version('transformers')}"
 
 
 def unpack(file: Path, folder: Path) -> None:

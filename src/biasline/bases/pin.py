@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from biasline.bases.gguf import unpacked
+from biasline.bases.gguf import unpacked, unpacked_before
 from biasline.bases.tokenizer import Tokenizer, open_tokenizer, overrides
 from biasline.errors import BiaslineError, shown
 from biasline.jsonfile import load_json
@@ -174,7 +174,8 @@ def locate(pin: Pin, pin_path: Path | None) -> Path:
             return folder
         tried.append(str(folder))
     if pin.source.gguf:
-        return _of_gguf(pin, pin_path, tried)
+        sha256 = pin.source.gguf_sha256
+        return unpacked_before(sha256) or unpacked(gguf_file(pin, pin_path), sha256)
     own = _own_place(pin, pin_path)
     if own is not None:
         if (own / "config.json").is_file():
@@ -269,15 +270,17 @@ def package_folder(package: str, inner: str) -> Path | None:
     return Path(spec.submodule_search_locations[0]) / inner
 
 
-def _of_gguf(pin: Pin, pin_path: Path | None, tried: list[str]) -> Path:
-    """The folder that a GGUF file is unpacked to, from the cache or anew."""
-    source = pin.source
-    if (folder := unpacked(None, source.gguf_sha256)) is not None:
-        return folder
-    own = _own_place(pin, pin_path)
-    places = [*([Path(tried[0])] if tried else []), *([own] if own is not None else [])]
+def gguf_file(pin: Pin, pin_path: Path | None) -> Path:
+    """The GGUF file that a base is unpacked from, held against its hash; arguments as `locate`.
+
+    Raises:
+        BiaslineError: naming every place that was tried, or the file that has changed.
+    """
+    source, own = pin.source, _own_place(pin, pin_path)
+    bases = os.environ.get("BIASLINE_BASES")
+    places = [*([Path(bases) / pin.name] if bases else []), *([own] if own is not None else [])]
     if source.kind == "hub":
-        places.append(_from_hub(pin, tried, [source.gguf]))
+        places.append(_from_hub(pin, [shown(place) for place in places], [source.gguf]))
     for place in places:
         file = place / source.gguf
         if file.is_file():
@@ -286,7 +289,7 @@ def _of_gguf(pin: Pin, pin_path: Path | None, tried: list[str]) -> Path:
                     f"base {pin.name}: {shown(file)} has changed since it was pinned",
                     "restore the file, or accept the new base with `biasline pin`; models of the old one do not fit it",
                 )
-            return unpacked(file, source.gguf_sha256) or place
+            return file
     raise BiaslineError(
         f"base {pin.name}: {source.gguf} not found; looked in "
         f"{', '.join(map(shown, places)) or 'no place: the pin is away from its folder'}",

@@ -1,4 +1,4 @@
-"""Merge of a registered version: looked up, and exported as a folder that stock Transformers loads."""
+"""Export of a registered version: looked up, and written as stock Transformers or llama.cpp read it."""
 
 import tempfile
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import polars as pl
 from biasline.kinds.answering import find_answering
 from biasline.layout import TaskPlace
 from biasline.registry.versions import named_version
+from biasline.serving.gguf_export import ExportedGguf, check_free_file, export_gguf
 from biasline.serving.registered import aliased, model_name, read_package, run_file
 from biasline.serving.transformers_export import Exported, check_free, export
 
@@ -45,6 +46,21 @@ def merge(client: "MlflowClient", task: str, which: str, out: Path) -> Merged:
     rows, card = _test_rows_and_card(client, version, package.task.kind)
     done = export(package, out, rows, card, name=version.name, fingerprint=version.tags["biasline.fingerprint"])
     return Merged(done.bytes, done.compared, done.worded_otherwise, version.version)
+
+
+def write_gguf(client: "MlflowClient", task: str, which: str, out: Path) -> tuple[str, ExportedGguf]:
+    """Write a registered version as one GGUF file; arguments as `merge`, but that `out` is a file.
+
+    Returns:
+        the version's number, and what was written.
+
+    Raises:
+        BiaslineError: where there is no such version, and as `export_gguf` does; nothing is left behind then.
+    """
+    version = aliased(client, task, which) or named_version(client, task, which)
+    check_free_file(out)
+    name, fingerprint = f"{version.name} {version.version}", version.tags["biasline.fingerprint"]
+    return version.version, export_gguf(read_package(version), out, name=name, fingerprint=fingerprint)
 
 
 def _test_rows_and_card(client: "MlflowClient", version: "ModelVersion", kind: str) -> tuple[list[dict[str, Any]], str]:

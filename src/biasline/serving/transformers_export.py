@@ -18,8 +18,8 @@ from biasline.kinds.learning import find_learning
 from biasline.layout import replacing
 from biasline.serving.package import Package
 from biasline.serving.predictor import Predictor
+from biasline.serving.stock_template import stock_template
 from biasline.serving.transformers_card import page, usage
-from biasline.tokens.template import CHAT
 from biasline.training.loss import padded
 
 # Of the largest logit.
@@ -162,14 +162,9 @@ def _save(model: Any, predictor: Predictor, package: Package, folder: Path) -> N
         if name in TOKENIZER_FILES:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(base / name, folder / name)
-    if not package.headed:
-        template = predictor.template
-        if template.name != CHAT or template.reads_clock:
-            # The beginning of a sequence, which the encoder puts in front and `apply_chat_template` does not.
-            start = predictor.tokenizer("").input_ids[:1] == [predictor.tokenizer.bos_token_id]
-            bos = "{{- bos_token -}}" if start and template.name != CHAT else ""
-            # Transformers takes this file before one that the tokenizer's config holds.
-            (folder / "chat_template.jinja").write_text(bos + template.source, encoding="utf-8", newline="\n")
+    if not package.headed and (template := stock_template(predictor.template)) is not None:
+        # Transformers takes this file before one that the tokenizer's config holds.
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8", newline="\n")
 
 
 def _reloaded(folder: Path, package: Package) -> tuple[Any, Any]:

@@ -1,0 +1,119 @@
+"""Export for llama.cpp: the base's tensors byte for byte, the biases where and as that program wants them."""
+
+import pytest
+import torch
+from gguf import GGUFReader
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from biasline.bases.create import create_pin
+from biasline.errors import BiaslineError
+from biasline.params import Task
+from biasline.serving.engines import ARRIVES, check_arrives
+from biasline.serving.gguf_export import export_gguf
+from tests.bases.ggufs import small_llama, write_gguf
+from tests.serving.packages import fleet, moved, package
+
+_ABOUT = {"name": "biasline-small 1", "fingerprint": "f" * 16}
+
+
+@pytest.fixture
+def pin(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("BIASLINE_BASES", raising=False)
+    file = write_gguf(tmp_path / "small.gguf", small_llama(), quantized=True)
+    path = tmp_path / "small.json"
+    path.write_text(create_pin(str(file), path).dumps())
+    return path
+
+
+def trained(pin, biases="attention+mlp", template="chat"):
+    train = {"biases": biases, "inject": biases}
+    task = Task(base=str(pin), data="d", train=train, tokens={"template": template, "max_length": 64})
+    return moved(pin, task, 3, (), biases)
+
+
+def test_it_is_the_base_with_the_biases_as_transformers_would_read_them(pin, tmp_path):
+    made, out = trained(pin), tmp_path / "out.gguf"
+    done = export_gguf(made, out, **_ABOUT)
+    assert done.biases == 2 * 7 and done.bytes == out.stat().st_size
+    # Built with biases, Transformers finds a place for each of them.
+    config = AutoConfig.from_pretrained(made.base())
+    config.attention_bias = config.mlp_bias = True
+    read = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="out.gguf", config=config, dtype=torch.float32)
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        given, wanted, base = (
+            model(ids).logits for model in (read.eval(), made.predictor().model, made.load(made.base()))
+        )
+    assert torch.allclose(given, wanted, atol=1e-5) and not torch.allclose(given, base, atol=0.1)
+
+
+def test_every_other_tensor_and_field_is_the_files_own(pin, tmp_path):
+    export_gguf(trained(pin), tmp_path / "out.gguf", **_ABOUT)
+    base, out = GGUFReader(tmp_path / "small.gguf"), GGUFReader(tmp_path / "out.gguf")
+    found = {tensor.name: tensor for tensor in out.tensors}
+    for tensor in base.tensors:
+        assert found[tensor.name].tensor_type == tensor.tensor_type
+        assert found[tensor.name].data.tobytes() == tensor.data.tobytes()
+    added = found.keys() - {tensor.name for tensor in base.tensors}
+    assert len(added) == 14 and all(name.endswith(".bias") for name in added)
+    before, after = ({key: field.contents() for key, field in one.fields.items()} for one in (base, out))
+    own = {"general.name": "biasline-small 1", "biasline.fingerprint": "f" * 16}
+    assert {key: after[key] for key in own} == own
+    counts = {"GGUF.kv_count", "GGUF.tensor_count", "general.name"}
+    assert {key: after[key] for key in before.keys() - counts} == {key: before[key] for key in before.keys() - counts}
+
+
+def test_the_same_file_comes_each_time_and_has_the_tasks_template(pin, tmp_path):
+    made = trained(pin, template="human-assistant")
+    for name in ("one", "two"):
+        export_gguf(made, tmp_path / f"{name}.gguf", **_ABOUT)
+    assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "two.gguf").read_bytes()
+    template = GGUFReader(tmp_path / "one.gguf").fields["tokenizer.chat_template"].contents()
+    assert "Assistant: " in template
+
+
+def test_what_llama_cpp_would_leave_out_is_refused(pin, tmp_path):
+    with pytest.raises(BiaslineError) as told:
+        export_gguf(trained(pin, "attention+mlp+norm"), tmp_path / "out.gguf", **_ABOUT)
+    assert "llama.cpp has no place for model.layers.0.input_layernorm.bias" in str(told.value)
+    assert "say nothing → train the biases that arrive there (train.biases: attention_output+key+" in str(told.value)
+    assert not (tmp_path / "out.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    ("model_type", "roles", "told"),
+    [
+        ("qwen3", {"layers.0.o_proj.bias": "attention_output"}, "no place for layers.0.o_proj.bias of qwen3"),
+        ("gemma3_text", {"a": "mlp_in", "b": "mlp_out", "c": "query"}, "no place for a, b of gemma3_text"),
+        ("bloom", {"a": "query"}, "which biases it adds to bloom is not known here"),
+    ],
+)
+def test_the_table_of_places(model_type, roles, told):
+    with pytest.raises(BiaslineError, match=told):
+        check_arrives("llama.cpp", model_type, roles, "leave it")
+    check_arrives("llama.cpp", "llama", dict.fromkeys(ARRIVES["llama.cpp"]["llama"], "value"))
+
+
+def test_what_is_no_gguf_base_or_no_text_is_refused(workspace, pin, tmp_path):
+    out = tmp_path / "out.gguf"
+    with pytest.raises(BiaslineError, match=r"base tiny-bloom: pinned as a Transformers model, not as a GGUF file"):
+        export_gguf(package(workspace, 1), out, **_ABOUT)
+    with pytest.raises(BiaslineError, match=r"a classification: its head has no place in llama.cpp"):
+        export_gguf(package(workspace, 1, ["bad", "good"]), out, **_ABOUT)
+    with pytest.raises(BiaslineError, match=r"a fleet of 3 tenants"):
+        export_gguf(fleet(workspace, ["one", "two", "three"]), out, **_ABOUT)
+    made = trained(pin)
+    with pytest.raises(BiaslineError, match="name a file that ends in .gguf"):
+        export_gguf(made, tmp_path / "out.bin", **_ABOUT)
+    out.write_bytes(b"mine")
+    with pytest.raises(BiaslineError, match="there already"):
+        export_gguf(made, out, **_ABOUT)
+    assert out.read_bytes() == b"mine"
+
+
+def test_a_base_whose_file_has_changed_is_refused(pin, tmp_path):
+    made = trained(pin)
+    write_gguf(tmp_path / "small.gguf", small_llama(), quantized=True, says={"odd.field": 1})
+    with pytest.raises(BiaslineError, match="small.gguf has changed since it was pinned"):
+        export_gguf(made, tmp_path / "out.gguf", **_ABOUT)
