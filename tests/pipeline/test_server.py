@@ -22,7 +22,7 @@ from biasline.tracking.store import connect, tracking_uri
 from tests.conftest import LENIENT_GATES, run_other, run_stages
 from tests.servers import free_port, running
 from tests.serving.server.conftest import Client
-from tests.serving.server.test_models import until
+from tests.serving.server.test_follower import until
 
 ASK = {"instruction": "Count to three."}
 
