@@ -70,10 +70,11 @@ def task_add(
     from biasline.bases.suited import suited
     from biasline.paramsfile import add_task
 
-    pin = _project() / base
+    pin, path = _project() / base, _project() / "params.yaml"
     more, notes = suited(read_pin(pin), pin, writes=not LEARNINGS[kind].headed)
-    print(add_task(_project() / "params.yaml", name, base, data, kind, more))
-    for note in notes:
+    before = path.read_bytes()
+    print(add_task(path, name, base, data, kind, more))
+    for note in notes if path.read_bytes() != before else ():
         print(f"note: {note}")
 
 

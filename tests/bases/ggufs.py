@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType, GGUFWriter, TokenType, get_tensor_name_map
-from gguf.constants import MODEL_ARCH
+from gguf.constants import MODEL_ARCH_NAMES
 from gguf.quants import quantize
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -24,13 +24,24 @@ def byte_tokens():
 
 def small_llama(**more):
     """A model that a file is written of."""
+    return small(LlamaForCausalLM, LlamaConfig, **more)
+
+
+def small(model_class, config_class, **more):
+    """A small model of a class that is built as LLaMA's are."""
     torch.manual_seed(0)
     tokens = len(SPECIAL) + 256 + 2
     sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = LlamaConfig(
-        vocab_size=tokens, num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=True, **sizes, **more
-    )
-    model = LlamaForCausalLM(config).eval()
+    model = model_class(
+        config_class(
+            vocab_size=tokens,
+            num_key_value_heads=2,
+            max_position_embeddings=128,
+            tie_word_embeddings=True,
+            **sizes,
+            **more,
+        )
+    ).eval()
     for name, part in model.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(part)
@@ -42,12 +53,12 @@ def write_gguf(path, model, quantized=False, tokenizer=True, further=None, archi
 
     Args:
         path: of the file.
-        model: of `small_llama`.
+        model: of `small`.
         quantized: matrices are Q8_0.
         tokenizer: whether there is one in it.
         further: name → array of tensors beside the model's.
         architecture: what it calls itself.
-        says: key → number of further fields.
+        says: key → value of further fields.
     """
     config = model.config
     writer = GGUFWriter(path, architecture)
@@ -61,13 +72,16 @@ def write_gguf(path, model, quantized=False, tokenizer=True, further=None, archi
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(config.vocab_size)
-    for name, value in (says or {}).items():
-        writer.add_uint16(name, value)
+    says = dict(says or {})
+    for name in [name for name in says if not name.startswith("tokenizer.")]:
+        value = says[name]
+        add = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint16}[type(value)]
+        add(name, value)
     if tokenizer:
         tokens = [*SPECIAL, *byte_tokens(), "th", "the"]
         kinds = [TokenType.CONTROL] * len(SPECIAL) + [TokenType.NORMAL] * (len(tokens) - len(SPECIAL))
         writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre("gpt-2")
+        writer.add_tokenizer_pre(says.get("tokenizer.ggml.pre", "gpt-2"))
         writer.add_token_list(tokens)
         writer.add_token_types(kinds)
         writer.add_token_merges(["t h", "th e"])
@@ -76,13 +90,14 @@ def write_gguf(path, model, quantized=False, tokenizer=True, further=None, archi
         writer.add_eos_token_id(2)
         writer.add_pad_token_id(2)
         writer.add_chat_template(TEMPLATE)
-    names = get_tensor_name_map(MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    known = {name: key for key, name in MODEL_ARCH_NAMES.items()}
+    names = get_tensor_name_map(known[config.model_type], config.num_hidden_layers)
     for name, part in model.state_dict().items():
         if name == "lm_head.weight":
             continue  # tied
         values = part.float().numpy()
         heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
-        if heads:  # llama.cpp turns pairs of a head's entries, Transformers its halves
+        if heads and architecture == "llama":  # llama.cpp turns pairs of a head's entries, Transformers its halves
             values = values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:]).swapaxes(1, 2)
             values = np.ascontiguousarray(values.reshape(part.shape))
         stem, _, suffix = name.rpartition(".")

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from typer.testing import CliRunner
 
 from biasline.bases.create import create_pin
@@ -16,7 +16,7 @@ from biasline.bases.pin import Pin, file_sha256, load_tokenizer, locate, read_pi
 from biasline.cli import app
 from biasline.errors import BiaslineError
 from biasline.params import Load
-from tests.bases.ggufs import TEMPLATE, small_llama, write_gguf
+from tests.bases.ggufs import TEMPLATE, small, small_llama, write_gguf
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +54,14 @@ def test_it_is_the_model_that_the_file_was_written_of(file, capsys):
     assert tokenizer.eos_token == "<|end|>" and tokenizer.chat_template == TEMPLATE
     assert pin.inventory["biases"] == 0 and pin.inventory["model_type"] == "llama"
     assert capsys.readouterr().err == ""  # it is not unpacked again
+
+
+def test_a_model_of_another_architecture_with_biases_of_its_own(tmp_path):
+    whole = small(Qwen2ForCausalLM, Qwen2Config)
+    file = write_gguf(tmp_path / "small.gguf", whole, architecture="qwen2")
+    pin, folder = verified_folder(pinned(file))
+    assert torch.equal(logits(load_causal_lm(pin, folder, Load())), logits(whole))
+    assert pin.inventory["biases"] == 2 * (64 + 32 + 32)
 
 
 def test_quantized_weights_are_unpacked_to_what_they_stand_for(tmp_path):
@@ -129,6 +137,67 @@ def test_tensors_that_the_model_has_no_place_for_are_named(tmp_path):
     file = write_gguf(tmp_path / "more.gguf", small_llama(), further={"rope_freqs.weight": np.ones(8, np.float32)})
     with pytest.raises(BiaslineError, match=r"has no place for rope_freqs.weight, so it would not"):
         create_pin(str(file), tmp_path / "x.json")
+
+
+def test_a_file_of_the_same_name_in_the_current_folder_and_what_lies_beside_it_are_not_read(
+    file, tmp_path, monkeypatch
+):
+    torch.manual_seed(1)
+    (tmp_path / "here").mkdir()
+    other = small_llama()
+    with torch.no_grad():
+        for part in other.parameters():
+            part.mul_(2)
+    write_gguf(tmp_path / "here/small.gguf", other)
+    alone = create_pin(str(file), tmp_path / "x.json")
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|start|>"}')
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert create_pin(str(file), tmp_path / "x.json").digest == alone.digest
+    assert create_pin("small.gguf", tmp_path / "x.json").digest != alone.digest
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("llama.rope.scaling.type", "linear", "which Transformers does not read"),
+        ("llama.rope.scaling.factor", 4.0, "which Transformers does not read"),
+        ("llama.attention.sliding_window", 64, "and nothing as Transformers builds the model"),
+        ("llama.rope.dimension_count", 16, None),
+        ("llama.logit_scale", 0.5, "which Transformers does not read"),
+        ("llama.rope.scaling.type", "none", None),
+        ("tokenizer.ggml.pre", "starcoder", "its texts are split as 'starcoder'"),
+        ("tokenizer.ggml.pre", "qwen2", None),
+    ],
+)
+def test_what_the_model_or_its_tokens_would_be_without_is_refused(tmp_path, key, value, told):
+    file = write_gguf(tmp_path / "more.gguf", small_llama(), says={key: value})
+    if told is None:
+        create_pin(str(file), tmp_path / "x.json")
+        return
+    with pytest.raises(BiaslineError, match=rf"more.gguf: .*{told}"):
+        create_pin(str(file), tmp_path / "x.json")
+
+
+def test_pinned_anew_a_damaged_cache_is_made_again(file):
+    pin, folder = verified_folder(pinned(file))
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(bytes(content))
+    with pytest.raises(BiaslineError, match=r"model.safetensors has changed .* delete .*: it is unpacked again"):
+        verified_folder(file.with_suffix(".json"))
+    assert create_pin(str(file), file.with_suffix(".json")).digest == pin.digest
+    verified_folder(file.with_suffix(".json"))
+
+
+def test_a_config_beside_the_file_is_not_taken_for_what_was_unpacked(file, cache, tmp_path, monkeypatch):
+    path = pinned(file)
+    shutil.rmtree(cache)
+    (tmp_path / "bases/small").mkdir(parents=True)
+    file.rename(tmp_path / "bases/small/small.gguf")
+    (tmp_path / "bases/small/config.json").write_text("{}")
+    monkeypatch.setenv("BIASLINE_BASES", str(tmp_path / "bases"))
+    assert verified_folder(path)[1].parent == cache
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,9 @@ def test_what_llama_cpp_would_leave_out_is_refused(pin, tmp_path):
     with pytest.raises(BiaslineError) as told:
         export_gguf(trained(pin, "attention+mlp+norm"), tmp_path / "out.gguf", **_ABOUT)
     assert "llama.cpp has no place for model.layers.0.input_layernorm.bias" in str(told.value)
-    assert "say nothing → train the biases that arrive there (train.biases: attention_output+key+" in str(told.value)
+    assert "answer without them → train the biases that arrive there (train.biases: attention_output+key+" in str(
+        told.value
+    )
     assert not (tmp_path / "out.gguf").exists()
 
 

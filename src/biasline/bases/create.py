@@ -49,7 +49,8 @@ def create_pin(source: str, out: Path, revision: str = "", allow_bin: bool = Fal
     """
     folder, pinned = _resolve(source, out, revision)
     if pinned.gguf:
-        folder, pinned = _unpacked(folder, pinned)
+        # Anew, or what became of it in the cache would be taken for what it was.
+        folder, pinned = _unpacked(folder, pinned, anew=True)
     if not (folder / "config.json").is_file():
         raise BiaslineError(f"{shown(folder)}: no config.json, so no Transformers model", "name the model's folder")
     names = chosen_files(folder)
@@ -112,20 +113,20 @@ def _tokenizer_class(folder: Path) -> str:
 
 def _resolve(source: str, out: Path, revision: str) -> tuple[Path, PinnedSource]:
     """The folder that a source means, and how a pin names it; of a GGUF file the folder that it is in."""
-    if source.endswith(SUFFIX):
-        place, _, name = source.rpartition("/")
-        folder, pinned = _resolve_folder(place or ".", out, revision, name)
+    if source.lower().endswith(SUFFIX):
+        place, slash, name = source.rpartition("/")
+        folder, pinned = _resolve_folder(place or slash or ".", out, revision, name)
         return folder, pinned.model_copy(update={"gguf": name})
     return _resolve_folder(source, out, revision)
 
 
-def _unpacked(folder: Path, pinned: PinnedSource) -> tuple[Path, PinnedSource]:
+def _unpacked(folder: Path, pinned: PinnedSource, anew: bool = False) -> tuple[Path, PinnedSource]:
     """The folder of what a GGUF file is unpacked to, and the source with the file's hash."""
     file = folder / pinned.gguf
     if not file.is_file():
         raise BiaslineError(f"{shown(file)}: no such file", "name a GGUF file that is there")
     pinned = pinned.model_copy(update={"gguf_sha256": file_sha256(file)})
-    return unpacked(file, pinned.gguf_sha256), pinned
+    return unpacked(file, pinned.gguf_sha256, anew), pinned
 
 
 def _resolve_folder(source: str, out: Path, revision: str, file: str = "") -> tuple[Path, PinnedSource]:
@@ -198,7 +199,7 @@ def config_file(source: str, revision: str = "") -> Path:
         BiaslineError: where it leads to none.
     """
     path = Path(source).expanduser()
-    if source.endswith(SUFFIX):
+    if source.lower().endswith(SUFFIX):
         folder, pinned = _resolve(source, Path(), revision)
         return _unpacked(folder, pinned)[0] / "config.json"
     if path.is_dir():

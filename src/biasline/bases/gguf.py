@@ -1,7 +1,7 @@
 """Bases in llama.cpp's file format, GGUF: unpacked once into the files that Transformers reads from then on.
 
-Quantized weights are unpacked to fp32, which holds them exactly. What a file has and the model has no place for is an
-error: Transformers itself passes over such tensors without a word.
+Quantized weights are unpacked to fp32, which holds them exactly. What a file says and Transformers' model of it lacks
+is an error, be it a tensor, a number or how texts are split: Transformers itself passes over it without a word.
 """
 
 import io
@@ -9,8 +9,10 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ _CONFIG = "config.json"
 # What these say depends on who writes them, and no model on them.
 _UNSAID = ("transformers_version", "quantization_config")
 _NAMED = 3
+_SPACE = "▁"
+# Ways to split texts that give what GPT-2's gives: SmolLM's digits stand alone in its vocabulary anyway.
+_AS_GPT2 = ("gpt-2", "smollm")
 # GGUF's name of a special token's id → the tokenizer's.
 _SPECIAL = {"bos": "bos_token_id", "eos": "eos_token_id", "padding": "pad_token_id"}
 
@@ -37,18 +42,19 @@ def unpacked_before(sha256: str) -> Path | None:
     return folder if (folder / _CONFIG).is_file() else None
 
 
-def unpacked(file: Path, sha256: str) -> Path:
+def unpacked(file: Path, sha256: str, anew: bool = False) -> Path:
     """The folder of a file's unpacked base, made where it is not there yet.
 
     Args:
         file: the GGUF file.
         sha256: of the file.
+        anew: whatever is there already.
 
     Raises:
-        BiaslineError: for a file that is no whole GGUF, of an architecture that Transformers does not read, or with
-            tensors that the model has no place for.
+        BiaslineError: for a file that is no whole GGUF, of an architecture that Transformers does not read, or that
+            says something which Transformers' model of it does not have.
     """
-    if (before := unpacked_before(sha256)) is not None:
+    if not anew and (before := unpacked_before(sha256)) is not None:
         return before
     folder = _folder(sha256)
     from filelock import FileLock
@@ -56,12 +62,13 @@ def unpacked(file: Path, sha256: str) -> Path:
     with full_disk_is_told(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{folder.name}.lock")):
-            if not (folder / _CONFIG).is_file():
+            if anew or not (folder / _CONFIG).is_file():
                 draft = folder.with_name(f"{folder.name}.draft")
                 shutil.rmtree(draft, ignore_errors=True)
                 draft.mkdir()
                 print(f"{shown(file)}: unpacked once, to {folder}", file=sys.stderr)
                 unpack(file, draft)
+                shutil.rmtree(folder, ignore_errors=True)
                 draft.rename(folder)
     return folder
 
@@ -88,11 +95,15 @@ def unpack(file: Path, folder: Path) -> None:
             f"{shown(file)}: one of {said['split.count']} parts of a split file",
             "put them together: `llama-gguf-split --merge FIRST WHOLE.gguf`",
         )
-    with _quiet():
-        model = _model(file)
+    with _quiet(), tempfile.TemporaryDirectory() as scratch:
+        # By itself: Transformers looks for files of such names beside it, and in the current folder.
+        alone = Path(scratch) / f"model{SUFFIX}"
+        alone.symlink_to(file.resolve())
+        model = _model(file, alone)
         _check_places(file, said, [tensor.name for tensor in reader.tensors], model)
+        _check_numbers(file, said, model.config.get_text_config())
         model.save_pretrained(folder, max_shard_size="1000GB")
-        tokenizer = _tokenizer(file)
+        tokenizer = _tokenizer(file, alone)
         _check_tokens(file, said, tokenizer)
         tokenizer.save_pretrained(folder)
     for name in (_CONFIG, "generation_config.json"):
@@ -117,14 +128,18 @@ def _opened(file: Path) -> Any:
         ) from None
 
 
-def _model(file: Path) -> Any:
-    """The model of a file, in fp32."""
+def _model(file: Path, alone: Path) -> Any:
+    """The model of a file, in fp32; `alone` is the same file in a folder of its own."""
     import torch
     from transformers import AutoModelForCausalLM
 
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
-            str(file.parent), gguf_file=file.name, dtype=torch.float32, output_loading_info=True, local_files_only=True
+            str(alone.parent),
+            gguf_file=str(alone),
+            dtype=torch.float32,
+            output_loading_info=True,
+            local_files_only=True,
         )
     except Exception as error:  # code of many hands, which fails in many ways
         raise BiaslineError(
@@ -149,7 +164,7 @@ def _check_places(file: Path, said: Mapping[str, Any], names: Sequence[str], mod
 
     architecture = next(key for key, name in MODEL_ARCH_NAMES.items() if name == said["general.architecture"])
     known = get_tensor_name_map(architecture, model.config.get_text_config().num_hidden_layers)
-    placed = set()
+    placed = set(_transformers_names(said["general.architecture"], model))
     for name in model.state_dict():
         path, dot, suffix = name.rpartition(".")
         placed.add(f"{known.get_name(path)}{dot}{suffix}")
@@ -162,11 +177,90 @@ def _check_places(file: Path, said: Mapping[str, Any], names: Sequence[str], mod
         )
 
 
-def _tokenizer(file: Path) -> Any:
+def _transformers_names(architecture: str, model: Any) -> Iterable[str]:
+    """GGUF's names of a model's tensors as Transformers finds them, which knows more of them than gguf does."""
+    from transformers import modeling_gguf_pytorch_utils as reading
+
+    processor = reading.TENSOR_PROCESSORS.get(architecture, reading.TensorProcessor)
+    try:
+        found: Mapping[str, str] = reading.get_gguf_hf_weights_map(model, processor(config=model.config.to_dict()))
+    except NotImplementedError:  # an architecture that another part of Transformers reads
+        return ()
+    return found
+
+
+def _check_numbers(file: Path, said: Mapping[str, Any], config: Any) -> None:
+    """Refuse a file of which a number that decides what the model computes is another in Transformers, or not there."""
+    begin = f"{said['general.architecture']}."
+    for key, value in said.items():
+        name = key.removeprefix(begin)
+        if not key.startswith(begin) or name in _IN_SHAPES or value in _NEUTRAL.get(name, ()):
+            continue
+        if name not in _NUMBERS:
+            raise BiaslineError(
+                f"{shown(file)}: {key} is {value!r} in it, which Transformers does not read",
+                "take the model's own files",
+            )
+        given = [found for found in (read(config) for read in _NUMBERS[name]) if found is not None]
+        if not any(one == value or abs(one - value) <= 1e-6 * abs(value) for one in given):
+            built = f"{given[0]!r}" if given else "nothing"
+            raise BiaslineError(
+                f"{shown(file)}: {key} is {value!r} in it, and {built} as Transformers builds the model",
+                "take the model's own files",
+            )
+
+
+def _rope(config: Any) -> Mapping[str, Any]:
+    """The numbers of a model's rotary positions; where layers differ, those of full attention."""
+    found: Mapping[str, Any] = getattr(config, "rope_parameters", None) or {}
+    return found.get("full_attention", found)
+
+
+def _head_dim(config: Any) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def _turned(config: Any) -> float:
+    """Entries of a head that positions turn."""
+    share = getattr(config, "partial_rotary_factor", None) or _rope(config).get("partial_rotary_factor") or 1.0
+    return _head_dim(config) * float(share)
+
+
+def _named(*names: str) -> "tuple[Callable[[Any], Any], ...]":
+    return tuple(partial(lambda config, name: getattr(config, name, None), name=name) for name in names)
+
+
+# Numbers that a tensor of another shape would tell.
+_IN_SHAPES = {"block_count", "embedding_length", "feed_forward_length", "vocab_size", "attention.head_count_kv"}
+# Values that change nothing.
+_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "rope.scaling.type": ("none",),
+    "rope.scaling.factor": (1.0,),
+    "attention.causal": (True,),
+    "tensor_data_layout": ("Meta AI original pth", ""),
+    "use_parallel_residual": (True, False),
+}
+# Name in a file, without the architecture → where Transformers' config may have it.
+_NUMBERS: "Mapping[str, tuple[Callable[[Any], Any], ...]]" = {
+    "context_length": _named("max_position_embeddings", "n_positions", "seq_length"),
+    "attention.head_count": _named("num_attention_heads"),
+    "attention.layer_norm_rms_epsilon": _named("rms_norm_eps", "norm_eps"),
+    "attention.layer_norm_epsilon": _named("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps"),
+    "attention.key_length": (_head_dim,),
+    "attention.value_length": (_head_dim,),
+    "attention.sliding_window": _named("sliding_window"),
+    "attn_logit_softcapping": _named("attn_logit_softcapping"),
+    "final_logit_softcapping": _named("final_logit_softcapping"),
+    "rope.freq_base": (lambda config: _rope(config).get("rope_theta"), *_named("rope_theta")),
+    "rope.dimension_count": (_turned,),
+}
+
+
+def _tokenizer(file: Path, alone: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name, local_files_only=True)
+        return AutoTokenizer.from_pretrained(str(alone.parent), gguf_file=str(alone), local_files_only=True)
     except Exception as error:
         raise BiaslineError(
             f"{shown(file)}: no tokenizer comes of it: {first_line(error)}",
@@ -179,7 +273,7 @@ def _check_tokens(file: Path, said: Mapping[str, Any], tokenizer: Any) -> None:
     tokens = said.get("tokenizer.ggml.tokens") or []
     given = tokenizer.convert_ids_to_tokens(range(len(tokens)))
     for number, (own, read) in enumerate(zip(tokens, given, strict=True)):
-        if own != read:
+        if own != read and own.replace(" ", _SPACE) != read:  # spaces that users defined are respelled
             raise BiaslineError(
                 f"{shown(file)}: token {number} is {own!r} in it, and {read!r} as Transformers reads it",
                 "take the model's own files",
@@ -191,9 +285,29 @@ def _check_tokens(file: Path, said: Mapping[str, Any], tokenizer: Any) -> None:
                 f"{shown(file)}: its {own} token is {asked}, and {getattr(tokenizer, name)} as Transformers reads it",
                 "take the model's own files",
             )
+    _check_splits(file, said, tokenizer)
     template = said.get("tokenizer.chat_template")
     if template is not None and tokenizer.chat_template != template:
         raise BiaslineError(f"{shown(file)}: its chat template is lost as Transformers reads it", "take its own files")
+
+
+def _check_splits(file: Path, said: Mapping[str, Any], tokenizer: Any) -> None:
+    """Refuse a file whose texts Transformers would split otherwise than the file says."""
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+    kind, way = said.get("tokenizer.ggml.model"), said.get("tokenizer.ggml.pre")
+    if kind == "gpt2" and way is not None and way not in _AS_GPT2 and way not in GGUF_PRE_TOKENIZER_SPLITS:
+        raise BiaslineError(
+            f"{shown(file)}: its texts are split as {way!r} (tokenizer.ggml.pre), which Transformers does not know",
+            "take the model's own files",
+        )
+    if kind == "llama":
+        begins = tokenizer.convert_ids_to_tokens(tokenizer("x", add_special_tokens=False)["input_ids"])[0]
+        if begins.startswith(_SPACE) is not bool(said.get("tokenizer.ggml.add_space_prefix", True)):
+            raise BiaslineError(
+                f"{shown(file)}: Transformers reads {'x'!r} as {begins!r}, against tokenizer.ggml.add_space_prefix",
+                "take the model's own files",
+            )
 
 
 def _listed(names: Sequence[str]) -> str:

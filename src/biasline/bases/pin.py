@@ -41,6 +41,7 @@ WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 MODEL_FILES = ("config.json", "generation_config.json", WEIGHTS_INDEX, POOLING_FILE)
 # With PEFT installed, Transformers goes on from this file to whatever base it names.
 _ADAPTER = "adapter_config.json"
+_CHANGED = "restore the file, or accept the new base with `biasline pin`; models of the old one do not fit it"
 BIN_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -170,7 +171,7 @@ def locate(pin: Pin, pin_path: Path | None) -> Path:
     tried: list[str] = []
     if bases := os.environ.get("BIASLINE_BASES"):
         folder = Path(bases) / pin.name
-        if (folder / "config.json").is_file():
+        if all((folder / name).is_file() for name in (pin.files if pin.source.gguf else ("config.json",))):
             return folder
         tried.append(str(folder))
     if pin.source.gguf:
@@ -208,7 +209,7 @@ def verify(pin: Pin, folder: Path) -> None:
         if file_sha256(path) != expected:
             raise BiaslineError(
                 f"base {pin.name}: {shown(path)} has changed since it was pinned",
-                "restore the file, or accept the new base with `biasline pin`; models of the old one do not fit it",
+                f"delete {folder}: it is unpacked again from {pin.source.gguf}" if pin.source.gguf else _CHANGED,
             )
 
 
@@ -279,7 +280,7 @@ def gguf_file(pin: Pin, pin_path: Path | None) -> Path:
     source, own = pin.source, _own_place(pin, pin_path)
     bases = os.environ.get("BIASLINE_BASES")
     places = [*([Path(bases) / pin.name] if bases else []), *([own] if own is not None else [])]
-    if source.kind == "hub":
+    if source.kind == "hub" and not any((place / source.gguf).is_file() for place in places):
         places.append(_from_hub(pin, [shown(place) for place in places], [source.gguf]))
     for place in places:
         file = place / source.gguf
@@ -287,7 +288,7 @@ def gguf_file(pin: Pin, pin_path: Path | None) -> Path:
             if file_sha256(file) != source.gguf_sha256:
                 raise BiaslineError(
                     f"base {pin.name}: {shown(file)} has changed since it was pinned",
-                    "restore the file, or accept the new base with `biasline pin`; models of the old one do not fit it",
+                    _CHANGED,
                 )
             return file
     raise BiaslineError(
@@ -307,7 +308,9 @@ def _from_hub(pin: Pin, tried: list[str], files: Sequence[str] = ()) -> Path:
         "allow_patterns": list(files or pin.files),
     }
     try:
-        return Path(snapshot_download(**wanted, local_files_only=True))
+        found = Path(snapshot_download(**wanted, local_files_only=True))
+        if all((found / name).is_file() for name in files):  # of a commit some files may be there, and these not
+            return found
     except Exception:
         pass  # not in the cache, for whichever reason: the hub itself is next
     try:

@@ -439,8 +439,10 @@ class Bank:
     def _base_row(self, site: Site) -> torch.Tensor:
         own = self._parameters.get(site.name)
         if own is None:
-            return torch.full((site.count,), float(site.name.endswith(".scale")), device=self.table.device)
-        row = torch.zeros(site.count, device=self.table.device)
+            value = float(site.name.endswith(".scale"))
+            return torch.full((site.count,), value, dtype=self.table.dtype, device=self.table.device)
+        # Not in torch's default dtype, which another thread that loads a model may have changed.
+        row = torch.zeros(site.count, dtype=self.table.dtype, device=self.table.device)
         row[: own.numel()] = own.detach().flatten()
         return row
 

@@ -53,10 +53,10 @@ def key_of(
         stops: tokens that end an answer.
     """
     parts = {
-        "base": pin.digest,
+        "base": [pin.digest, pin.tokenizer_class],
         "load": task.load.model_dump(mode="json"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "machine": platform.machine(),
+        "machine": [platform.machine(), torch.backends.cpu.get_cpu_capability()],
         "threads": torch.get_num_threads(),
         "drawing": asdict(Drawing.of(task.evaluate)),
         "batch_size": task.evaluate.batch_size,

@@ -50,7 +50,8 @@ def check_arrives(engine: str, model_type: str, roles: Mapping[str, str], way_ou
     lost = [name for name, role in roles.items() if role not in known]
     if lost:
         raise BiaslineError(
-            f"{engine} has no place for {_listed(lost)} of {model_type}: it would answer without them, and say nothing",
+            f"{engine} has no place for {_listed(lost)} of {model_type}: it would refuse the file, or answer without "
+            "them",
             f"train the biases that arrive there (train.biases: {'+'.join(sorted(known))}){other}",
         )
 

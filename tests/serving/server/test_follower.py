@@ -238,19 +238,19 @@ def test_a_base_that_nothing_stands_on_leaves_memory(two, held):
 
 
 class Gate:
-    """A registry whose package of one version comes only when it is let through."""
+    """A registry whose package (or predictions) of one version come only when they are let through."""
 
-    def __init__(self, registry, number):
+    def __init__(self, registry, number, what="package"):
         self.open, self.asked = threading.Event(), []
-        whole = registry.package
+        whole = getattr(registry, what)
 
-        def package(version, scratch):
+        def asked(version, *more):
             self.asked.append(version.number)
             if version.number == number:
                 assert self.open.wait(20)
-            return whole(version, scratch)
+            return whole(version, *more)
 
-        registry.package = package
+        setattr(registry, what, asked)
 
 
 def test_no_alias_waits_until_another_version_is_loaded(two, held):
@@ -281,6 +281,22 @@ def test_a_version_that_is_wanted_no_longer_when_it_is_loaded_is_not_served(two)
         [base] = service.follower.bases
         until(lambda: len(base.engine.lanes[0].bank.filled) == 1)
         assert not service.follower.problems
+
+
+def test_a_version_that_was_loaded_is_loaded_anew_while_others_of_its_look_are_not_yet(two, held):
+    """As at the start of a server, where all that there is was found at one look."""
+    registry, texts = two
+    gate = Gate(registry, "9", "predictions")
+    registry.register("topic", *held["topic"], "9")
+    with serving(registry, wait=False) as (service, port):
+        until(lambda: gate.asked == ["1", "9"])
+        for number in ("2", "1"):
+            moved(registry, number)
+            until(lambda number=number: service.router.find("answers").served.version == number)
+            assert ask(Client(port)) == (texts[number], number)
+        assert not service.follower.loaded  # the first look is not done with
+        gate.open.set()
+        until(lambda: len(service.follower.served) == 2)
 
 
 def test_a_version_that_two_aliases_get_one_after_the_other_is_loaded_once(two):

@@ -57,6 +57,7 @@ class Follower:
         self._wanted: dict[Place, Version] = {}
         self._loading: set[Version] = set()
         self._loaders = 0
+        self._looked = False
         self._told: set[Place] = set()
         self._refused: dict[Place, tuple[Version, float]] = {}
         self._closed = False
@@ -83,11 +84,13 @@ class Follower:
             # What is loaded already, or is being loaded for another alias, is not loaded twice.
             new = {place: one for place, one in new.items() if not self._serve_again(place, one)}
             new = {place: one for place, one in new.items() if one not in self._loading}
+            first, self._looked = not self._looked, True
             if new and self._loaders < _LOADERS:
                 self._loaders += 1
                 self._loading |= set(new.values())
-                threading.Thread(target=self._load_all, args=(new,), name="loads versions", daemon=True).start()
-            self.loaded = self.loaded or not self._loading
+                threading.Thread(target=self._load_all, args=(new, first), name="loads versions", daemon=True).start()
+            elif first:
+                self.loaded = True
 
     def close(self, drain_s: float = 0.0) -> None:
         """Stop: what is under way is answered, for so long at most."""
@@ -133,8 +136,8 @@ class Follower:
                 return True
         return False
 
-    def _load_all(self, new: Mapping[Place, Version]) -> None:
-        """Load what was found at one look, and serve it; what a thread does."""
+    def _load_all(self, new: Mapping[Place, Version], first: bool) -> None:
+        """Load what was found at one look, the first one or a later, and serve it; what a thread does."""
         try:
             with tempfile.TemporaryDirectory() as scratch:
                 self._load_from(new, Path(scratch))
@@ -145,7 +148,7 @@ class Follower:
             with self._changing:
                 self._loaders -= 1
                 self._loading -= set(new.values())
-                self.loaded = self.loaded or not self._loading
+                self.loaded = self.loaded or first
 
     def _load_from(self, new: Mapping[Place, Version], scratch: Path) -> None:
         read = {}
@@ -161,6 +164,9 @@ class Follower:
                 there = self._serve_again(place, version) or not self._wants(place, version)
             if not there:
                 self._load(place, version, package, delta)
+            del read[place]
+            with self._changing:  # from now on it may be loaded anew, whatever this thread is still at
+                self._loading -= {version} - {other for other, *_ in read.values()}
 
     def _load(self, place: Place, version: Version, package: Package, delta: str) -> None:
         """Put a version on its base, have it answer its canary, and let requests come to it."""
