@@ -517,9 +517,14 @@ def export(
     ],
     out: Annotated[Path, typer.Argument(help="A folder, or of gguf a file, that is not there yet.")],
     to: Annotated[Literal["hf", "gguf"], typer.Option(help="Stock Transformers (as merge), or llama.cpp.")] = "hf",
+    split: Annotated[
+        bool, typer.Option("--split", help="Of gguf: into a folder where all tasks share the base.")
+    ] = False,
 ) -> None:
     """Write a model as other programs read it; what one of them would leave out without a word is refused."""
     if to == "hf":
+        if split:
+            raise typer.BadParameter("--split is of --to gguf")
         merge(model, out)
         return
     from biasline.registry.aliases import CHAMPION
@@ -528,10 +533,13 @@ def export(
 
     task, _, which = model.partition("@")
     _task(task)
-    version, done = write_gguf(connect(), task, which or CHAMPION, out)
+    version, done = write_gguf(connect(), task, which or CHAMPION, out, split)
+    what = f"{done.biases} biases in fp32" + f" beside the base in {shown(out)}/shared" * split
+    told = what if split else f"the base's own tensors byte for byte, and {what}"
+    file = out / f"{task}-00001-of-00003.gguf" if split else out
     print(
-        f"{shown(out)}: biasline-{task} version {version}, {done.bytes / 1e6:.1f} MB: the base's own tensors byte for "
-        f"byte, and {done.biases} biases in fp32; ask it greedily (`--temp 0`), as it was evaluated"
+        f"{shown(file)}: biasline-{task} version {version}, {done.bytes / 1e6:.1f} MB: {told}; ask it greedily "
+        "(`--temp 0`), as it was evaluated"
     )
 
 

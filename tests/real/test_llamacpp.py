@@ -10,7 +10,7 @@ import pytest
 from biasline.bases.pin import gguf_file, package_folder, read_pin
 from biasline.evaluation.generate import Drawing, generate
 from biasline.params import Task
-from biasline.serving.gguf_export import export_gguf
+from biasline.serving.gguf_export import export_gguf, export_gguf_parts
 from tests.serving.packages import moved
 
 WORDS = 6
@@ -53,6 +53,10 @@ def test_llama_cpp_answers_as_the_delta_does_and_not_as_the_base(root, llama, tm
     made = moved(path, task, 5, (), size=0.05)
     export_gguf(made, tmp_path / "out.gguf", name="moved", fingerprint="f" * 16)
 
+    export_gguf_parts(made, tmp_path / "parts", task="one", name="moved", fingerprint="f" * 16)
+    own = tmp_path / "parts/one-00002-of-00003.gguf"
+    assert own.stat().st_size < 1_000_000
+
     predictor = made.predictor()
     prompts = [row["input_ids"] for row in predictor.inputs([{"instruction": one} for one in QUESTIONS])]
     stops = predictor.stops
@@ -64,6 +68,7 @@ def test_llama_cpp_answers_as_the_delta_does_and_not_as_the_base(root, llama, tm
     tuned = answers(predictor.model)
     made.delta.revert(predictor.model)
     base = answers(predictor.model)
+    assert llama(tmp_path / "parts/one-00001-of-00003.gguf", prompts) == llama(tmp_path / "out.gguf", prompts)
     exported, plain = llama(tmp_path / "out.gguf", prompts), llama(gguf_file(read_pin(path), path), prompts)
 
     def same(one, other):

@@ -9,7 +9,7 @@ from biasline.bases.create import create_pin
 from biasline.errors import BiaslineError
 from biasline.params import Task
 from biasline.serving.engines import ARRIVES, check_arrives
-from biasline.serving.gguf_export import export_gguf
+from biasline.serving.gguf_export import export_gguf, export_gguf_parts
 from tests.bases.ggufs import small_llama, write_gguf
 from tests.serving.packages import fleet, moved, package
 
@@ -71,6 +71,27 @@ def test_the_same_file_comes_each_time_and_has_the_tasks_template(pin, tmp_path)
     assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "two.gguf").read_bytes()
     template = GGUFReader(tmp_path / "one.gguf").fields["tokenizer.chat_template"].contents()
     assert "Assistant: " in template
+
+
+def test_tasks_of_a_folder_share_the_base(pin, tmp_path):
+    """llama.cpp opens the first part; tests/real has it answer."""
+    folder, sizes = tmp_path / "out", []
+    tasks = {"one": trained(pin), "two": trained(pin, template="human-assistant"), "three": trained(pin)}
+    for task, made in tasks.items():
+        sizes.append(export_gguf_parts(made, folder, task=task, **_ABOUT).bytes)
+    assert sorted(path.name.partition("-")[0] for path in (folder / "shared").iterdir()) == ["base", "fields", "fields"]
+    base = {tensor.name: tensor.data.tobytes() for tensor in GGUFReader(tmp_path / "small.gguf").tensors}
+    for task in tasks:
+        parts = [folder / f"{task}-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+        read = [GGUFReader(part) for part in parts[1:]]  # gguf reads no file without tensors
+        assert [one.fields["split.no"].contents() for one in read] == [1, 2]
+        tensors = {tensor.name: tensor.data.tobytes() for one in read for tensor in one.tensors}
+        assert {name: tensors[name] for name in base} == base and len(tensors) == len(base) + 14
+        assert parts[0].is_symlink() and not parts[1].is_symlink() and parts[2].resolve().parent.name == "shared"
+        assert read[0].fields["biasline.fingerprint"].contents() == "f" * 16
+    assert max(sizes) < 0.2 * (tmp_path / "small.gguf").stat().st_size
+    with pytest.raises(BiaslineError, match=r"one-00002-of-00003.gguf: there already"):
+        export_gguf_parts(tasks["one"], folder, task="one", **_ABOUT)
 
 
 def test_what_llama_cpp_would_leave_out_is_refused(pin, tmp_path):

@@ -10,7 +10,13 @@ import polars as pl
 from biasline.kinds.answering import find_answering
 from biasline.layout import TaskPlace
 from biasline.registry.versions import named_version
-from biasline.serving.gguf_export import ExportedGguf, check_free_file, export_gguf
+from biasline.serving.gguf_export import (
+    ExportedGguf,
+    check_free_file,
+    check_free_part,
+    export_gguf,
+    export_gguf_parts,
+)
 from biasline.serving.registered import aliased, model_name, read_package, run_file
 from biasline.serving.transformers_export import Exported, check_free, export
 
@@ -48,8 +54,15 @@ def merge(client: "MlflowClient", task: str, which: str, out: Path) -> Merged:
     return Merged(done.bytes, done.compared, done.worded_otherwise, version.version)
 
 
-def write_gguf(client: "MlflowClient", task: str, which: str, out: Path) -> tuple[str, ExportedGguf]:
-    """Write a registered version as one GGUF file; arguments as `merge`, but that `out` is a file.
+def write_gguf(client: "MlflowClient", task: str, which: str, out: Path, split: bool) -> tuple[str, ExportedGguf]:
+    """Write a registered version as one GGUF file, or as a part of a split one.
+
+    Args:
+        client: client of the tracking store.
+        task: name of the task.
+        which: an alias, or a fingerprint or its beginning.
+        out: a file that is not there; of a split one a folder, which may have other tasks.
+        split: whether it is split.
 
     Returns:
         the version's number, and what was written.
@@ -58,9 +71,15 @@ def write_gguf(client: "MlflowClient", task: str, which: str, out: Path) -> tupl
         BiaslineError: where there is no such version, and as `export_gguf` does; nothing is left behind then.
     """
     version = aliased(client, task, which) or named_version(client, task, which)
-    check_free_file(out)
+    if split:
+        check_free_part(out, task)
+    else:
+        check_free_file(out)
     name, fingerprint = f"{version.name} {version.version}", version.tags["biasline.fingerprint"]
-    return version.version, export_gguf(read_package(version), out, name=name, fingerprint=fingerprint)
+    package = read_package(version)
+    if split:
+        return version.version, export_gguf_parts(package, out, task=task, name=name, fingerprint=fingerprint)
+    return version.version, export_gguf(package, out, name=name, fingerprint=fingerprint)
 
 
 def _test_rows_and_card(client: "MlflowClient", version: "ModelVersion", kind: str) -> tuple[list[dict[str, Any]], str]:

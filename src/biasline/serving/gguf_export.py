@@ -1,9 +1,11 @@
 """Export for llama.cpp: the base's own GGUF file with a delta's biases in it, every other tensor byte for byte."""
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,12 +23,17 @@ _MERGE = "`biasline export --to hf` writes a stock Transformers folder"
 _TURNED = {"llama": {"query": "attention.head_count", "key": "attention.head_count_kv"}}
 
 
+_F32 = "F32"
+# Of a split file: the fields, a task's own biases, the base's tensors.
+_PARTS, _OWN = 3, 2
+
+
 @dataclass(frozen=True)
 class ExportedGguf:
     """What was written.
 
     Attributes:
-        bytes: of the file.
+        bytes: of the file, or of the task's own part.
         biases: tensors that were added to the base's, or put in the place of its own.
     """
 
@@ -59,21 +66,91 @@ def export_gguf(package: Package, out: Path, *, name: str, fingerprint: str) -> 
         BiaslineError: where the base is no GGUF file or has changed, where llama.cpp would leave out what was trained,
             or where the file, read again, is not what it should be; nothing is left behind then.
     """
-    from gguf import GGUFReader
-
     check_free_file(out)
     _check(package)
-    reader = GGUFReader(gguf_file(package.pin, package.pin_path))
+    reader = _read(gguf_file(package.pin, package.pin_path))
     biases = _biases(package, reader)
+    tensors = {one.name: one for one in _tensors(reader) if one.name not in biases} | {
+        name: _Tensor(name, values, _F32) for name, values in biases.items()
+    }
     said = {"general.name": name, "biasline.fingerprint": fingerprint, "biasline.base": package.pin.digest}
+    _write(out, reader, list(tensors.values()), {**said, **_template(package)})
+    return ExportedGguf(out.stat().st_size, len(biases))
+
+
+def check_free_part(folder: Path, task: str) -> None:
+    """Refuse a folder that has a task's part already.
+
+    Raises:
+        BiaslineError: naming it.
+    """
+    part = _part(folder, task, _OWN)
+    if part.exists():
+        raise BiaslineError(f"{shown(part)}: there already", "name another folder, or delete the task's three parts")
+
+
+def export_gguf_parts(package: Package, folder: Path, *, task: str, name: str, fingerprint: str) -> ExportedGguf:
+    """Write a delta as one part of a split GGUF file whose other parts all tasks on the base share.
+
+    `TASK-00001-of-00003.gguf` is what llama.cpp opens: a link to the fields (vocabulary, template), as the third is one
+    to the base's tensors. Both lie in `shared/`, named by what is in them. The second has the biases, and is the task's
+    own.
+
+    Args:
+        package: as `export_gguf`.
+        folder: which may hold other tasks.
+        task: how the parts are called.
+        name: what the task's part calls the model.
+        fingerprint: of its training.
+
+    Raises:
+        BiaslineError: as `export_gguf`, and where the folder has the task already.
+    """
+    check_free_part(folder, task)
+    _check(package)
+    reader = _read(gguf_file(package.pin, package.pin_path))
+    biases = _biases(package, reader)
+    kept = [one for one in _tensors(reader) if one.name not in biases]
+    count = len(kept) + len(biases)
+    fields = {"biasline.base": package.pin.digest, **_template(package)}
+    sha256 = package.pin.source.gguf_sha256
+    shared = {
+        1: _shared(
+            folder, "fields", [sha256, fields, count], lambda path: _write(path, reader, [], fields, (0, count))
+        ),
+        _PARTS: _shared(
+            folder, "base", [sha256, sorted(biases)], lambda path: _write(path, reader, kept, None, (_PARTS - 1, count))
+        ),
+    }
+    own = [_Tensor(name, values, _F32) for name, values in biases.items()]
+    said = {"general.name": name, "biasline.fingerprint": fingerprint}
+    for number, target in shared.items():
+        link = _part(folder, task, number)
+        link.unlink(missing_ok=True)
+        link.symlink_to(target.relative_to(folder))
+    out = _part(folder, task, _OWN)
+    _write(out, reader, own, said, (_OWN - 1, count), whole=False)
+    return ExportedGguf(out.stat().st_size, len(biases))
+
+
+def _part(folder: Path, task: str, number: int) -> Path:
+    return folder / f"{task}-{number:05}-of-{_PARTS:05}.gguf"
+
+
+def _shared(folder: Path, what: str, named_by: Any, write: Callable[[Path], None]) -> Path:
+    """A part that tasks share, written where it is not there yet."""
+    key = hashlib.sha256(json.dumps(named_by, sort_keys=True).encode()).hexdigest()[:16]
+    path = folder / "shared" / f"{what}-{key}.gguf"
+    if not path.is_file():
+        write(path)
+    return path
+
+
+def _template(package: Package) -> dict[str, str]:
+    """The task's chat template, where it is not the base's own."""
     tokenizer = load_tokenizer(package.pin, package.base())
     template = stock_template(Encoder.from_params(tokenizer, package.task.tokens).template)
-    if template is not None:
-        said["tokenizer.chat_template"] = template
-    with replacing(out) as draft:
-        _write(reader, draft, biases, said)
-        _check_written(reader, GGUFReader(draft), biases)
-    return ExportedGguf(out.stat().st_size, len(biases))
+    return {} if template is None else {"tokenizer.chat_template": template}
 
 
 def _check(package: Package) -> None:
@@ -115,43 +192,68 @@ def _biases(package: Package, reader: Any) -> dict[str, np.ndarray]:
     return found
 
 
-def _write(reader: Any, path: Path, biases: Mapping[str, np.ndarray], said: Mapping[str, str]) -> None:
+class _Tensor(NamedTuple):
+    """A tensor as a file has it."""
+
+    name: str
+    data: np.ndarray
+    kind: Any
+
+
+def _read(path: Path) -> Any:
+    from gguf import GGUFReader
+
+    return GGUFReader(path)
+
+
+def _tensors(reader: Any) -> list[_Tensor]:
+    return [_Tensor(one.name, one.data, one.tensor_type) for one in reader.tensors]
+
+
+def _write(
+    path: Path,
+    reader: Any,
+    tensors: Sequence[_Tensor],
+    said: Mapping[str, str] | None,
+    part: tuple[int, int] | None = None,
+    whole: bool = True,
+) -> None:
+    """Write a file, read it again and hold it against what it should be.
+
+    Args:
+        path: of the file.
+        reader: of the base's file.
+        tensors: in their order.
+        said: fields that take the place of the base's, or stand beside them; None for no fields at all.
+        part: of a split file: which, from 0, and how many tensors all parts have.
+        whole: whether the base's fields go along.
+    """
     from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 
-    writer = GGUFWriter(path, str(reader.fields["general.architecture"].contents()), endianess=reader.endianess)
-    for field in reader.fields.values():
-        if field.name in said or field.name == "general.architecture" or field.name.startswith("GGUF."):
-            continue
-        kind = field.types[0]
-        inner = field.types[-1] if kind == GGUFValueType.ARRAY else None
-        writer.add_key_value(field.name, field.contents(), kind, sub_type=inner)
-    for key, value in said.items():
-        writer.add_key_value(key, value, GGUFValueType.STRING)
-    kept = [tensor for tensor in reader.tensors if tensor.name not in biases]
-    for tensor in kept:
-        about = (tensor.name, tensor.data.shape, tensor.data.dtype, tensor.data.nbytes, tensor.tensor_type)
-        writer.add_tensor_info(*about)
-    for name, values in biases.items():
-        writer.add_tensor_info(name, values.shape, values.dtype, values.nbytes, GGMLQuantizationType.F32)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    for data in (*(tensor.data for tensor in kept), *biases.values()):
-        writer.write_tensor_data(data, tensor_endianess=reader.endianess)
-    writer.close()
-
-
-def _check_written(base: Any, written: Any, biases: Mapping[str, np.ndarray]) -> None:
-    """Hold the file, read again, against the base and the biases."""
-    found = {tensor.name: tensor for tensor in written.tensors}
-    wanted = {tensor.name: tensor.data for tensor in base.tensors} | dict(biases)
-    for name, data in _different(found, wanted):
-        raise BiaslineError(f"tensor {name}: written and read again, it is another ({data})", "try once more")
-
-
-def _different(found: Mapping[str, Any], wanted: Mapping[str, np.ndarray]) -> Iterator[tuple[str, str]]:
-    for name in found.keys() ^ wanted.keys():
-        yield name, "not in both"
-    for name, data in wanted.items():
-        if found[name].data.tobytes() != np.ascontiguousarray(data).tobytes():
-            yield name, "other bytes"
+    with replacing(path) as draft:
+        writer = GGUFWriter(draft, str(reader.fields["general.architecture"].contents()), endianess=reader.endianess)
+        for field in reader.fields.values() if whole and said is not None else ():
+            if field.name in (said or ()) or field.name == "general.architecture" or field.name.startswith("GGUF."):
+                continue
+            kind = field.types[0]
+            inner = field.types[-1] if kind == GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), kind, sub_type=inner)
+        for key, value in (said or {}).items():
+            writer.add_key_value(key, value, GGUFValueType.STRING)
+        if part is not None:
+            writer.add_key_value("split.no", part[0], GGUFValueType.UINT16)
+            writer.add_key_value("split.count", _PARTS, GGUFValueType.UINT16)
+            writer.add_key_value("split.tensors.count", part[1], GGUFValueType.INT32)
+        for name, data, kind in tensors:
+            kind = GGMLQuantizationType.F32 if kind is _F32 else kind
+            writer.add_tensor_info(name, data.shape, data.dtype, data.nbytes, kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for one in tensors:
+            writer.write_tensor_data(one.data, tensor_endianess=reader.endianess)
+        writer.close()
+        found = {one.name: one.data.tobytes() for one in _read(draft).tensors} if tensors else {}
+        wanted = {one.name: np.ascontiguousarray(one.data).tobytes() for one in tensors}
+        if odd := sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)):
+            raise BiaslineError(f"tensor {odd[0]}: written and read again, it is another", "try once more")
