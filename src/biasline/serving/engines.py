@@ -1,6 +1,6 @@
-"""Where other programs have a place for a bias: what would be left out without a word is refused before.
+"""Where other programs have a place for a bias: what they would leave out is refused before.
 
-Read in the sources of llama.cpp (0c1e57098), vLLM (0.33) and SGLang (0.5.23).
+Read in the sources of llama.cpp (0c1e57098).
 """
 
 from collections.abc import Mapping, Sequence

@@ -32,7 +32,7 @@ _STEPS = 60
 _FEWEST, _HELD_OUT = 20, 5
 _BATCH = 64
 # Share of the fitted outputs that a head begins with where more than it is trained. On 1,000 rows of SST-2 all of them
-# cost BitFit 2.8 points, a third of them 1.4 (benchmarks/study, cells `sst2-1000-head-…`).
+# cost BitFit 1.7 points (benchmarks/study, cells `sst2-1000-start-0` and `sst2-1000-head-0.1-0`).
 SMALL = 0.1
 
 
