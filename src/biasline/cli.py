@@ -495,19 +495,7 @@ def merge(
     out: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
 ) -> None:
     """Write a model as a stock Transformers folder that needs no delta, once its outputs are shown to be the same."""
-    from biasline.registry.aliases import CHAMPION
-    from biasline.registry.merge import merge as merged
-    from biasline.tracking.store import connect
-
-    task, _, which = model.partition("@")
-    _task(task)
-    told = merged(connect(), task, which or CHAMPION, out)
-    print(
-        f"{shown(out)}: biasline-{task} version {told.version}, {told.bytes / 1e6:.1f} MB; reloaded, it gives the same "
-        f"outputs on {told.compared} test rows; README.md there says how to ask it"
-    )
-    if told.worded_otherwise:
-        print(f"note: {told.worded_otherwise} of these rows are worded otherwise by stock tokenization; see README.md")
+    export(model, out)
 
 
 @app.command()
@@ -515,32 +503,30 @@ def export(
     model: Annotated[
         str, typer.Argument(metavar="TASK[@WHICH]", help="Which: an alias or a fingerprint; champion if left out.")
     ],
-    out: Annotated[Path, typer.Argument(help="A folder, or of gguf a file, that is not there yet.")],
-    to: Annotated[Literal["hf", "gguf"], typer.Option(help="Stock Transformers (as merge), or llama.cpp.")] = "hf",
+    out: Annotated[Path, typer.Argument(help="A folder, or of gguf and control-vector a file, that is not there yet.")],
+    to: Annotated[
+        Literal["hf", "gguf", "control-vector", "lora"],
+        typer.Option(help="Stock Transformers (as merge); a file for llama.cpp; what that adds to layers; for PEFT."),
+    ] = "hf",
+    target: Annotated[
+        Literal["", "transformers", "llama.cpp", "vllm", "sglang"],
+        typer.Option(help="Of hf and lora: the program that is to read it; train.target if left out."),
+    ] = "",
     split: Annotated[
         bool, typer.Option("--split", help="Of gguf: into a folder where all tasks share the base.")
     ] = False,
 ) -> None:
     """Write a model as other programs read it; what one of them would leave out without a word is refused."""
-    if to == "hf":
-        if split:
-            raise typer.BadParameter("--split is of --to gguf")
-        merge(model, out)
-        return
+    if split and to != "gguf":
+        raise typer.BadParameter("--split is of --to gguf")
     from biasline.registry.aliases import CHAMPION
-    from biasline.registry.merge import write_gguf
+    from biasline.registry.export import export_version
     from biasline.tracking.store import connect
 
     task, _, which = model.partition("@")
     _task(task)
-    version, done = write_gguf(connect(), task, which or CHAMPION, out, split)
-    what = f"{done.biases} biases in fp32" + f" beside the base in {shown(out)}/shared" * split
-    told = what if split else f"the base's own tensors byte for byte, and {what}"
-    file = out / f"{task}-00001-of-00003.gguf" if split else out
-    print(
-        f"{shown(file)}: biasline-{task} version {version}, {done.bytes / 1e6:.1f} MB: {told}; ask it greedily "
-        "(`--temp 0`), as it was evaluated"
-    )
+    for line in export_version(connect(), task, which or CHAMPION, out, to=to, target=target, split=split):
+        print(line)
 
 
 @app.command()

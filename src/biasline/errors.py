@@ -1,6 +1,6 @@
 """The one error that users see: what is wrong, where, and the way out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,13 @@ class BiaslineError(Exception):
 def first_line(error: BaseException) -> str:
     """A foreign error in one line of bearable length."""
     return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+
+
+def first_few(names: Iterable[str], most: int = 3) -> str:
+    """Names, the first few of many."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def shown(path: Path) -> str:

@@ -19,20 +19,28 @@ def package(workspace, seed, labels=(), **more):
     )
 
 
-def moved(path, task, seed, labels, biases="attention+mlp", size=0.3):
+def moved(path, task, seed, labels, biases="attention+mlp", size=0.3, layers=""):
     """A task whose biases and head were moved at random, as training would; those that it lacks are injected."""
     pin = read_pin(path)
     about = {"pooling": "mean"} if task.train.pooling == "mean" else {}
     empty = Package(task, _Labelled(labels, about), pin, path)
     model = empty.load(empty.base())
     head = [name for name, _ in model.named_parameters() if name.startswith(("score", "classifier"))]
-    tuning = tune_biases(model, biases, head=head, inject=task.train.inject)
+    tuning = tune_biases(model, biases, layers, head=head, inject=task.train.inject)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for master in tuning.masters:
             master.add_(torch.randn(master.shape, generator=generator) * size)
     base = {"name": pin.name, "digest": pin.digest}
     return Package(task, BiasDelta.of(tuning, base=base, about=about, labels=labels), pin, path)
+
+
+def on_llama(pin, biases="attention+mlp", template="chat", size=0.3, layers="", **train):
+    """An instruction task on the small LLaMA of a GGUF file, whose biases are injected."""
+    train = {"biases": biases, "layers": layers, "inject": biases, **train}
+    tokens = {"template": template, "max_length": 64}
+    task = Task(base=str(pin), data="d", train=train, tokens=tokens, evaluate={"max_new_tokens": 6})
+    return moved(pin, task, 3, (), biases, size, layers)
 
 
 class _Labelled:

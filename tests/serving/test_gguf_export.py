@@ -5,35 +5,16 @@ import torch
 from gguf import GGUFReader
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from biasline.bases.create import create_pin
 from biasline.errors import BiaslineError
-from biasline.params import Task
-from biasline.serving.engines import ARRIVES, check_arrives
 from biasline.serving.gguf_export import export_gguf, export_gguf_parts
 from tests.bases.ggufs import small_llama, write_gguf
-from tests.serving.packages import fleet, moved, package
+from tests.serving.packages import fleet, on_llama, package
 
 _ABOUT = {"name": "biasline-small 1", "fingerprint": "f" * 16}
 
 
-@pytest.fixture
-def pin(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("BIASLINE_BASES", raising=False)
-    file = write_gguf(tmp_path / "small.gguf", small_llama(), quantized=True)
-    path = tmp_path / "small.json"
-    path.write_text(create_pin(str(file), path).dumps())
-    return path
-
-
-def trained(pin, biases="attention+mlp", template="chat"):
-    train = {"biases": biases, "inject": biases}
-    task = Task(base=str(pin), data="d", train=train, tokens={"template": template, "max_length": 64})
-    return moved(pin, task, 3, (), biases)
-
-
-def test_it_is_the_base_with_the_biases_as_transformers_would_read_them(pin, tmp_path):
-    made, out = trained(pin), tmp_path / "out.gguf"
+def test_it_is_the_base_with_the_biases_as_transformers_would_read_them(llama_pin, tmp_path):
+    made, out = on_llama(llama_pin), tmp_path / "out.gguf"
     done = export_gguf(made, out, **_ABOUT)
     assert done.biases == 2 * 7 and done.bytes == out.stat().st_size
     # Built with biases, Transformers finds a place for each of them.
@@ -48,8 +29,8 @@ def test_it_is_the_base_with_the_biases_as_transformers_would_read_them(pin, tmp
     assert torch.allclose(given, wanted, atol=1e-5) and not torch.allclose(given, base, atol=0.1)
 
 
-def test_every_other_tensor_and_field_is_the_files_own(pin, tmp_path):
-    export_gguf(trained(pin), tmp_path / "out.gguf", **_ABOUT)
+def test_every_other_tensor_and_field_is_the_files_own(llama_pin, tmp_path):
+    export_gguf(on_llama(llama_pin), tmp_path / "out.gguf", **_ABOUT)
     base, out = GGUFReader(tmp_path / "small.gguf"), GGUFReader(tmp_path / "out.gguf")
     found = {tensor.name: tensor for tensor in out.tensors}
     for tensor in base.tensors:
@@ -64,8 +45,8 @@ def test_every_other_tensor_and_field_is_the_files_own(pin, tmp_path):
     assert {key: after[key] for key in before.keys() - counts} == {key: before[key] for key in before.keys() - counts}
 
 
-def test_the_same_file_comes_each_time_and_has_the_tasks_template(pin, tmp_path):
-    made = trained(pin, template="human-assistant")
+def test_the_same_file_comes_each_time_and_has_the_tasks_template(llama_pin, tmp_path):
+    made = on_llama(llama_pin, template="human-assistant")
     for name in ("one", "two"):
         export_gguf(made, tmp_path / f"{name}.gguf", **_ABOUT)
     assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "two.gguf").read_bytes()
@@ -73,10 +54,14 @@ def test_the_same_file_comes_each_time_and_has_the_tasks_template(pin, tmp_path)
     assert "Assistant: " in template
 
 
-def test_tasks_of_a_folder_share_the_base(pin, tmp_path):
+def test_tasks_of_a_folder_share_the_base(llama_pin, tmp_path):
     """llama.cpp opens the first part; tests/real has it answer."""
     folder, sizes = tmp_path / "out", []
-    tasks = {"one": trained(pin), "two": trained(pin, template="human-assistant"), "three": trained(pin)}
+    tasks = {
+        "one": on_llama(llama_pin),
+        "two": on_llama(llama_pin, template="human-assistant"),
+        "three": on_llama(llama_pin),
+    }
     for task, made in tasks.items():
         sizes.append(export_gguf_parts(made, folder, task=task, **_ABOUT).bytes)
     assert sorted(path.name.partition("-")[0] for path in (folder / "shared").iterdir()) == ["base", "fields", "fields"]
@@ -94,31 +79,15 @@ def test_tasks_of_a_folder_share_the_base(pin, tmp_path):
         export_gguf_parts(tasks["one"], folder, task="one", **_ABOUT)
 
 
-def test_what_llama_cpp_would_leave_out_is_refused(pin, tmp_path):
+def test_what_llama_cpp_would_leave_out_is_refused(llama_pin, tmp_path):
     with pytest.raises(BiaslineError) as told:
-        export_gguf(trained(pin, "attention+mlp+norm"), tmp_path / "out.gguf", **_ABOUT)
-    assert "llama.cpp has no place for model.layers.0.input_layernorm.bias" in str(told.value)
-    assert "answer without them → train the biases that arrive there (train.biases: attention_output+key+" in str(
-        told.value
-    )
+        export_gguf(on_llama(llama_pin, "attention+mlp+norm"), tmp_path / "out.gguf", **_ABOUT)
+    assert "llama.cpp 0c1e57098 has no place for model.layers.0.input_layernorm.bias" in str(told.value)
+    assert "answer without them; those of attention_output, key" in str(told.value)
     assert not (tmp_path / "out.gguf").exists()
 
 
-@pytest.mark.parametrize(
-    ("model_type", "roles", "told"),
-    [
-        ("qwen3", {"layers.0.o_proj.bias": "attention_output"}, "no place for layers.0.o_proj.bias of qwen3"),
-        ("gemma3_text", {"a": "mlp_in", "b": "mlp_out", "c": "query"}, "no place for a, b of gemma3_text"),
-        ("bloom", {"a": "query"}, "which biases it adds to bloom is not known here"),
-    ],
-)
-def test_the_table_of_places(model_type, roles, told):
-    with pytest.raises(BiaslineError, match=told):
-        check_arrives("llama.cpp", model_type, roles, "leave it")
-    check_arrives("llama.cpp", "llama", dict.fromkeys(ARRIVES["llama.cpp"]["llama"], "value"))
-
-
-def test_what_is_no_gguf_base_or_no_text_is_refused(workspace, pin, tmp_path):
+def test_what_is_no_gguf_base_or_no_text_is_refused(workspace, llama_pin, tmp_path):
     out = tmp_path / "out.gguf"
     with pytest.raises(BiaslineError, match=r"base tiny-bloom: pinned as a Transformers model, not as a GGUF file"):
         export_gguf(package(workspace, 1), out, **_ABOUT)
@@ -126,7 +95,7 @@ def test_what_is_no_gguf_base_or_no_text_is_refused(workspace, pin, tmp_path):
         export_gguf(package(workspace, 1, ["bad", "good"]), out, **_ABOUT)
     with pytest.raises(BiaslineError, match=r"a fleet of 3 tenants"):
         export_gguf(fleet(workspace, ["one", "two", "three"]), out, **_ABOUT)
-    made = trained(pin)
+    made = on_llama(llama_pin)
     with pytest.raises(BiaslineError, match="name a file that ends in .gguf"):
         export_gguf(made, tmp_path / "out.bin", **_ABOUT)
     out.write_bytes(b"mine")
@@ -135,8 +104,8 @@ def test_what_is_no_gguf_base_or_no_text_is_refused(workspace, pin, tmp_path):
     assert out.read_bytes() == b"mine"
 
 
-def test_a_base_whose_file_has_changed_is_refused(pin, tmp_path):
-    made = trained(pin)
+def test_a_base_whose_file_has_changed_is_refused(llama_pin, tmp_path):
+    made = on_llama(llama_pin)
     write_gguf(tmp_path / "small.gguf", small_llama(), quantized=True, says={"odd.field": 1})
     with pytest.raises(BiaslineError, match="small.gguf has changed since it was pinned"):
         export_gguf(made, tmp_path / "out.gguf", **_ABOUT)

@@ -16,8 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from biasline.bases.gguf_checks import check_numbers, check_places, check_tokens, listed
-from biasline.errors import BiaslineError, first_line, full_disk_is_told, shown
+from biasline.bases.gguf_checks import check_numbers, check_places, check_tokens
+from biasline.errors import BiaslineError, first_few, first_line, full_disk_is_told, shown
 
 SUFFIX = ".gguf"
 _CONFIG = "config.json"
@@ -145,7 +145,7 @@ def _model(file: Path, alone: Path) -> Any:
             f"{shown(file)}: {packed[0]} stays quantized, of a type that is not unpacked", "take the model's own files"
         )
     if missing := sorted(info["missing_keys"]):
-        raise BiaslineError(f"{shown(file)}: no weights for {listed(missing)}", "fetch the whole model")
+        raise BiaslineError(f"{shown(file)}: no weights for {first_few(missing)}", "fetch the whole model")
     # It is a plain model from now on.
     model.config.__dict__.pop("quantization_config", None)
     model.hf_quantizer, model.is_quantized = None, False

@@ -5,10 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from biasline.errors import BiaslineError, shown
+from biasline.errors import BiaslineError, first_few, shown
 
 _OTHER_FILES = "take the model's own files"
-_NAMED = 3
 _SPACE = "▁"
 # Ways to split texts that give what GPT-2's gives: SmolLM's digits stand alone in its vocabulary anyway.
 _AS_GPT2 = ("gpt-2", "smollm")
@@ -75,7 +74,7 @@ def check_places(file: Path, said: Mapping[str, Any], names: Sequence[str], mode
     if lost := [name for name in names if name not in placed]:
         biases = " (Transformers builds this architecture without them)" * any(one.endswith(".bias") for one in lost)
         raise BiaslineError(
-            f"{shown(file)}: {type(model).__name__} has no place for {listed(lost)}{biases}, so it would not be the "
+            f"{shown(file)}: {type(model).__name__} has no place for {first_few(lost)}{biases}, so it would not be the "
             "model that the file is",
             "take the model's own files, or a file of the model as it was published",
         )
@@ -161,9 +160,3 @@ def _check_splits(file: Path, said: Mapping[str, Any], tokenizer: Any) -> None:
                 f"{shown(file)}: Transformers reads {'x'!r} as {begins!r}, against tokenizer.ggml.add_space_prefix",
                 _OTHER_FILES,
             )
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

@@ -6,7 +6,7 @@ parameters are held against those that are needed.
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch import nn
@@ -35,23 +35,66 @@ def stock_form(model: nn.Module, injected: Sequence[str]) -> Finish:
     Raises:
         BiaslineError: naming the first bias that no stock model has a place for. `model` is left as it was.
     """
+    model = _stock(model, injected)
+    place = _place(model, injected)
+    if not place.moves:
+        return lambda: _switched(model, place.flags, place.lengths)
+    for flag in place.flags:
+        setattr(place.config, flag, True)
+    return lambda: _moved(model, _on_meta(place.model_class, place.config))
+
+
+def stock_type(model: nn.Module, injected: Sequence[str]) -> str:
+    """The type (`model_type` of a config) of the stock model that `stock_form` would give.
+
+    Args:
+        model: the base.
+        injected: names of injected biases, which may be in it already.
+
+    Raises:
+        BiaslineError: as `stock_form`.
+    """
+    model = _stock(model, injected)
+    config = _place(model, injected).config if injected else model.config
+    return str(config.model_type)
+
+
+def _stock(model: nn.Module, injected: Sequence[str]) -> PretrainedModel:
     if not hasattr(model, "config") or not hasattr(model, "save_pretrained"):
-        raise _homeless(type(model).__name__, injected[0])
-    model = cast(PretrainedModel, model)
+        raise _homeless(type(model).__name__, min(injected, default="of any layer"))
+    return cast(PretrainedModel, model)
+
+
+class _Place(NamedTuple):
+    """A stock model with a place for each injected bias.
+
+    Attributes:
+        model_class, config: of it.
+        flags: switches of the config that bring biases; not set yet.
+        lengths: name → length of each bias that it then has.
+        moves: whether it is of another type than the base.
+    """
+
+    model_class: type[PretrainedModel]
+    config: Config
+    flags: list[str]
+    lengths: dict[str, int]
+    moves: bool
+
+
+def _place(model: PretrainedModel, injected: Sequence[str]) -> _Place:
     architecture = architecture_of(model.config.model_type)
     needed = set(injected)
     flags, lengths = _with_flags(type(model), model.config, architecture.flags, needed)
     if needed <= lengths.keys():
-        return lambda: _switched(model, flags, lengths)
+        return _Place(type(model), model.config, flags, lengths, moves=False)
     if architecture.layout:
         target_class, config = _other_layout(model, architecture.layout)
         # A place is needed for the biases that the base has, too.
         needed |= {name for name, _ in model.named_parameters() if name.endswith(".bias")}
         flags, lengths = _with_flags(target_class, config, architecture_of(architecture.layout).flags, needed)
         if needed <= lengths.keys():
-            for flag in flags:
-                setattr(config, flag, True)
-            return lambda: _moved(model, _on_meta(target_class, config))
+            return _Place(target_class, config, flags, lengths, moves=True)
     raise _homeless(type(model).__name__, min(needed - lengths.keys()))
 
 

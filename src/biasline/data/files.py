@@ -16,8 +16,8 @@ from biasline.data.delimited import IsHeader
 from biasline.data.folders import data_files, is_saved
 from biasline.data.json_objects import Record
 from biasline.data.records import SLICE, read_records
-from biasline.data.split_names import PRECEDENCE, dealt_by_names, listed, splits_in
-from biasline.errors import BiaslineError, first_line, shown
+from biasline.data.split_names import LISTED, PRECEDENCE, dealt_by_names, splits_in
+from biasline.errors import BiaslineError, first_few, first_line, shown
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -84,7 +84,7 @@ def _ordered(where: Path, files: Iterable[RawFile]) -> tuple[RawFile, ...]:
     """Test rows first, then validation rows: of two copies the first stays, and a given test set should stay whole."""
     files = tuple(sorted(files, key=lambda file: PRECEDENCE.index(file.split)))
     if all(file.split in ("test", "valid") for file in files):
-        names = listed(file.name for file in files)
+        names = first_few((file.name for file in files), LISTED)
         raise BiaslineError(
             f"{shown(where)}: no rows to train on: the names of all files say a held-out split ({names})",
             "add a training file, or name one file alone in `data`: its rows are dealt by their content",
@@ -136,7 +136,7 @@ def _parts(where: Path, found: Any) -> RawFiles:
     parts = dict(found) if hasattr(found, "keys") else {"": found}
     # A split whose labels are kept secret (all -1, as GLUE's tests) is none to learn or to judge by.
     open_parts = {name: part for name, part in parts.items() if not _is_secret(part)} or parts
-    secret = listed(name for name in parts if name not in open_parts)
+    secret = first_few((name for name in parts if name not in open_parts), LISTED)
     notes = [f"not read: {secret} (its labels are all -1, which stands for secret)"] if secret else []
 
     def records(part: Any) -> Iterator[Record]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biasline.data.conll import CONLL
-from biasline.data.split_names import listed, named_splits
-from biasline.errors import BiaslineError, shown
+from biasline.data.split_names import named_splits
+from biasline.errors import BiaslineError, first_few, shown
 
 SUFFIXES = {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".gz", ".zst"}
 SUFFIXES |= CONLL
@@ -78,7 +78,7 @@ def data_files(folder: Path) -> tuple[list[Found], list[str]]:
                 _refuse_split(path, folder, reason)
     notes = []
     if left_out:
-        named = listed((f"{name} ({reason})" for name, reason in left_out.items()), _LISTED)
+        named = first_few((f"{name} ({reason})" for name, reason in left_out.items()), _LISTED)
         notes = [f"not read: {named}"]
     if not found:
         raise BiaslineError(

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from biasline.data.raw import mean_of
-from biasline.errors import BiaslineError, shown
+from biasline.errors import BiaslineError, first_few, shown
 from biasline.glue import GLUE
 from biasline.kinds.columns import Columns
 
@@ -242,5 +242,4 @@ def _proposal(columns: _Texts, kind: Columns) -> dict[str, str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _LISTED
-    return ", ".join(map(repr, names[:_LISTED])) + (f" and {more} more" if more > 0 else "")
+    return first_few(map(repr, names), _LISTED)

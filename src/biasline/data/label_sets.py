@@ -11,7 +11,7 @@ import polars as pl
 
 from biasline.data.name_lists import canonical, one_by_one, parsed
 from biasline.data.raw import Raw
-from biasline.errors import BiaslineError
+from biasline.errors import BiaslineError, first_few
 
 if TYPE_CHECKING:
     from biasline.data.rules import Rule, Terms
@@ -193,5 +193,4 @@ def _is_truth(column: pl.Series) -> bool:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _LISTED
-    return ", ".join(map(repr, names[:_LISTED])) + (f" and {more} more" if more > 0 else "")
+    return first_few(map(repr, names), _LISTED)

@@ -5,7 +5,9 @@ Beyond the hub's rule the case does not matter, `testSet` and `testset` say test
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+
+from biasline.errors import first_few
 
 # Held-out splits come first: where a name says two splits, its rows are not trained on.
 PRECEDENCE = ("test", "valid", "train", None)
@@ -21,7 +23,7 @@ _PATTERNS = {
     for split, (words, chinese) in _WORDS.items()
 }
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
-_LISTED = 10
+LISTED = 10
 
 
 def splits_in(name: str) -> list[str]:
@@ -71,17 +73,10 @@ def _which_is_what(names: Sequence[str], splits: Sequence[str | None], as_test: 
     if len(by_split[None]) == len(names):
         return f"no name of the {len(names)} files says a split: all of their rows are dealt by their content"
     told = [
-        f"{split} from {listed(found)}" + (" (no name says test)" if split == "test" and as_test else "")
+        f"{split} from {first_few(found, LISTED)}" + (" (no name says test)" if split == "test" and as_test else "")
         for split, found in by_split.items()
         if split and found
     ]
     if by_split[None]:
-        told.append(f"taken as training rows, since the name says no split: {listed(by_split[None])}")
+        told.append(f"taken as training rows, since the name says no split: {first_few(by_split[None], LISTED)}")
     return "splits by the names of files: " + "; ".join(told)
-
-
-def listed(names: Iterable[str], most: int = _LISTED) -> str:
-    """Names, the first few of many."""
-    names = list(names)
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

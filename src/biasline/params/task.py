@@ -346,6 +346,10 @@ class Train(MethodGroups, _Head, BiasParameters, _Method):
         others = [other.parameter_names for other in METHOD_SPECS.values() if other.name != spec.name]
         return (set(LEARNING_RATES) - set(spec.learning_rates)).union(*others)
 
+    def numbers(self) -> dict[str, Any]:
+        """The parameters that decide what is trained, by name: neither the unused ones nor those that only refuse."""
+        return self.model_dump(exclude={*self.unused, "target"})
+
 
 class ResolvedTrain(Train):
     """The parameters of a training that is about to begin: no rate is left open."""
@@ -538,6 +542,10 @@ class Task(Group):
             raise ValueError(f"evaluate.examples {self.evaluate.examples}: the base writes no answers ({self.kind})")
         if self.tenants.many and not method_spec(self.train.method).makes_delta:
             raise ValueError(f"tenants.column {self.tenants.column}: method {self.train.method} trains no delta")
+        if self.train.target not in ("", "transformers") and learning.headed:
+            raise ValueError(
+                f"train.target {self.train.target}: its models write texts, this task is of kind {self.kind}"
+            )
         if self.tenants.many and self.run.shard:
             raise ValueError(
                 f"tenants.column {self.tenants.column}: run.shard: a fleet's base is whole in each process"

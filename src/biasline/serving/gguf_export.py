@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from biasline.bases.pin import gguf_file, load_tokenizer
+from biasline.bitfit.engines import LLAMA_CPP, check_arrives
 from biasline.bitfit.roles import is_scale
 from biasline.errors import BiaslineError, shown
 from biasline.layout import replacing
-from biasline.serving.engines import LLAMA_CPP, check_arrives
 from biasline.serving.package import Package
 from biasline.serving.stock_template import stock_template
 from biasline.tokens.mask import Encoder

@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ import torch
 
 from biasline.bases.load import best_device
 from biasline.bases.pin import TOKENIZER_FILES
+from biasline.bitfit.engines import ENGINES, lost
+from biasline.bitfit.roles import is_scale
+from biasline.bitfit.stock import stock_type
 from biasline.errors import BiaslineError, shown
 from biasline.evaluation.generate import Drawing
 from biasline.kinds.answering import find_answering
@@ -18,15 +21,11 @@ from biasline.kinds.learning import find_learning
 from biasline.layout import replacing
 from biasline.serving.package import Package
 from biasline.serving.predictor import Predictor
+from biasline.serving.proof import check_same, outputs
 from biasline.serving.stock_template import stock_template
 from biasline.serving.transformers_card import page, usage
-from biasline.training.loss import padded
 
-# Of the largest logit.
-_ROUNDING = 1e-5
 _SERVE = "serve it as it is packaged: `mlflow models serve` (docs/promotion.md)"
-
-_Inputs = Sequence[dict[str, list[int]]]
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,13 @@ class Exported:
         bytes: of the folder.
         compared: rows on which the reloaded model's outputs are those of the packaged one.
         worded_otherwise: of these, rows whose tokens are others when stock Transformers words them as the card says.
+        left_out: of a model that writes texts, engine → what it would leave out, of those that would.
     """
 
     bytes: int
     compared: int
     worded_otherwise: int
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def check_free(out: Path) -> None:
@@ -55,7 +56,14 @@ def check_free(out: Path) -> None:
 
 
 def export(
-    package: Package, out: Path, rows: Sequence[dict[str, Any]], card: str, *, name: str, fingerprint: str
+    package: Package,
+    out: Path,
+    rows: Sequence[dict[str, Any]],
+    card: str,
+    *,
+    name: str,
+    fingerprint: str,
+    target: str = "",
 ) -> Exported:
     """Write base and delta as one stock Transformers folder: weights, tokenizer, generation config, card.
 
@@ -66,10 +74,11 @@ def export(
         card: of the model, for the folder's README.
         name: what the README calls the model.
         fingerprint: of its training.
+        target: the program that is to read the folder, as `train.target` has them; empty: any.
 
     Raises:
-        BiaslineError: where `out` holds something, where no stock model computes the same, or where the reloaded
-            model's outputs differ; nothing is left behind then.
+        BiaslineError: where `out` holds something, where no stock model computes the same, where the target would leave
+            out what was trained, or where the reloaded model's outputs differ; nothing is left behind then.
     """
     check_free(out)
     package.refuse_fleet("`biasline extract` gives one tenant's delta, which `BiasDelta.merge` puts into the base")
@@ -77,7 +86,10 @@ def export(
     torch.set_num_threads(package.task.train.threads)
     predictor = package.predictor()
     inputs = predictor.inputs(rows)
-    wanted = _outputs(predictor.model, inputs, package.headed)
+    left_out = {} if package.headed else _left_out(package, predictor.model)
+    if target in left_out:
+        raise BiaslineError(left_out[target], "train other biases, or name another `--target`")
+    wanted = outputs(predictor.model, inputs, package.headed)
     # A delta that is on keeps the originals; merging starts from the plain base.
     package.delta.revert(predictor.model)
     try:
@@ -90,7 +102,8 @@ def export(
         reloaded, tokenizer = _reloaded(draft, package)
         if odd := sorted(dict(set(_digests(reloaded).items()) ^ set(tensors.items()))):
             raise BiaslineError(f"tensor {odd[0]}: reloaded, the merged model has another", _SERVE)
-        _compare(wanted, _outputs(reloaded, inputs, package.headed), rows)
+        found = outputs(reloaded, inputs, package.headed)
+        check_same("the merged model, reloaded,", wanted, found, rows, _SERVE)
         stock_ids = find_answering(package.task.kind).stock_ids
         otherwise = sum(
             stock_ids(tokenizer, row, predictor) != given["input_ids"] for row, given in zip(rows, inputs, strict=True)
@@ -100,7 +113,19 @@ def export(
         if out.is_dir():
             out.rmdir()
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    return Exported(size, len(rows), otherwise)
+    return Exported(size, len(rows), otherwise, left_out)
+
+
+def _left_out(package: Package, model: Any) -> dict[str, str]:
+    """Engine → what it would leave out of the merged model."""
+    entries = package.delta.manifest.tensors
+    injected = sorted(key for key, entry in entries.items() if entry.injected and not is_scale(entry.role))
+    try:
+        written = stock_type(model, injected)
+    except BiaslineError as error:
+        raise BiaslineError(str(error).partition(" → ")[0], _SERVE) from None
+    roles = {key: entry.role for key, entry in entries.items() if not is_scale(entry.role)}
+    return {name: told for name, engine in ENGINES.items() if (told := lost(engine, written, roles))}
 
 
 def _check_stock(package: Package) -> None:
@@ -113,18 +138,6 @@ def _check_stock(package: Package) -> None:
         raise BiaslineError("its base runs code of its own (load.trust_remote_code), which is not stock", _SERVE)
 
 
-def _outputs(model: Any, inputs: _Inputs, headed: bool) -> list[torch.Tensor]:
-    """For each row the logits, (positions, labels), or of a language model those of the last, (1, vocabulary), fp32."""
-    found = []
-    for row in inputs:
-        batch = {name: tensor.to(model.device) for name, tensor in padded([row], model.config.pad_token_id).items()}
-        with torch.inference_mode():
-            logits = model(**batch).logits.float().cpu()
-        logits = logits.reshape(-1, logits.shape[-1])
-        found.append(logits if headed else logits[-1:])
-    return found
-
-
 def _digests(model: Any) -> dict[str, str]:
     """sha256 of each tensor's bytes."""
     found = {}
@@ -132,18 +145,6 @@ def _digests(model: Any) -> dict[str, str]:
         content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
         found[name] = hashlib.sha256(content).hexdigest()
     return found
-
-
-def _compare(wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor], rows: Sequence[dict[str, Any]]) -> None:
-    """Outputs may differ in their last bits: where a tensor lies in memory changes the order of sums."""
-    for number, (one, other) in enumerate(zip(wanted, found, strict=True)):
-        far = float((one - other).abs().max())
-        if not far <= _ROUNDING * max(1.0, float(one.abs().max())):
-            text = next(iter(rows[number].values()))[:60]
-            raise BiaslineError(
-                f"the merged model, reloaded, gives other outputs: by {far:.3g} on test row {number + 1} ({text!r})",
-                _SERVE,
-            )
 
 
 def _save(model: Any, predictor: Predictor, package: Package, folder: Path) -> None:

@@ -15,8 +15,9 @@ from biasline.params import METHOD_SPECS, Task, method_spec
 from biasline.source_code import code_sha256, import_closure
 
 # Modules that a training imports and that decide no number: what they give is part of the fingerprint (parameters), or
-# they tell errors and progress, find modules, read and write JSON, know paths, or keep a training from harm.
+# they refuse, tell errors and progress, find modules, read and write JSON, know paths, or keep a training from harm.
 _NO_NUMBERS = (
+    "bitfit.engines",
     "declared",
     "errors",
     "jsonfile",
@@ -78,7 +79,7 @@ def fingerprint(task: Task, pin: Pin, place: TaskPlace, shared: Path | None = No
     parts = {
         "base": pin.digest,
         "tokens": folder_sha256(place.tokens),
-        "train": task.train.model_dump(exclude=task.train.unused),
+        "train": task.train.numbers(),
         "load": task.load.model_dump(),
         "code": _code(task.train.method, task.kind, task.tenants.many),
         **({"tenants": task.tenants.model_dump(exclude={"unknown", "max_failed"})} if task.tenants.many else {}),

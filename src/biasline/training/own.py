@@ -352,7 +352,7 @@ def _keys(
         "shared": manifest,
         "base": pin.digest,
         "load": task.load.model_dump(),
-        "train": settings.model_dump(exclude=settings.unused),
+        "train": settings.numbers(),
         "loss": _told_of(sets.objective),
         "code": _code(),
         "versions": {name: version(name).partition("+")[0] for name in ("torch", "transformers")},

@@ -1,6 +1,6 @@
 """Biases of the base, chosen by role, layer or name: what this project is about."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,11 @@ class BiasParameters(Group):
     layers: str = Field("", description="only these layers, as '0-3' or '2,5,7-'; empty: every layer")
     pattern: str = Field("", description="only biases whose parameter name matches this regular expression")
     inject: str = Field("", description="roles whose layers get a zero bias if they have none: all, attention, mlp, …")
+    target: Literal["", "transformers", "llama.cpp", "vllm", "sglang"] = Field(
+        "",
+        description="the program that is to serve the model without Biasline: biases that it would leave out are "
+        "refused before training; empty: none",
+    )
 
 
 def _card_training(chosen: BiasParameters, roles: str) -> str:

@@ -18,7 +18,7 @@ from biasline.training.methods.method import PreparedModel, Provenance
 from biasline.training.methods.whole import WholeTuning, count_entries
 
 if TYPE_CHECKING:
-    from peft import PeftConfig
+    from peft import PeftConfig, PeftModel
 
 
 def head_modules(head: list[str]) -> list[str] | None:
@@ -55,13 +55,7 @@ def prepared_adapter(model: PretrainedModel, config: "PeftConfig", params: Train
             parts["head" if ".modules_to_save." in name else "adapter"].append(part)
 
     def save(target: Path, provenance: Provenance) -> None:
-        adapted.save_pretrained(str(target))
-        (target / "README.md").unlink(missing_ok=True)  # a form to be filled in
-        path = target / "adapter_config.json"
-        config = load_json(path, "train again") | {"base_model_name_or_path": provenance.pin.name}
-        # Sets come in an order of each process's own.
-        config = {key: sorted(value) if isinstance(value, list) else value for key, value in config.items()}
-        path.write_text(dump_json(config), encoding="utf-8")
+        save_adapter(adapted, target, provenance.pin.name)
 
     counts = count_entries(parts)
     return PreparedModel(
@@ -73,6 +67,23 @@ def prepared_adapter(model: PretrainedModel, config: "PeftConfig", params: Train
         roles={"adapter": counts["adapter"]},
         save=save,
     )
+
+
+def save_adapter(adapted: "PeftModel", target: Path, base: str) -> None:
+    """Write the adapter's folder, the same bytes each time.
+
+    Args:
+        adapted: what PEFT made.
+        target: the folder.
+        base: what the adapter's config calls the base.
+    """
+    adapted.save_pretrained(str(target))
+    (target / "README.md").unlink(missing_ok=True)  # a form to be filled in
+    path = target / "adapter_config.json"
+    config = load_json(path, "train again") | {"base_model_name_or_path": base}
+    # Sets come in an order of each process's own.
+    config = {key: sorted(value) if isinstance(value, list) else value for key, value in config.items()}
+    path.write_text(dump_json(config), encoding="utf-8")
 
 
 def restore_adapter(model: PretrainedModel, artifact: Path) -> Any:
