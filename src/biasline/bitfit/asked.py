@@ -40,6 +40,11 @@ def asked(tenants: AskedTenants, owners: Sequence[str]) -> Iterator[None]:
         _asked.reset(token)
 
 
+def of_tenants() -> bool:
+    """Whether rows that a model is asked now have owners."""
+    return _asked.get() is not None
+
+
 def batch_of(places: Sequence[int]) -> AbstractContextManager[Any]:
     """What a batch's forward passes are made in: the deltas of its rows, where rows have owners.
 

@@ -12,6 +12,7 @@ from biasline.evaluation.few_shot import Examples
 from biasline.evaluation.generate import Drawing, generate
 from biasline.evaluation.measure import with_cheaper
 from biasline.evaluation.own_metrics import OwnScores
+from biasline.evaluation.prefix import shared_prefix, shared_prompt
 from biasline.evaluation.references import own_spelling
 from biasline.evaluation.scoring import PASSES, TIMED, Scored, answered, latency_ms, score_likelihood
 from biasline.evaluation.tuned import Tuned, owners_in, tuned_model
@@ -79,9 +80,11 @@ def compare_answers(
 
             def say() -> Said:
                 with tuned.asked(owners):
-                    answers = generate(model, tokenizer, asked, Drawing.of(settings), size, stops, of_answers)
+                    drawing, begin = Drawing.of(settings), shared_prefix(model, asked)
+                    answers = generate(model, tokenizer, asked, drawing, size, stops, of_answers, begin)
                 with tuned.asked(owners_of_tokens):
-                    return Said(answers, *score_likelihood(model, columns, pad, size, of_rows))
+                    begin = shared_prompt(model, columns)
+                    return Said(answers, *score_likelihood(model, columns, pad, size, of_rows, begin))
 
             key = key_of(task, pin, model.device, asked, columns, stops) if tuned is plain else ""
             said = recalled(key) if key and task.run.reuse else None

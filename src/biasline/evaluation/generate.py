@@ -9,6 +9,7 @@ import torch
 from biasline.bases.tokenizer import Tokenizer
 from biasline.bitfit.asked import batch_of, batches
 from biasline.bitfit.pretrained import PretrainedModel
+from biasline.evaluation.prefix import Prefix
 from biasline.params import Evaluate
 from biasline.progress import Advance
 
@@ -65,6 +66,7 @@ def generate(
     batch_size: int,
     stops: Sequence[int],
     advance: Advance = lambda _: None,
+    prefix: Prefix | None = None,
 ) -> list[Answer]:
     """Answers to prompts, without special tokens, stripped; in the order of the prompts.
 
@@ -79,6 +81,7 @@ def generate(
         batch_size: prompts answered at once.
         stops: tokens that end an answer.
         advance: told of each batch how many prompts it answered.
+        prefix: what all prompts begin with, of this model.
     """
     from transformers import GenerationConfig
 
@@ -91,12 +94,16 @@ def generate(
     answers = [Answer("", False)] * len(prompts)
     if drawing.temperature > 0:
         torch.manual_seed(drawing.seed)
+    first = prefix.ids if prefix else []
     for chosen in batches(order, batch_size):
         width = max(len(prompts[index]) for index in chosen)
         input_ids = torch.full((len(chosen), width), pad, dtype=torch.int64)
         attention_mask = torch.zeros((len(chosen), width), dtype=torch.int64)
+        # Padding stands behind what all have in common.
+        input_ids[:, : len(first)] = torch.tensor(first, dtype=torch.int64)
+        attention_mask[:, : len(first)] = 1
         for line, index in enumerate(chosen):
-            ids = torch.tensor(prompts[index], dtype=torch.int64)
+            ids = torch.tensor(prompts[index][len(first) :], dtype=torch.int64)
             input_ids[line, width - len(ids) :] = ids
             attention_mask[line, width - len(ids) :] = 1
         with torch.inference_mode(), batch_of(chosen):
@@ -104,6 +111,7 @@ def generate(
                 input_ids=input_ids.to(model.device),
                 attention_mask=attention_mask.to(model.device),
                 generation_config=config,
+                **({"past_key_values": prefix.of_batch(len(chosen))} if prefix else {}),
             )
         said = output[:, width:].cpu()
         ended = torch.isin(said, ends)

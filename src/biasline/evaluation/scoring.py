@@ -16,6 +16,7 @@ from biasline.bitfit.asked import batch_of
 from biasline.bitfit.pretrained import PretrainedModel
 from biasline.evaluation.generate import Answer
 from biasline.evaluation.measure import Measured, measure, measured_rows, row_values
+from biasline.evaluation.prefix import Prefix
 from biasline.evaluation.statistics import bootstrap_mean, wilson_interval
 from biasline.metrics.metric import Metric, Predictions, own_metric
 from biasline.metrics.table import metrics_of
@@ -92,6 +93,7 @@ def score_likelihood(
     pad: int,
     batch_size: int,
     advance: Advance = lambda _: None,
+    prefix: Prefix | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Per row of a token set, given by its columns: summed NLL, supervised tokens, and how many were the likeliest.
 
@@ -101,6 +103,7 @@ def score_likelihood(
         pad: token id to pad with.
         batch_size: rows at once.
         advance: told of each batch how many rows it had.
+        prefix: what all rows begin with, of this model; nothing of it is supervised.
     """
     count = len(columns["row"])
     nll, tokens, hits = np.zeros(count), np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
@@ -110,9 +113,14 @@ def score_likelihood(
         batch = ResponseTokens().collate(
             [{name: values[index] for name, values in columns.items()} for index in chosen], pad
         )
-        batch = batch.to(model.device)
+        batch, given = batch.to(model.device), {}
+        if prefix:
+            # The mask is of all tokens, as it is with any cache.
+            inputs = {**batch.inputs, "input_ids": batch.inputs["input_ids"][:, len(prefix.ids) :]}
+            batch = replace(batch, inputs=inputs, labels=batch.labels[:, len(prefix.ids) :])
+            given = {"past_key_values": prefix.of_batch(len(chosen))}
         with torch.inference_mode(), batch_of(chosen):
-            logits, targets = supervised_logits(model, batch)
+            logits, targets = supervised_logits(model, batch, **given)
             losses, right = target_losses(logits, targets).cpu(), (logits.argmax(-1) == targets).cpu()
         # The supervised tokens come row by row; counts per row cut them apart again.
         counts = (batch.labels[:, 1:] != IGNORED).sum(1).tolist()

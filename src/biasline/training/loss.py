@@ -249,8 +249,13 @@ def padded(examples: Sequence[dict[str, Any]], pad: int) -> dict[str, torch.Tens
     return {name: torch.from_numpy(values) for name, values in inputs.items()}
 
 
-def supervised_logits(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def supervised_logits(model: nn.Module, batch: Batch, **given: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits that predict supervised tokens, and those tokens.
+
+    Args:
+        model: a causal language model.
+        batch: rows.
+        given: further inputs of the model.
 
     Returns:
         (supervised tokens, vocabulary) in the model's dtype, and (supervised tokens,) int64; in reading order, row by
@@ -259,7 +264,7 @@ def supervised_logits(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, tor
     targets = batch.labels[:, 1:]
     chosen = targets != IGNORED
     with _only(model, chosen):
-        output = model(**batch.inputs, use_cache=False)
+        output = model(**batch.inputs, **given, use_cache=False)
     return output.logits, targets[chosen]
 
 
