@@ -31,7 +31,7 @@ def small(model_class, config_class, **more):
     """A small model of a class that is built as LLaMA's are."""
     torch.manual_seed(0)
     tokens = len(SPECIAL) + 256 + 2
-    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, **more}
     model = model_class(
         config_class(
             vocab_size=tokens,
@@ -39,7 +39,6 @@ def small(model_class, config_class, **more):
             max_position_embeddings=128,
             tie_word_embeddings=True,
             **sizes,
-            **more,
         )
     ).eval()
     for name, part in model.named_parameters():

@@ -80,8 +80,8 @@ def test_each_parameter_belongs_to_one_method_at_most():
     ("method", "unused"),
     [
         ("bitfit", {"lora", "prefix"}),
-        ("head", {"biases", "layers", "pattern", "inject", "scale_learning_rate", "lora", "prefix", "learning_rate"}),
-        ("lora", {"biases", "layers", "pattern", "inject", "scale_learning_rate", "prefix"}),
+        ("head", {"biases", "layers", "pattern", "inject", "target", "scale_learning_rate", "lora", "prefix", "learning_rate"}),
+        ("lora", {"biases", "layers", "pattern", "inject", "target", "scale_learning_rate", "prefix"}),
     ],
 )
 def test_what_a_method_does_not_use(method, unused):

@@ -3,10 +3,12 @@
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import psutil
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from biasline.bases.limits import limits_of, quantization_of
 from biasline.bases.pin import POOLING_FILE, Pin
@@ -17,11 +19,23 @@ from biasline.errors import BiaslineError, first_line, shown
 from biasline.jsonfile import load_json
 from biasline.params import Load
 
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+# Of a weight, with what belongs to each block of them.
+_BYTES = {"8bit": 1.0, "4bit": 0.56}
+# Modules of heads and poolers, as Transformers calls them.
+_HEADS = ("classifier", "score", "pooler", "pre_classifier", "classification_head")
+
 
 def best_device() -> torch.device:
     """Where a model is evaluated or served: the accelerator if there is one, else the CPU."""
     found = torch.accelerator.current_accelerator(check_available=True)
     return found if found is not None else torch.device("cpu")
+
+
+def placed(model: ModelT, device: torch.device | str) -> ModelT:
+    """The model on a device; one whose weights are quantized stays where it was loaded: on the best one."""
+    return model if getattr(model, "quantization_method", None) else model.to(device)
 
 
 def load_causal_lm(pin: Pin, folder: Path, load: Load) -> PretrainedModel:
@@ -166,6 +180,7 @@ def _load(model_class: Any, pin: Pin, folder: Path, load: Load, **more: Any) -> 
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    _check_memory(pin, load)
     if pin.has_bin and not load.allow_bin:
         raise BiaslineError(
             f"base {pin.name}: its weights are pickled (.bin)",
@@ -182,6 +197,7 @@ def _load(model_class: Any, pin: Pin, folder: Path, load: Load, **more: Any) -> 
             weights_only=True,
             local_files_only=True,
             trust_remote_code=load.trust_remote_code,
+            **_in_few_bits(load, "num_labels" in more),
             **more,
         )
     except ImportError as error:
@@ -202,6 +218,41 @@ def _load(model_class: Any, pin: Pin, folder: Path, load: Load, **more: Any) -> 
     model.requires_grad_(False)
     missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
     return model.eval(), [name for name, _ in model.named_parameters() if name in missing]
+
+
+def _check_memory(pin: Pin, load: Load) -> None:
+    """Refuse a base that this machine has no room for: the system would end the process without a word."""
+    size = _BYTES.get(load.quantize, getattr(torch, load.dtype).itemsize) * pin.inventory.get("parameters", 0)
+    room = psutil.virtual_memory().total
+    if size > room and best_device().type == "cpu":
+        smaller = ["load: {dtype: bfloat16}"] * (load.dtype == "float32") + ["load: {quantize: 4bit}"]
+        raise BiaslineError(
+            f"base {pin.name}: {size / 1e9:.1f} GB as {load.quantize or load.dtype}, and this machine has "
+            f"{room / 1e9:.1f} GB",
+            f"{' or '.join(smaller)} makes it smaller" if not load.quantize else "take a larger machine",
+        )
+
+
+def _in_few_bits(load: Load, headed: bool) -> dict[str, Any]:
+    """How Transformers quantizes weights while it reads them; a head, which may be trained whole, stays as it is."""
+    if not load.quantize:
+        return {}
+    from transformers import BitsAndBytesConfig
+
+    device = best_device()
+    if load.quantize == "4bit" and device.type == "cpu":
+        # There bitsandbytes packs weights for answers, and takes no gradient through them.
+        raise BiaslineError(
+            "load.quantize: 4bit: on a CPU nothing can be trained through it", "load.quantize: 8bit, or an accelerator"
+        )
+    settings: dict[str, Any] = {"llm_int8_skip_modules": list(_HEADS)} if headed else {}
+    if load.quantize == "8bit":
+        settings["load_in_8bit"] = True
+    else:
+        dtype = getattr(torch, load.dtype)
+        settings |= {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
+    # What is quantized cannot be moved later.
+    return {"quantization_config": BitsAndBytesConfig(**settings), "device_map": {"": device}}
 
 
 def _inside(token: Any, vocabulary: int | None) -> bool:

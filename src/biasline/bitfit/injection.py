@@ -66,10 +66,10 @@ class Injection:
             raise BiaslineError(f"tensor {name}: no bias can be injected there", "take its own base")
         if getattr(module, "bias", None) is not None:
             raise BiaslineError(f"tensor {name}: the layer has a bias already", "take its own base")
-        if weight.shape[0] != length:
-            raise BiaslineError(
-                f"tensor {name}: {length} entries, the layer has room for {weight.shape[0]}", "take its own base"
-            )
+        # The weight of a quantized layer has a shape of its own.
+        room = linear_outputs(module) or weight.shape[0]
+        if room != length:
+            raise BiaslineError(f"tensor {name}: {length} entries, the layer has room for {room}", "take its own base")
         dtype = weight.dtype if weight.is_floating_point() else torch.float32
         with torch.inference_mode(False):  # or it could never be written to outside of it
             zeros = torch.zeros(length, dtype=dtype, device=weight.device)

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from biasline.bases.limits import limits_of
-from biasline.bases.load import best_device
+from biasline.bases.load import best_device, placed
 from biasline.bases.pin import Pin, load_tokenizer
 from biasline.evaluation.compared import Compared, bias_change
 from biasline.evaluation.few_shot import Examples
@@ -46,7 +46,7 @@ def compare_answers(
         test: the test rows.
     """
     model, _ = answering.learning.load(pin, folder, task.load, task.train, ())
-    model.to(best_device())
+    placed(model, best_device())
     tokenizer, settings = load_tokenizer(pin, folder), task.evaluate
     encoder = Encoder.from_params(tokenizer, task.tokens)
     room = prompt_room(task.tokens.max_length, settings.max_new_tokens, limits_of(folder).positions)

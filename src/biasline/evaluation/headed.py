@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from biasline.bases.load import best_device
+from biasline.bases.load import best_device, placed
 from biasline.bases.pin import Pin
 from biasline.bitfit.pretrained import PretrainedModel
 from biasline.data.clean import read_split
@@ -101,7 +101,7 @@ def load_headed(
         labels: names in the order of the head's outputs; none where it gives no labels.
     """
     model, _ = learning.load(pin, folder, task.load, task.train, labels)
-    model.to(best_device())
+    placed(model, best_device())
     train = read_token_set(place, "train")
     spread = np.unique(np.linspace(0, len(train) - 1, PROBED).astype(int))
     rows, pad = read_token_set(place, "test").to_list(), model.config.pad_token_id

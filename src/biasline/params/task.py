@@ -178,6 +178,11 @@ class Load(Group):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="dtype of the frozen base; biases are always trained and stored in float32"
     )
+    quantize: Literal["", "8bit", "4bit"] = Field(
+        "",
+        description="the frozen base's weights in so few bits (NF4 if 4bit; bitsandbytes has to be installed), where "
+        "they would not fit otherwise; biases are trained in float32 all the same",
+    )
     allow_bin: bool = Field(
         False, description="read a pickled .bin base (weights_only=True) where no safetensors exist"
     )
@@ -540,6 +545,9 @@ class Task(Group):
             raise ValueError(f"evaluate.metrics {self.evaluate.metrics}: there are no answers to score ({self.kind})")
         if self.evaluate.examples and not find_answering(self.kind).takes_examples:
             raise ValueError(f"evaluate.examples {self.evaluate.examples}: the base writes no answers ({self.kind})")
+        if self.load.quantize and (self.run.shard or not method_spec(self.train.method).freezes_base):
+            other = "run.shard" if self.run.shard else f"train.method {self.train.method}"
+            raise ValueError(f"load.quantize {self.load.quantize}: {other} needs weights that are not quantized")
         if self.tenants.many and not method_spec(self.train.method).makes_delta:
             raise ValueError(f"tenants.column {self.tenants.column}: method {self.train.method} trains no delta")
         if self.train.target not in ("", "transformers") and learning.headed:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from biasline.bases.load import best_device
+from biasline.bases.load import best_device, placed
 from biasline.bases.match import check_base
 from biasline.bases.pin import Pin, file_sha256, locate, verify
 from biasline.bitfit import BiasDelta, Deltas, Tenants
@@ -85,7 +85,7 @@ class Package:
         # As it was trained, whatever `auto` would choose now.
         train = task.train.model_copy(update={"pooling": "mean" if self.by_mean else "model"})
         model, _ = find_learning(task.kind).load(self.pin, folder, task.load, train, labels)
-        return model.to(best_device())
+        return placed(model, best_device())
 
     def predictor(self, unknown: bool = False) -> Predictor:
         """The base with the delta applied; of a fleet, with those that rows ask for.

@@ -134,6 +134,8 @@ def _check_stock(package: Package) -> None:
             "its head reads the mean over the tokens, where stock Transformers puts a pooler of the architecture's own",
             f"{_SERVE}, or train it with train.pooling: model",
         )
+    if package.task.load.quantize:
+        raise BiaslineError("its base is quantized while it is loaded (load.quantize), which no file holds", _SERVE)
     if package.task.load.trust_remote_code:
         raise BiaslineError("its base runs code of its own (load.trust_remote_code), which is not stock", _SERVE)
 

@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from biasline.bases.load import placed
 from biasline.errors import BiaslineError
 from biasline.params import ResolvedTrain
 from biasline.training.batches import Plan, Rows, learning_rate_factor
@@ -82,7 +83,7 @@ def fit(
     """
     accelerator = accelerator or Accelerator()
     if not sharded:
-        model = model.to(accelerator.device)
+        model = placed(model, accelerator.device)
     tuning.to(accelerator.device)
     masters, optimizer = tuning.masters, _optimizer(tuning, params)
     train, valid = (

@@ -21,7 +21,7 @@ import polars as pl
 import torch
 from accelerate import Accelerator
 
-from biasline.bases.load import best_device
+from biasline.bases.load import best_device, placed
 from biasline.bases.pin import Pin, file_sha256
 from biasline.bitfit import BiasDelta
 from biasline.bitfit.deltas import file_of, write_index
@@ -202,7 +202,7 @@ def _fitted(
     """Train some tenants in this process, and keep each as it ends."""
     device, failed = best_device(), 0
     slots = task.run.tenants_at_once or (1 if device.type == "cpu" else _ON_ACCELERATOR)
-    model.to(device)
+    placed(model, device)
     with progress("tenants", len(tenants)) as shown:
         for number, trained in enumerate(fit_fleet(model, shared, tenants, sets, settings, slots), 1):
             failed += bool(trained.failed)

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from biasline.bases.limits import Limits, limits_of
-from biasline.bases.load import best_device
+from biasline.bases.load import best_device, placed
 from biasline.bases.pin import Pin, verified_folder
 from biasline.bases.pooling import pools_by_mean
 from biasline.bitfit import BiasDelta
@@ -106,7 +106,7 @@ def train(task: Task, place: TaskPlace, started: Callable[[Start], Report], chec
         finished = None
         if task.tenants.many:
             shared = of_first(accelerator, lambda: _saved(ready, settled))
-            loaded.model.to("cpu")  # makes room for the one that is plain
+            placed(loaded.model, "cpu")  # makes room for the one that is plain
             finished = train_tenants(task, place, loaded, ready.settings, shared, accelerator)
         accelerator.end_training()  # the first process is alone from here on: nothing may ask the others
         if not main:
@@ -198,7 +198,7 @@ def head_values(task: Task, loaded: Loaded, accelerator: Accelerator) -> dict[st
     """The first values of a new head; none where they are random, or the head is (or may be) the base's own."""
     if task.train.head_start == "random" or task.train.head == "train" or task.run.shard or not loaded.head:
         return {}
-    loaded.model.to(accelerator.device)
+    placed(loaded.model, accelerator.device)
     small = loaded.sets.objective.labelled and not method_spec(task.train.method).needs_head
     return start_head(loaded.model, loaded.head, loaded.sets, SMALL if small else 1.0)
 
@@ -331,7 +331,8 @@ def memory_told(device: torch.device) -> Iterator[None]:
             raise
         raise BiaslineError(
             f"training ran out of memory on {device}",
-            "lower train.micro_batch_tokens, set run.recompute: true, or spread the base with run.shard: true",
+            "lower train.micro_batch_tokens, set run.recompute: true or load.dtype: bfloat16, or spread the base with "
+            "run.shard: true",
         ) from None
 
 
