@@ -26,7 +26,7 @@ import numpy as np
 import typer
 
 from benchmarks.machine import machine
-from benchmarks.rows import ALL_ROWS, PLACE, copied, laid, splits, trained
+from benchmarks.rows import ALL_ROWS, ALL_TEXTS, PLACE, copied, laid, splits, trained
 from benchmarks.runner import ROOT, Benchmark, check_data, found
 from biasline.params import Task, changed
 
@@ -62,7 +62,8 @@ class Cell:
         """What a user would have written."""
         given = TASKS[self.data]
         train = {"threads": 1, "seed": self.seed}
-        told = {**given, "base": str(ROOT / given["base"]), "data": "raw", "quality": ALL_ROWS, "train": train}
+        quality = ALL_ROWS if "kind" in given else ALL_TEXTS
+        told = {**given, "base": str(ROOT / given["base"]), "data": "raw", "quality": quality, "train": train}
         return Task.model_validate(told)
 
 

@@ -80,7 +80,20 @@ def test_each_parameter_belongs_to_one_method_at_most():
     ("method", "unused"),
     [
         ("bitfit", {"lora", "prefix"}),
-        ("head", {"biases", "layers", "pattern", "inject", "target", "scale_learning_rate", "lora", "prefix", "learning_rate"}),
+        (
+            "head",
+            {
+                "biases",
+                "layers",
+                "pattern",
+                "inject",
+                "target",
+                "scale_learning_rate",
+                "lora",
+                "prefix",
+                "learning_rate",
+            },
+        ),
         ("lora", {"biases", "layers", "pattern", "inject", "target", "scale_learning_rate", "prefix"}),
     ],
 )
