@@ -551,6 +551,55 @@ def extract(
 
 
 @app.command()
+def watch(
+    model: Annotated[
+        str, typer.Argument(metavar="TASK[@WHICH]", help="Which: an alias or a fingerprint; champion if left out.")
+    ],
+    traffic: Annotated[
+        Path | None, typer.Option(help="The folder that a server fills (traffic, with traffic_texts).")
+    ] = None,
+    rows: Annotated[
+        Path | None, typer.Option(help="Or a file of rows: their texts, and a time, answers, tenants.")
+    ] = None,
+    days: Annotated[float, typer.Option(min=0, help="How far back; 0: all there is.")] = 7.0,
+    level: Annotated[float, typer.Option(min=1e-6, max=0.5, help="Share of quiet reports that alarm.")] = 0.01,
+    tenants_rate: Annotated[
+        float, typer.Option(min=1e-6, max=0.5, help="Of tenants named, those that are quiet.")
+    ] = 0.1,
+    embeddings: Annotated[int, typer.Option(min=0, help="Texts that the frozen base is asked as well.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the page; by default below .biasline.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold what users ask and get against the evaluation: exit code 1 where something changed, 2 for an error."""
+    from biasline.registry.aliases import CHAMPION
+    from biasline.registry.watch import watch as looked
+    from biasline.tracking.store import connect
+
+    if (traffic is None) == (rows is None):
+        raise typer.BadParameter("name --traffic or --rows")
+    task, _, which = model.partition("@")
+    try:
+        _task(task)
+        found, lines = looked(
+            connect(),
+            task,
+            which or CHAMPION,
+            traffic=traffic,
+            rows=rows,
+            days=days,
+            level=level,
+            tenants_rate=tenants_rate,
+            sample=embeddings,
+            out=out,
+        )
+    except BiaslineError as error:  # 1 is the alarm
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    print(json.dumps(found.as_data, indent=2, ensure_ascii=False) if as_json else "\n".join(lines))
+    raise typer.Exit(1 if found.alarms else 0)
+
+
+@app.command()
 def serve(
     tasks: Annotated[
         list[str] | None, typer.Argument(metavar="[TASK]…", help="Whose models; all that are registered if left out.")

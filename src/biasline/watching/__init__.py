@@ -1,0 +1,1 @@
+"""What is served, held against what the model was evaluated on."""
