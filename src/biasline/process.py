@@ -65,3 +65,12 @@ def store_word(error: Exception) -> str:
     else:
         told, way = f"it refused: {told}", "mend what it names; its own log may say more"
     return f"{told} → {way}"
+
+
+def release_memory() -> None:
+    """Give memory that was freed back to the system, where C's library keeps it for later (glibc's does, by thread)."""
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

@@ -243,7 +243,11 @@ def test_operators_are_told(client):
     assert told["registry_age_s"] < 5
     schema = client.get("/openapi.json")[2]
     assert "messages" in json.dumps(schema["paths"]["/v1/chat/completions"]["post"]["requestBody"])
-    assert client.get("/docs")[0] == 200 and client.get("/version")[2]["version"]
+    assert client.get("/version")[2]["version"]
+    status, headers, page = client.get("/docs")
+    assert status == 200 and headers["content-type"].startswith("text/html")
+    assert "POST /v1/chat/completions" in page and "<code>messages</code> *" in page
+    assert "http://" not in page and "https://" not in page  # nothing is fetched from elsewhere
     one = client.get("/v1/models/topic")[2]
     assert one["labels"] == ["art", "music", "sport"] and one["kind"] == "classification"
 

@@ -10,12 +10,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from biasline.kinds.learning import find_learning
 from biasline.serving.server import rows, texts
 from biasline.serving.server.forms import ChatForm, ClassifyForm, CompletionForm, InvocationForm
 from biasline.serving.server.keys import ApiKey
+from biasline.serving.server.reference import reference_page
 from biasline.serving.server.served import Served
 from biasline.serving.server.service import Refused, Service
 
@@ -37,6 +38,9 @@ def make_app(service: Service) -> FastAPI:
         version=version("biasline"),
         description="One base in memory, and every model's biases behind it.",
         lifespan=service.lifespan,
+        # FastAPI's own pages load their scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.service = service
     for path, route, form, told in _POSTED:
@@ -52,6 +56,7 @@ def make_app(service: Service) -> FastAPI:
         ("/metrics", _metrics, "Figures for Prometheus."),
     ):
         app.get(path, summary=told, response_model=None)(_bound(service, asked))
+    app.get("/docs", include_in_schema=False)(lambda: HTMLResponse(reference_page(app.openapi())))
     app.add_exception_handler(Refused, _told)
     app.add_exception_handler(HTTPException, _told_http)
     app.add_exception_handler(ClientDisconnect, _told_nobody)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from biasline.errors import BiaslineError, first_line
+from biasline.process import release_memory
 from biasline.serving.engine.bases import Bases, Held
 from biasline.serving.package import Package
 from biasline.serving.server import canary
@@ -149,6 +150,7 @@ class Follower:
                 self._loaders -= 1
                 self._loading -= set(new.values())
                 self.loaded = self.loaded or first
+            release_memory()  # of what was read and compared, and of versions that went
 
     def _load_from(self, new: Mapping[Place, Version], scratch: Path) -> None:
         read = {}
