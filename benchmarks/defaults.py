@@ -32,7 +32,7 @@ import numpy as np
 import typer
 
 from benchmarks.machine import machine
-from benchmarks.rows import ALL_ROWS, PLACE, copied, laid, splits, trained
+from benchmarks.rows import ALL_ROWS, PLACE, copied, laid, same_training, splits, trained
 from benchmarks.runner import ROOT, Benchmark, check_data, found
 from biasline.params import Task
 
@@ -125,7 +125,7 @@ def cells() -> Iterator[Cell]:
 
 def done(cell: Cell) -> bool:
     """Whether a cell is there, with the parameters that it has here."""
-    return cell.path.is_file() and found(cell)["train"] == cell.task.train.model_dump(mode="json")
+    return cell.path.is_file() and same_training(found(cell)["train"], cell.task)
 
 
 def drawn(rows: list[list[str]], how_many: str, seed: int, label: int) -> tuple[list[list[str]], list[list[str]]]:

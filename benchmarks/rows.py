@@ -66,6 +66,12 @@ def trained(task: Task) -> tuple[dict[str, Any], dict[str, Any], float]:
     return metrics, report, seconds
 
 
+def same_training(told: dict[str, Any], task: Task) -> bool:
+    """Whether parameters of training that a cell has give what a task's give now; later ones may have been added."""
+    wanted = json.loads(json.dumps(task.train.numbers()))
+    return all(told.get(name) == value for name, value in wanted.items())
+
+
 def splits() -> dict[str, int]:
     """Rows of each split in the current folder."""
     found: dict[str, int] = json.loads(PLACE.quality.read_text(encoding="utf-8"))["splits"]

@@ -26,7 +26,7 @@ import numpy as np
 import typer
 
 from benchmarks.machine import machine
-from benchmarks.rows import ALL_ROWS, ALL_TEXTS, PLACE, copied, laid, splits, trained
+from benchmarks.rows import ALL_ROWS, ALL_TEXTS, PLACE, copied, laid, same_training, splits, trained
 from benchmarks.runner import ROOT, Benchmark, check_data, found
 from biasline.params import Task, changed
 
@@ -76,7 +76,7 @@ def cells() -> Iterator[Cell]:
 
 def done(cell: Cell) -> bool:
     """Whether a cell is there, with the parameters that it has here."""
-    return cell.path.is_file() and found(cell)["train"] == cell.task.train.model_dump(mode="json")
+    return cell.path.is_file() and same_training(found(cell)["train"], cell.task)
 
 
 def rows_of(cell: Cell, data: Path) -> dict[str, list[dict[str, Any]]]:

@@ -103,7 +103,7 @@ def page() -> str:
     lines = [
         "# What `biasline watch` sees",
         "",
-        f"`python -m benchmarks.watching`, {machine('scipy', 'scikit-learn')['cpu']}; see its text.",
+        f"`python -m benchmarks.watching`, {machine('scipy', 'scikit-learn')['processor']}; see its text.",
         "",
         f"- {alarms} of {WEEKS:,} weeks without a change alarm (300 requests each; {LEVEL:.0%} are said).",
         f"- Of a hundred tenants with 200 rows each, the one that went wrong (six of ten answers) is named in "
