@@ -13,7 +13,7 @@ import typer
 
 from biasline.errors import BiaslineError, shown
 from biasline.kinds.learning import LEARNINGS
-from biasline.process import collect_seldom, exit_on_error
+from biasline.process import collect_seldom, exit_on_error, store_word
 
 if TYPE_CHECKING:
     from biasline.params import Task
@@ -519,6 +519,8 @@ def export(
     """Write a model as other programs read it; what one of them would leave out without a word is refused."""
     if split and to != "gguf":
         raise typer.BadParameter("--split is of --to gguf")
+    if target and to not in ("hf", "lora"):
+        raise typer.BadParameter("--target is of --to hf and lora: the others are llama.cpp's")
     from biasline.registry.aliases import CHAMPION
     from biasline.registry.export import export_version
     from biasline.tracking.store import connect
@@ -561,7 +563,7 @@ def watch(
     rows: Annotated[
         Path | None, typer.Option(help="Or a file of rows: their texts, and a time, answers, tenants.")
     ] = None,
-    days: Annotated[float, typer.Option(min=0, help="How far back; 0: all there is.")] = 7.0,
+    days: Annotated[float, typer.Option(min=0, max=36_500, help="How far back; 0: all there is.")] = 7.0,
     level: Annotated[float, typer.Option(min=1e-6, max=0.5, help="Share of quiet reports that alarm.")] = 0.01,
     tenants_rate: Annotated[
         float, typer.Option(min=1e-6, max=0.5, help="Of tenants named, those that are quiet.")
@@ -592,8 +594,9 @@ def watch(
             sample=embeddings,
             out=out,
         )
-    except BiaslineError as error:  # 1 is the alarm
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:  # 1 is the alarm
+        told = str(error) if isinstance(error, BiaslineError) else f"{type(error).__name__}: {store_word(error)}"
+        print(f"error: {told}", file=sys.stderr)
         raise typer.Exit(2) from None
     print(json.dumps(found.as_data, indent=2, ensure_ascii=False) if as_json else "\n".join(lines))
     raise typer.Exit(1 if found.alarms else 0)

@@ -20,6 +20,7 @@ from biasline.errors import BiaslineError
 from biasline.kinds.learning import find_learning
 from biasline.layout import TaskPlace
 from biasline.params import Load, Task
+from biasline.training.train import load_training
 from tests.conftest import run_stages
 
 PEAK = """
@@ -89,7 +90,7 @@ def test_a_base_that_the_machine_has_no_room_for_is_refused(tmp_path, monkeypatc
 
     monkeypatch.setattr(psutil, "virtual_memory", Memory)
     monkeypatch.setattr(room, "best_device", lambda: torch.device("cpu"))
-    told = r"base m: 0.0 GB as float32, and this machine has 0.0 GB → load: {dtype: bfloat16} or load: {quantize: 4bit}"
+    told = r"base m: 0.0 GB as float32, and this machine has 0.0 GB → load: {dtype: bfloat16} or load: {quantize: 8bit}"
     with pytest.raises(BiaslineError, match=told):
         load_causal_lm(pin, tmp_path / "m", Load())
     load_causal_lm(pin, tmp_path / "m", Load(dtype="bfloat16"))
@@ -142,21 +143,11 @@ def test_biases_are_trained_on_it_and_go_back_on_it(workspace, kind):
         delta.apply(whole)
 
 
-def test_4_bit_layers_take_biases(tmp_path, monkeypatch):
+def test_4_bit_layers_take_biases(tmp_path):
     """As far as a CPU goes: it gives answers, and no gradients."""
     pytest.importorskip("bitsandbytes")
-    pin, load = create_pin(str(small(tmp_path / "m")), tmp_path / "m.json"), Load(quantize="4bit")
-    with pytest.raises(BiaslineError, match="4bit: on a CPU nothing can be trained through it"):
-        load_causal_lm(pin, tmp_path / "m", load)
-
-    class Accelerator:
-        type = "an accelerator"
-
-    with monkeypatch.context() as patched:
-        patched.setattr(room, "best_device", Accelerator)
-        few_bits = room._in_few_bits
-        patched.setattr(room, "_in_few_bits", lambda *given: few_bits(*given) | {"device_map": {"": "cpu"}})
-        model = load_causal_lm(pin, tmp_path / "m", load)
+    pin = create_pin(str(small(tmp_path / "m")), tmp_path / "m.json")
+    model = load_causal_lm(pin, tmp_path / "m", Load(quantize="4bit"))
     tuning = tune_biases(model, "attention+mlp", inject="attention+mlp")
     ids = torch.arange(20)[None]
     with torch.inference_mode():
@@ -166,3 +157,10 @@ def test_4_bit_layers_take_biases(tmp_path, monkeypatch):
         after = model(ids).logits
     assert "Linear4bit" in {type(module).__name__ for module in model.modules()}
     assert not torch.allclose(before, after, atol=1e-3)
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is an accelerator")
+def test_4_bit_is_not_trained_on_a_cpu(trained):
+    task, place = trained
+    with pytest.raises(BiaslineError, match="4bit: on a CPU nothing can be trained through it"):
+        load_training(task.model_copy(update={"load": Load(quantize="4bit")}), place)

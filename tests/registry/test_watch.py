@@ -66,10 +66,13 @@ def test_longer_texts_and_answers_alarm(asked):
     def longer(row):
         return {**row, "instruction": row["instruction"] * 3, "tuned": row["tuned"] * 2}
 
+    (workspace / "here").mkdir()
+    (workspace / "here/mine.txt").write_text("mine")
     said = ask(longer, "--json", "--out", str(workspace / "here"))
     assert said.exit_code == 1, said.output
     told = json.loads(said.stdout)
     assert told["alarms"] and (workspace / "here/report.md").is_file()
+    assert (workspace / "here/mine.txt").read_text() == "mine"
     assert {check["name"] for check in told["checks"] if check["alarms"]} >= {"length of texts", "length of answers"}
 
 
@@ -89,11 +92,19 @@ def test_what_cannot_be_told_ends_with_2(asked):
         (["nothing@candidate", "--traffic", "traffic"], "no task"),
         (["small@champion", "--traffic", "traffic"], "champion"),
         (["small@candidate", "--rows", "none.csv"], "none.csv: no such file"),
+        (["small@candidate", "--traffic", "traffic", "--out", "params.yaml"], "params.yaml: no folder"),
     ):
         said = CliRunner().invoke(app, ["watch", *options])
         assert said.exit_code == 2 and told in said.stderr, said.output
     said = CliRunner().invoke(app, ["watch", "small"])
     assert said.exit_code == 2 and "--traffic or --rows" in said.output
+
+
+def test_a_store_that_is_away_is_no_alarm(asked, monkeypatch):
+    ask, _, _ = asked
+    monkeypatch.setattr(room, "aliased", lambda *given: 1 / 0)
+    said = ask()
+    assert said.exit_code == 2 and "ZeroDivisionError" in said.stderr
 
 
 def test_training_rows_of_another_model_are_not_taken_for_its_own(asked, monkeypatch):

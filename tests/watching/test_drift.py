@@ -152,4 +152,21 @@ def test_one_tenant_of_a_hundred_is_named_and_hardly_another():
         named += "tenant 7" in changed
         wrong += len(set(changed) - {"tenant 7"})
     assert named == 20 and wrong <= 8
-    assert tenants_that_changed({}, 0.1) == []
+    assert tenants_that_changed({}, 0.1) == {}
+
+
+def test_one_row_of_a_rare_label_among_few_does_not_alarm():
+    [check] = decided([shares("labels", ["a"] * 900, [*["a"] * 19, "rare"])], 0.01)
+    assert check.p > 0.01 and not check.alarms
+    draw = np.random.default_rng(10)
+    labels = [np.where(draw.random(rows) < 0.005, "rare", "a") for rows in [900, 20] * 400]
+    p = [shares("labels", before, now).p for before, now in zip(labels[::2], labels[1::2], strict=True)]
+    assert sum(one <= 0.05 for one in p) <= binom.ppf(0.999, len(p), 0.05)
+
+
+def test_a_tenant_is_told_by_what_changed():
+    draw = np.random.default_rng(11)
+    found = {f"tenant {number}": checks(draw, 60, rows=60) for number in range(20)}
+    found["odd"] = checks(draw, 60, rows=60, factor=3.0)
+    changed = tenants_that_changed(found, 0.1)["odd"]
+    assert changed[0].name == "sizes" and all(one.p * 3 <= 0.1 for one in changed)

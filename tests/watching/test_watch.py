@@ -1,6 +1,7 @@
 """A look at rows of users: what is read, what is held against what, and the page."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from biasline.errors import BiaslineError
 from biasline.serving.traffic import SCHEMA
 from biasline.watching.page import draw, page
-from biasline.watching.requests import Asked, evaluated, of_file, of_traffic
+from biasline.watching.requests import Asked, answered_by, evaluated, of_file, of_traffic, said
 from biasline.watching.watch import Reading, look, recent
 
 NOW = datetime(2026, 3, 8, tzinfo=UTC)
@@ -102,8 +103,8 @@ def test_one_tenant_that_went_wrong_is_named_alone():
 
 def test_right_answers_that_came_along_are_counted():
     now = asked(2, 100)
-    now.right[:10] = [one["label"] for one in now.answers[:10]]
-    now.right[10] = "neither"
+    now.right[:10] = now.answers[:10]
+    now.right[10] = {"label": "neither"}
     assert report(asked(1), now).right == (10 / 11, 11)
 
 
@@ -166,7 +167,9 @@ def test_a_file_of_rows_is_read(tmp_path, suffix):
     frame = pl.DataFrame(rows)
     {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[suffix](path)
     found = of_file(path, "classification", "shop")
-    assert found.texts == ["fine"] * 2 and found.answers[0] == {"label": "good"} and found.right == ["bad"] * 2
+    assert (
+        found.texts == ["fine"] * 2 and found.answers[0] == {"label": "good"} and found.right == [{"label": "bad"}] * 2
+    )
     assert found.tenants == ["one"] * 2 and found.at[0] == datetime(2026, 3, 1, 10)
     assert report(asked(1), found).right == (0.0, 2)
 
@@ -194,3 +197,53 @@ def test_the_evaluation_has_its_answers_as_a_server_gives_them():
     )
     found = evaluated("classification", frame, "shop")
     assert found.answers == [{"label": "bad", "probability": 0.75}] and found.tenants == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "answer", "right"),
+    [
+        ("classification", {"text": "x", "answer": "true", "right": "null"}, {"label": "true"}, {"label": "null"}),
+        ("classification", {"text": "x", "answer": "", "right": "", "at": ""}, None, None),
+        ("regression", {"text": "x", "answer": 9.9, "right": "3"}, {"score": 9.9}, {"score": 3.0}),
+        (
+            "multilabel",
+            {"text": "x", "answer": ["b", "a"], "right": "a|b"},
+            {"labels": ["b", "a"]},
+            {"labels": ["a", "b"]},
+        ),
+        ("tagging", {"text": "x y", "answer": "O B-X", "right": None}, {"tags": ["O", "B-X"]}, None),
+        ("instruction", {"instruction": "x", "answer": 5, "right": None}, "5", None),
+    ],
+)
+def test_answers_are_read_as_their_kind_has_them(tmp_path, kind, row, answer, right):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    found = of_file(path, kind, "")
+    assert found.answers == [answer] and found.right == [right] and found.at == [None]
+    if kind == "multilabel":
+        assert said(found.answers[0]) == said(found.right[0])
+
+
+def test_a_score_that_is_none_is_told(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("text,answer\nfine,3.5\nfine,high\n")
+    with pytest.raises(BiaslineError, match="rows.csv: row 2: 'high' is no score"):
+        of_file(path, "regression", "")
+
+
+def test_tenants_are_named_as_serving_names_them(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"text": "x", "shop": name}) + "\n" for name in (0, 7.0, " one ", None)))
+    assert of_file(path, "classification", "shop").tenants == ["0", "7", "one", ""]
+
+
+def test_words_are_told_apart_by_the_words_alone(traffic):
+    folder, _ = traffic
+    told = {"at": NOW, "task": "names", "asked": json.dumps({"text": "Berlin, with Ada."}), "answer": "{}"}
+    pl.DataFrame([told], schema=SCHEMA).write_parquet(folder / "one.parquet")
+    assert of_traffic(folder, "names", "tagging").texts == ["Berlin , with Ada ."]
+
+
+def test_answers_of_another_training_do_not_count():
+    rows = replace(asked(2, 3), fingerprints=["", "a", "b"])
+    assert [one is None for one in answered_by(rows, "a").answers] == [False, False, True]

@@ -24,7 +24,10 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 # Of a weight, with what belongs to each block of them.
 _BYTES = {"8bit": 1.0, "4bit": 0.56}
 # Modules of heads and poolers, as Transformers calls them.
-_HEADS = ("classifier", "score", "pooler", "pre_classifier", "classification_head")
+_HEADS = (
+    *("classifier", "score", "pooler", "pre_classifier", "classification_head", "head"),
+    *("sequence_summary", "logits_proj", "qa_outputs", "lm_head"),
+)
 
 
 def best_device() -> torch.device:
@@ -225,11 +228,13 @@ def _check_memory(pin: Pin, load: Load) -> None:
     size = _BYTES.get(load.quantize, getattr(torch, load.dtype).itemsize) * pin.inventory.get("parameters", 0)
     room = psutil.virtual_memory().total
     if size > room and best_device().type == "cpu":
-        smaller = ["load: {dtype: bfloat16}"] * (load.dtype == "float32") + ["load: {quantize: 4bit}"]
+        parameters = pin.inventory["parameters"]
+        smaller = {"load: {dtype: bfloat16}": 2 * parameters, "load: {quantize: 8bit}": parameters}
+        fits = [way for way, bytes_ in smaller.items() if bytes_ <= room]
         raise BiaslineError(
             f"base {pin.name}: {size / 1e9:.1f} GB as {load.quantize or load.dtype}, and this machine has "
             f"{room / 1e9:.1f} GB",
-            f"{' or '.join(smaller)} makes it smaller" if not load.quantize else "take a larger machine",
+            f"{' or '.join(fits)} makes it smaller" if fits else "take a larger machine",
         )
 
 
@@ -239,12 +244,6 @@ def _in_few_bits(load: Load, headed: bool) -> dict[str, Any]:
         return {}
     from transformers import BitsAndBytesConfig
 
-    device = best_device()
-    if load.quantize == "4bit" and device.type == "cpu":
-        # There bitsandbytes packs weights for answers, and takes no gradient through them.
-        raise BiaslineError(
-            "load.quantize: 4bit: on a CPU nothing can be trained through it", "load.quantize: 8bit, or an accelerator"
-        )
     settings: dict[str, Any] = {"llm_int8_skip_modules": list(_HEADS)} if headed else {}
     if load.quantize == "8bit":
         settings["load_in_8bit"] = True
@@ -252,7 +251,7 @@ def _in_few_bits(load: Load, headed: bool) -> dict[str, Any]:
         dtype = getattr(torch, load.dtype)
         settings |= {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
     # What is quantized cannot be moved later.
-    return {"quantization_config": BitsAndBytesConfig(**settings), "device_map": {"": device}}
+    return {"quantization_config": BitsAndBytesConfig(**settings), "device_map": {"": best_device()}}
 
 
 def _inside(token: Any, vocabulary: int | None) -> bool:

@@ -1,5 +1,6 @@
 """`biasline watch`: rows of users beside those of a registered model's evaluation; its page, its run in MLflow."""
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -20,13 +21,14 @@ from biasline.serving.package import Package
 from biasline.serving.registered import aliased, model_name, read_package, run_file
 from biasline.tracking.watches import log_look
 from biasline.watching.page import PICTURE, draw, page
-from biasline.watching.requests import Asked, evaluated, of_file, of_traffic
+from biasline.watching.requests import Asked, answered_by, evaluated, of_file, of_traffic
 from biasline.watching.watch import Reading, Report, look, recent
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
+_PAGE = "report.md"
 _TOKENIZED = 1_000  # texts at a time
 
 
@@ -55,7 +57,7 @@ def watch(
         level: of false alarms, see `watching.watch.look`.
         tenants_rate: of false discoveries, likewise.
         sample: texts that the frozen base is asked.
-        out: the folder that the page, its picture and the report as JSON are written to.
+        out: the folder that the page, its picture and the report as JSON are put into; other files there stay.
 
     Returns:
         the report, and what to say of it.
@@ -64,6 +66,8 @@ def watch(
         BiaslineError: where there is no such version, or no row to look at.
     """
     began = time.monotonic()
+    if out is not None and out.exists() and not out.is_dir():
+        raise BiaslineError(f"{shown(out)}: no folder", "name a folder for the page")
     version = aliased(client, task, which) or named_version(client, task, which)
     package = read_package(version)
     kind, column = package.task.kind, package.task.tenants.column
@@ -72,30 +76,43 @@ def watch(
     _check_some(asked, days)
     reading, notes = _reading_of(task, package, sample)
     fingerprint = version.tags["biasline.fingerprint"]
+    others = sum(one not in ("", fingerprint) for one in asked.fingerprints)
+    if others:
+        notes.append(f"{others:,} rows were answered by other trainings: their texts count, their answers do not")
+        asked = answered_by(asked, fingerprint)
+    if column and not any(asked.tenants):
+        notes.append(f"no row names its tenant ({column}), so that none is looked at by itself")
     before = _evaluated_rows(client, version, package)
     about = (task, version.version, fingerprint)
     near = package.task.quality.near_duplicate
     found = look(about, before, asked, reading, level=level, tenants_rate=tenants_rate, near=near, notes=notes)
     folder = out or local_state() / "watch" / task
-    with replacing(folder) as draft:
-        draft.mkdir()
-        drawn = draw(found, draft / PICTURE)
-        (draft / "report.md").write_text(page(found, drawn), encoding="utf-8", newline="\n")
-        (draft / "report.json").write_text(dump_json(found.as_data), encoding="utf-8", newline="\n")
-    metrics = {"rows": float(found.rows), "alarms": float(found.alarms), "tenants_changed": float(len(found.tenants))}
-    metrics |= {_metric(check.name): check.distance for check in found.checks}
-    tags = {"biasline.version": version.version, "biasline.fingerprint": fingerprint}
-    name = log_look(client, task, metrics, tags, folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        drawn = draw(found, Path(scratch) / PICTURE)
+        (Path(scratch) / _PAGE).write_text(page(found, drawn), encoding="utf-8", newline="\n")
+        (Path(scratch) / "report.json").write_text(dump_json(found.as_data), encoding="utf-8", newline="\n")
+        name = _log(client, version, found, Path(scratch))
+        for file in sorted(Path(scratch).iterdir()):
+            with replacing(folder / file.name) as draft:  # what else is there stays
+                shutil.copyfile(file, draft)
     changed = [f"{check.name}: {check.told}" for check in found.checks if check.alarms]
     changed += [f"tenant {tenant}: {checks[0].name}: {checks[0].told}" for tenant, checks in found.tenants.items()]
     verdict = f"{len(changed)} changed" if found.alarms else "quiet"
     taken = time.monotonic() - began
     lines = [
         f"biasline-{task} version {version.version}: {verdict}, by {found.rows:,} rows of users beside "
-        f"{found.before:,} of the evaluation; {shown(folder / 'report.md')}, run {name} ({taken:.1f} s)",
+        f"{found.before:,} of the evaluation; {shown(folder / _PAGE)}, run {name} ({taken:.1f} s)",
         *(f"- {line}" for line in changed),
     ]
     return found, lines
+
+
+def _log(client: "MlflowClient", version: "ModelVersion", found: Report, folder: Path) -> str:
+    """The name of the look's run."""
+    metrics = {"rows": float(found.rows), "alarms": float(found.alarms), "tenants_changed": float(len(found.tenants))}
+    metrics |= {_metric(check.name): check.distance for check in found.checks}
+    tags = {"biasline.version": version.version, "biasline.fingerprint": found.fingerprint}
+    return log_look(client, found.task, metrics, tags, folder)
 
 
 def _metric(name: str) -> str:

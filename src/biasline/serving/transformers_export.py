@@ -86,6 +86,8 @@ def export(
     torch.set_num_threads(package.task.train.threads)
     predictor = package.predictor()
     inputs = predictor.inputs(rows)
+    if package.headed and target in ENGINES:
+        raise BiaslineError(f"{target}: which heads it reads is not known here", "leave `--target` out")
     left_out = {} if package.headed else _left_out(package, predictor.model)
     if target in left_out:
         raise BiaslineError(left_out[target], "train other biases, or name another `--target`")

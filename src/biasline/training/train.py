@@ -165,6 +165,11 @@ def load_training(task: Task, place: TaskPlace, shared: Path | None = None) -> L
     Raises:
         BiaslineError: for tokens or a base that are missing or do not fit, and rows that the base cannot take.
     """
+    if task.load.quantize == "4bit" and best_device().type == "cpu":
+        # There bitsandbytes packs weights for answers, and takes no gradient through them.
+        raise BiaslineError(
+            "load.quantize: 4bit: on a CPU nothing can be trained through it", "load.quantize: 8bit, or an accelerator"
+        )
     pin, folder = verified_folder(Path(task.base))
     summary = read_summary(place)
     if summary["tokenizer_sha256"] != pin.tokenizer_sha256:

@@ -22,6 +22,7 @@ OTHERS = "(others)"
 # Rows of either side that a classifier of texts learns from and is tried on.
 _TEXTS = 4_000
 _FEWEST = 20
+_TWO = 2
 _Z = float(norm.ppf((1 + CONFIDENCE) / 2))
 
 
@@ -54,7 +55,7 @@ class Check:
 
 
 def shares(name: str, before: Sequence[str], now: Sequence[str], *, least: float = LEAST_SHARE) -> Check:
-    """Shares of labels: Pearson's chi-squared test; the distance is that of the share that moved most.
+    """Shares of labels: Pearson's chi-squared test, of two Fisher's exact one; the distance is the most that one moved.
 
     Args:
         name: of the check.
@@ -71,9 +72,17 @@ def shares(name: str, before: Sequence[str], now: Sequence[str], *, least: float
     rest = np.array([len(before), len(now)]) - table.sum(1)
     if rest.any():
         table, often = np.column_stack([table, rest]), [*often, OTHERS]
-    if smaller < _FEWEST or len(often) < 2:
+        if rest.sum() * smaller < _EXPECTED * total and len(often) > _TWO:
+            # Still too few: the rarest of the others takes them up.
+            rarest = int(table[:, :-1].sum(0).argmin())
+            table[:, rarest] += rest
+            table, often = table[:, :-1], [*often[:-1]]
+            often[rarest] = OTHERS
+    if smaller < _FEWEST or len(often) < _TWO:
         return _none(name, len(before), len(now), least)
-    p = float(chi2_contingency(table, correction=False).pvalue)
+    # Of two shares a test that is exact: one of them may be rare.
+    tested = fisher_exact(table) if len(often) == _TWO else chi2_contingency(table, correction=False)
+    p = float(tested.pvalue)
     parts = table / table.sum(1, keepdims=True)
     place = int(np.abs(parts[1] - parts[0]).argmax())
     moved = float(parts[1, place] - parts[0, place])
@@ -205,16 +214,19 @@ def decided(checks: Sequence[Check], level: float) -> list[Check]:
     return found
 
 
-def tenants_that_changed(checks: Mapping[str, Sequence[Check]], rate: float) -> list[str]:
+def tenants_that_changed(checks: Mapping[str, Sequence[Check]], rate: float) -> dict[str, list[Check]]:
     """Tenants with a change, of which a share of `rate` at most is none (Benjamini and Hochberg 1995).
 
     Args:
         checks: of each tenant.
         rate: the false discovery rate.
+
+    Returns:
+        tenant → what changed, the surest first.
     """
     names = [name for name, found in checks.items() if any(map(_is_tested, found))]
     if not names:
-        return []
+        return {}
     least = []
     for name in names:
         tested = [check for check in checks[name] if _is_tested(check)]
@@ -222,7 +234,14 @@ def tenants_that_changed(checks: Mapping[str, Sequence[Check]], rate: float) -> 
         far = [check.p for check in tested if check.distance >= check.least]
         least.append(min(1.0, len(tested) * min(far, default=1.0)))
     adjusted = false_discovery_control(least, method="bh")
-    return [name for name, p in zip(names, adjusted, strict=True) if p <= rate]
+    return {
+        name: sorted(
+            (one for one in checks[name] if one.distance >= one.least and one.p * len(checks[name]) <= rate),
+            key=lambda one: one.p,
+        )
+        for name, p in zip(names, adjusted, strict=True)
+        if p <= rate
+    }
 
 
 def _is_tested(check: Check) -> bool:

@@ -65,7 +65,7 @@ def draw(report: Report, path: Path) -> bool:
     if len(report.by_day) < 2:
         return False
     figure, (left, middle, right) = new_figures(12, 3.2, 3)
-    days = [day.day[5:] for day in report.by_day]
+    days = [day.day for day in report.by_day]
     for axes, values, title in (
         (left, [day.rows for day in report.by_day], "rows"),
         (middle, [day.length for day in report.by_day], "median length of texts, characters"),

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import polars as pl
 from biasline.data.records import read_records
 from biasline.errors import BiaslineError, first_few, first_line, shown
 from biasline.kinds.answering import find_answering
+from biasline.tokens.words import words_of
 
 TIMES = ("at", "time", "timestamp", "date", "datetime", "created_at")
 ANSWERS, RIGHT = ("answer", "prediction", "answered"), "right"
@@ -26,7 +27,7 @@ class Asked:
         tenants: whose it is; empty of a task of one.
         texts: what was asked, its columns joined.
         answers: as a server gives them, a text or an object by the names of the kind's outputs; None if not known.
-        right: the right answer as text; None where nobody said.
+        right: the right answers, likewise; None where nobody said.
         fingerprints: of the model that answered; empty where nobody knows.
     """
 
@@ -34,7 +35,7 @@ class Asked:
     tenants: list[str]
     texts: list[str]
     answers: list[Any]
-    right: list[str | None]
+    right: list[Any]
     fingerprints: list[str]
 
     def __len__(self) -> int:
@@ -56,7 +57,7 @@ def evaluated(kind: str, predictions: pl.DataFrame, tenant_column: str) -> Asked
     answering = find_answering(kind)
     count = predictions.height
     owners = predictions[tenant_column].to_list() if tenant_column else [""] * count
-    texts = [_text(row, answering.learning.columns.prompt) for row in answering.asked(predictions)]
+    texts = [_text(row, kind) for row in answering.asked(predictions)]
     answers = answering.evaluated(predictions)
     return Asked([None] * count, owners, texts, answers, [None] * count, [""] * count)
 
@@ -90,8 +91,7 @@ def of_traffic(folder: Path, task: str, kind: str) -> Asked:
             f"{shown(folder)}: {without:,} rows of {task}, and none has its text",
             "serve with traffic_texts: true, or name a file of rows (--rows)",
         )
-    columns = find_answering(kind).learning.columns.prompt
-    texts = [_text(_object(told), columns) for told in rows["asked"]]
+    texts = [_text(_object(told), kind) for told in rows["asked"]]
     answers = [_answer(told, kind) for told in rows["answer"]]
     return Asked(
         rows["at"].to_list(),
@@ -124,32 +124,49 @@ def of_file(path: Path, kind: str, tenant_column: str) -> Asked:
     time = next((name for name in TIMES if name in names), "")
     answer = next((name for name in ANSWERS if name in names), "")
     at = [_moment(record.get(time), path, number) for number, record in enumerate(records, 1)] if time else []
+    known = {
+        name: [
+            _answer(record.get(column), kind, f"{shown(path)}: row {number}") if column else None
+            for number, record in enumerate(records, 1)
+        ]
+        for name, column in (("answer", answer), ("right", RIGHT))
+    }
     return Asked(
         at or [None] * len(records),
-        [str(record.get(tenant_column) or "") if tenant_column else "" for record in records],
-        [_text(record, columns.prompt) for record in records],
-        [_answer(record.get(answer), kind) if answer else None for record in records],
-        [None if record.get(RIGHT) is None else str(record[RIGHT]) for record in records],
+        [_owner(record.get(tenant_column)) if tenant_column else "" for record in records],
+        [_text(record, kind) for record in records],
+        known["answer"],
+        known["right"],
         [""] * len(records),
     )
 
 
+def answered_by(rows: Asked, fingerprint: str) -> Asked:
+    """The same rows, with the answers of one training alone, and those of which nobody knows whose they are."""
+    pairs = zip(rows.answers, rows.fingerprints, strict=True)
+    return replace(rows, answers=[answer if one in ("", fingerprint) else None for answer, one in pairs])
+
+
 def said(answer: Any) -> str:
-    """What an answer says, as text: its label or labels, its score, or itself."""
+    """What an answer says, as text: its label or labels, its score, its tags, or itself."""
     if not isinstance(answer, dict):
         return str(answer)
-    for name in ("label", "labels", "score", "tags"):
+    if "labels" in answer:
+        return "+".join(sorted(map(str, answer["labels"])))
+    for name in ("label", "score", "tags"):
         if name in answer:
-            value = answer[name]
-            return "+".join(map(str, value)) if isinstance(value, list) else str(value)
+            return " ".join(answer[name]) if isinstance(answer[name], list) else str(answer[name])
     return json.dumps(answer, ensure_ascii=False, sort_keys=True)
 
 
-def _text(row: Any, columns: Sequence[str]) -> str:
-    if not isinstance(row, dict):
-        return str(row)
-    parts = [row.get(name) for name in columns]
-    return "\n".join(" ".join(map(str, one)) if isinstance(one, list) else str(one) for one in parts if one)
+def _text(row: Any, kind: str) -> str:
+    """What was asked; of words those, whatever stood between them."""
+    learning = find_answering(kind).learning
+    parts = [row.get(name) for name in learning.columns.prompt] if isinstance(row, dict) else [row]
+    text = "\n".join(" ".join(map(str, one)) if isinstance(one, list) else str(one) for one in parts if one)
+    if learning.auto_class == "AutoModelForTokenClassification":
+        return " ".join(word for word, *_ in words_of(text))
+    return text
 
 
 def _object(told: str) -> Any:
@@ -159,17 +176,49 @@ def _object(told: str) -> Any:
         return told
 
 
-def _answer(told: Any, kind: str) -> Any:
-    if not isinstance(told, str) or not find_answering(kind).outputs:
-        return told
-    found = _object(told)
-    first = next(iter(find_answering(kind).outputs))
-    return found if isinstance(found, dict) else {first: found}
+def _answer(told: Any, kind: str, where: str = "") -> Any:
+    """An answer as a server gives it; None where there is none.
+
+    Args:
+        told: an object of the kind's outputs, as JSON or not, or the first of these alone.
+        kind: of task.
+        where: the file and row, for an error.
+    """
+    outputs = find_answering(kind).outputs
+    if told is None or (outputs and isinstance(told, str) and not told.strip()):
+        return None
+    if not outputs:
+        return str(told)
+    found = _object(told) if isinstance(told, str) and told.lstrip()[0] in "{[" else told
+    if isinstance(found, dict):
+        return found
+    if "tags" in outputs:
+        return {"tags": found if isinstance(found, list) else str(found).split()}
+    name, shape = next(iter(outputs.items()))
+    if shape == "double":
+        try:
+            return {name: float(found)}
+        except (TypeError, ValueError):
+            raise BiaslineError(f"{where}: {str(told)[:40]!r} is no {name}", "write a number, or nothing") from None
+    if isinstance(shape, list):
+        return {name: found if isinstance(found, list) else str(found).split("|")}
+    return {name: str(told).lower() if isinstance(told, bool) else str(told)}
+
+
+def _owner(value: Any) -> str:
+    """A tenant's name, as serving reads it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # a table makes 7.0 of 7 where a row has none
+    return "" if value is None else str(value).strip()
 
 
 def _moment(value: Any, path: Path, number: int) -> datetime | None:
     if value is None or isinstance(value, datetime):
         return value
+    if not str(value).strip():
+        return None
     try:
         return datetime.fromisoformat(str(value))
     except ValueError:

@@ -157,9 +157,9 @@ def look(
     changed = tenants_that_changed(of_tenants, tenants_rate)
     known = sorted(_aware(at) for at in now.at if at is not None)
     right = [
-        said(answer) == wanted
+        said(answer) == said(wanted)
         for answer, wanted in zip(now.answers, now.right, strict=True)
-        if wanted is not None and answer is not None
+        if wanted is not None and answer is not None and not (isinstance(answer, dict) and "score" in answer)
     ]
     return Report(
         *model,
@@ -171,7 +171,7 @@ def look(
         tenants_rate=tenants_rate,
         checks=checks,
         by_day=_by_day(now),
-        tenants={name: [one for one in of_tenants[name] if one.distance >= one.least] for name in changed},
+        tenants=changed,
         tenants_tested=len(of_tenants),
         tenants_few=few,
         models=dict(Counter(filter(None, now.fingerprints)).most_common()),
@@ -286,4 +286,4 @@ def _near_training(trained: Sequence[str], texts: Sequence[str], threshold: floa
 
 
 def _aware(at: datetime) -> datetime:
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
