@@ -572,7 +572,7 @@ def watch(
     out: Annotated[Path | None, typer.Option(help="Folder of the page; by default below .biasline.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hold what users ask and get against the evaluation: exit code 1 where something changed, 2 for an error."""
+    """Hold what users ask and get against the evaluation: exit code 1 where something changed, 2 if it cannot tell."""
     from biasline.registry.aliases import CHAMPION
     from biasline.registry.watch import watch as looked
     from biasline.tracking.store import connect
@@ -599,7 +599,7 @@ def watch(
         print(f"error: {told}", file=sys.stderr)
         raise typer.Exit(2) from None
     print(json.dumps(found.as_data, indent=2, ensure_ascii=False) if as_json else "\n".join(lines))
-    raise typer.Exit(1 if found.alarms else 0)
+    raise typer.Exit(1 if found.alarms else 0 if found.tells else 2)
 
 
 @app.command()

@@ -9,7 +9,7 @@ Two roots, because a queued experiment runs in a temporary checkout that is dele
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -251,6 +251,12 @@ def replacing(target: Path) -> Iterator[Path]:
             draft.replace(target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def readable_as(one: Path, others: Iterable[Path]) -> None:
+    """Let whoever may read a file read others; safetensors lets its owner alone."""
+    for path in others:
+        path.chmod(one.stat().st_mode & 0o777)
 
 
 def write_text(target: Path, text: str) -> None:

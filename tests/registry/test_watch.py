@@ -100,6 +100,15 @@ def test_what_cannot_be_told_ends_with_2(asked):
     assert said.exit_code == 2 and "--traffic or --rows" in said.output
 
 
+def test_too_few_rows_end_with_2(asked, workspace):
+    ask, _, _ = asked
+    (workspace / "few.csv").write_text("instruction,at\nhello,2099-01-01\nhi,\n")
+    said = CliRunner().invoke(app, ["watch", "small@candidate", "--rows", "few.csv"])
+    assert said.exit_code == 2 and "too few rows to tell, by 2 rows" in said.stdout
+    text = (workspace / ".biasline/watch/small/report.md").read_text(encoding="utf-8")
+    assert "1 rows say that they were asked in the future" in text and "1 rows do not say when" in text
+
+
 def test_a_store_that_is_away_is_no_alarm(asked, monkeypatch):
     ask, _, _ = asked
     monkeypatch.setattr(room, "aliased", lambda *given: 1 / 0)

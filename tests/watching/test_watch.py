@@ -60,7 +60,7 @@ def test_what_changed_is_named():
     names = {check.name for check in found.checks if check.alarms}
     assert names >= {"labels given", "texts, by their characters"}
     text = page(found, picture=False)
-    assert "something changed" in text and "| **changed** |" in text and "days.png" not in text
+    assert f"version 3: {len(names)} changed" in text and "| **changed** |" in text and "days.png" not in text
 
 
 def test_texts_as_answers_are_looked_at_by_length_and_end():
@@ -106,6 +106,22 @@ def test_right_answers_that_came_along_are_counted():
     now.right[:10] = now.answers[:10]
     now.right[10] = {"label": "neither"}
     assert report(asked(1), now).right == (10 / 11, 11)
+
+
+def test_answers_that_are_right_less_often_alarm():
+    before, now = asked(1), asked(2)
+    for rows, wrong in ((before, 0.02), (now, 0.4)):
+        for place, answer in enumerate(rows.answers):
+            rows.right[place] = {"label": "neither"} if place < wrong * len(rows) else answer
+    found = report(before, now)
+    assert [check.name for check in found.checks if check.alarms] == ["answers that are right"]
+    assert found.verdict == "1 changed" and report(before, before).verdict == "quiet"
+
+
+def test_few_rows_are_not_called_quiet():
+    found = report(asked(1), asked(2, 6))
+    assert not found.alarms and not found.tells and found.verdict == "too few rows to tell"
+    assert "too few rows to tell" in page(found, picture=False)
 
 
 def test_only_recent_rows_are_looked_at():

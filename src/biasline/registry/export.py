@@ -77,6 +77,8 @@ def _write_folder(
         lines.append(
             f"note: {done.worded_otherwise} of these rows are worded otherwise by stock tokenization; see README.md"
         )
+    if package.headed:
+        lines.append("note: Transformers reads its head; whether vLLM, SGLang and llama.cpp do is not known here")
     return lines + [f"note: not for {told}" for told in done.left_out.values()]
 
 

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from biasline.serving.registered import aliased, model_name, read_package, run_f
 from biasline.tracking.watches import log_look
 from biasline.watching.page import PICTURE, draw, page
 from biasline.watching.requests import Asked, answered_by, evaluated, of_file, of_traffic
-from biasline.watching.watch import Reading, Report, look, recent
+from biasline.watching.watch import Reading, Report, aware, look, recent
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -76,6 +77,11 @@ def watch(
     _check_some(asked, days)
     reading, notes = _reading_of(task, package, sample)
     fingerprint = version.tags["biasline.fingerprint"]
+    later = datetime.now(UTC) + timedelta(days=1)
+    if ahead := sum(at is not None and aware(at) > later for at in asked.at):
+        notes.append(f"{ahead:,} rows say that they were asked in the future")
+    if undated := sum(at is None for at in asked.at):
+        notes.append(f"{undated:,} rows do not say when they were asked: they count, but for no day")
     others = sum(one not in ("", fingerprint) for one in asked.fingerprints)
     if others:
         notes.append(f"{others:,} rows were answered by other trainings: their texts count, their answers do not")
@@ -97,10 +103,9 @@ def watch(
                 shutil.copyfile(file, draft)
     changed = [f"{check.name}: {check.told}" for check in found.checks if check.alarms]
     changed += [f"tenant {tenant}: {checks[0].name}: {checks[0].told}" for tenant, checks in found.tenants.items()]
-    verdict = f"{len(changed)} changed" if found.alarms else "quiet"
     taken = time.monotonic() - began
     lines = [
-        f"biasline-{task} version {version.version}: {verdict}, by {found.rows:,} rows of users beside "
+        f"biasline-{task} version {version.version}: {found.verdict}, by {found.rows:,} rows of users beside "
         f"{found.before:,} of the evaluation; {shown(folder / _PAGE)}, run {name} ({taken:.1f} s)",
         *(f"- {line}" for line in changed),
     ]

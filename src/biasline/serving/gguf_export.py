@@ -161,7 +161,7 @@ def _check(package: Package) -> None:
     if not package.pin.source.gguf:
         raise BiaslineError(
             f"base {package.pin.name}: pinned as a Transformers model, not as a GGUF file",
-            f"{_MERGE}, which llama.cpp's convert_hf_to_gguf.py reads; or pin the base's GGUF file and train on it",
+            "pin the base's GGUF file and train on it",
         )
     tensors = package.delta.manifest.tensors
     if scales := [key for key, entry in tensors.items() if is_scale(entry.role)]:

@@ -21,7 +21,7 @@ from biasline.bitfit.inventory import linear_outputs
 from biasline.bitfit.pretrained import PretrainedModel
 from biasline.errors import BiaslineError
 from biasline.evaluation.generate import Drawing, generate
-from biasline.layout import replacing
+from biasline.layout import readable_as, replacing
 from biasline.serving.package import Package
 from biasline.serving.predictor import Predictor
 from biasline.serving.proof import check_same, outputs
@@ -275,6 +275,7 @@ def _save(
                     first.weight.copy_(row[None])
                     second.weight.copy_(change[:, None])
         save_adapter(adapted, out, base_name)
+    readable_as(out / "adapter_config.json", out.glob("*.safetensors"))
 
 
 def _reloaded(package: Package, folder: Path) -> PretrainedModel:

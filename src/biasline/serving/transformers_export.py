@@ -18,7 +18,7 @@ from biasline.errors import BiaslineError, shown
 from biasline.evaluation.generate import Drawing
 from biasline.kinds.answering import find_answering
 from biasline.kinds.learning import find_learning
-from biasline.layout import replacing
+from biasline.layout import readable_as, replacing
 from biasline.serving.package import Package
 from biasline.serving.predictor import Predictor
 from biasline.serving.proof import check_same, outputs
@@ -87,10 +87,13 @@ def export(
     predictor = package.predictor()
     inputs = predictor.inputs(rows)
     if package.headed and target in ENGINES:
-        raise BiaslineError(f"{target}: which heads it reads is not known here", "leave `--target` out")
+        raise BiaslineError(
+            f"{target}: which heads it reads is not known here", "`biasline serve`, or Transformers reads the folder"
+        )
     left_out = {} if package.headed else _left_out(package, predictor.model)
     if target in left_out:
-        raise BiaslineError(left_out[target], "train other biases, or name another `--target`")
+        way_out = "name another `--target`" if "not known here" in left_out[target] else "train other biases"
+        raise BiaslineError(left_out[target], way_out)
     wanted = outputs(predictor.model, inputs, package.headed)
     # A delta that is on keeps the originals; merging starts from the plain base.
     package.delta.revert(predictor.model)
@@ -163,6 +166,7 @@ def _save(model: Any, predictor: Predictor, package: Package, folder: Path) -> N
         settings = Drawing.of(predictor.task.evaluate)
         model.generation_config = settings.config(predictor.stops, model.config.pad_token_id)
     model.save_pretrained(folder)
+    readable_as(folder / "config.json", folder.glob("*.safetensors"))
     for name in package.pin.files:
         if name in TOKENIZER_FILES:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

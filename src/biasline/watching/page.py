@@ -18,10 +18,9 @@ def page(report: Report, picture: bool) -> str:
         report: what was found.
         picture: whether there is one of the days beside the page.
     """
-    verdict = "something changed" if report.alarms else "quiet"
     when = f", asked from {report.since[:16]} to {report.until[:16]}" if report.since else ""
     lines = [
-        f"# biasline-{report.task} version {report.version}: {verdict}",
+        f"# biasline-{report.task} version {report.version}: {report.verdict}",
         "",
         f"{report.rows:,} rows of users{when}, beside the {report.before:,} test rows of its evaluation (training "
         f"`{report.fingerprint}`).",

@@ -59,7 +59,9 @@ def evaluated(kind: str, predictions: pl.DataFrame, tenant_column: str) -> Asked
     owners = predictions[tenant_column].to_list() if tenant_column else [""] * count
     texts = [_text(row, kind) for row in answering.asked(predictions)]
     answers = answering.evaluated(predictions)
-    return Asked([None] * count, owners, texts, answers, [None] * count, [""] * count)
+    column = answering.learning.columns.answer
+    right = [_answer(one, kind) for one in predictions[column]] if column in predictions.columns else [None] * count
+    return Asked([None] * count, owners, texts, answers, right, [""] * count)
 
 
 def of_traffic(folder: Path, task: str, kind: str) -> Asked:

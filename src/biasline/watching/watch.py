@@ -110,9 +110,21 @@ class Report:
         return bool(self.tenants) or any(check.alarms for check in self.checks)
 
     @property
+    def tells(self) -> bool:
+        """Whether there were rows enough for any test."""
+        return self.tenants_tested > 0 or any(check.told for check in self.checks)
+
+    @property
+    def verdict(self) -> str:
+        """In a word or a few."""
+        if self.alarms:
+            return f"{sum(check.alarms for check in self.checks) + len(self.tenants)} changed"
+        return "quiet" if self.tells else "too few rows to tell"
+
+    @property
     def as_data(self) -> dict[str, Any]:
         """As JSON has it."""
-        return {"alarms": self.alarms, **asdict(self)}
+        return {"alarms": self.alarms, "verdict": self.verdict, **asdict(self)}
 
 
 def recent(rows: Asked, days: float, now: datetime | None = None) -> Asked:
@@ -126,7 +138,7 @@ def recent(rows: Asked, days: float, now: datetime | None = None) -> Asked:
     if not days:
         return rows
     since = (now or datetime.now(UTC)) - timedelta(days=days)
-    return rows.chosen([place for place, at in enumerate(rows.at) if at is None or _aware(at) >= since])
+    return rows.chosen([place for place, at in enumerate(rows.at) if at is None or aware(at) >= since])
 
 
 def look(
@@ -155,12 +167,8 @@ def look(
     checks = decided(_checks(before, now, reading), level)
     of_tenants, few = _of_tenants(before, now)
     changed = tenants_that_changed(of_tenants, tenants_rate)
-    known = sorted(_aware(at) for at in now.at if at is not None)
-    right = [
-        said(answer) == said(wanted)
-        for answer, wanted in zip(now.answers, now.right, strict=True)
-        if wanted is not None and answer is not None and not (isinstance(answer, dict) and "score" in answer)
-    ]
+    known = sorted(aware(at) for at in now.at if at is not None)
+    right = _right(now)
     return Report(
         *model,
         rows=len(now),
@@ -176,7 +184,7 @@ def look(
         tenants_few=few,
         models=dict(Counter(filter(None, now.fingerprints)).most_common()),
         near_training=_near_training(reading.trained, now.texts, near),
-        right=(float(np.mean(right)), len(right)) if right else None,
+        right=(float(right.mean()), len(right)) if len(right) else None,
         notes=list(notes),
     )
 
@@ -184,6 +192,9 @@ def look(
 def _checks(before: Asked, now: Asked, reading: Reading) -> list[Check]:
     """All that is looked at of all rows."""
     found = [*_of_answers(before.answers, now.answers, reading=reading), *_of_texts(before.texts, now.texts)]
+    right = [_right(rows) for rows in (before, now)]
+    if all(map(len, right)):
+        found.append(rate("answers that are right", *right))
     if reading.unknown is not None:
         unknown = [reading.unknown(rows.texts) > 0 for rows in (before, now)]
         found.append(rate("texts with tokens that the base does not know", *unknown))
@@ -192,6 +203,16 @@ def _checks(before: Asked, now: Asked, reading: Reading) -> list[Check]:
         vectors = [reading.vectors(rows.texts) for rows in (before, now)]
         found.append(vectors_apart("texts, by the frozen base's vectors", *vectors))
     return found
+
+
+def _right(rows: Asked) -> np.ndarray:
+    """Of rows whose right answer is known, whether it was given; of scores nothing is right or wrong."""
+    pairs = [
+        (answer, wanted)
+        for answer, wanted in zip(rows.answers, rows.right, strict=True)
+        if wanted is not None and answer is not None and not (isinstance(answer, dict) and "score" in answer)
+    ]
+    return np.array([said(answer).strip() == said(wanted).strip() for answer, wanted in pairs], dtype=bool)
 
 
 def _of_texts(before: Sequence[str], now: Sequence[str]) -> list[Check]:
@@ -258,7 +279,7 @@ def _by_day(rows: Asked) -> list[Day]:
     days = defaultdict(list)
     for place, at in enumerate(rows.at):
         if at is not None:
-            days[_aware(at).date().isoformat()].append(place)
+            days[aware(at).date().isoformat()].append(place)
     found = []
     for day in sorted(days):
         part = rows.chosen(days[day])
@@ -285,5 +306,6 @@ def _near_training(trained: Sequence[str], texts: Sequence[str], threshold: floa
     return len(near_duplicates(every, threshold, parts)) / len(texts)
 
 
-def _aware(at: datetime) -> datetime:
+def aware(at: datetime) -> datetime:
+    """A moment in UTC, which it is taken to be in where it does not say."""
     return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
