@@ -1,5 +1,7 @@
 """Tests of change: at their stated rate where nothing changed, and found where something did."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import binom
@@ -162,6 +164,14 @@ def test_one_row_of_a_rare_label_among_few_does_not_alarm():
     labels = [np.where(draw.random(rows) < 0.005, "rare", "a") for rows in [900, 20] * 400]
     p = [shares("labels", before, now).p for before, now in zip(labels[::2], labels[1::2], strict=True)]
     assert sum(one <= 0.05 for one in p) <= binom.ppf(0.999, len(p), 0.05)
+
+
+def test_a_tenant_is_named_with_what_changed_where_other_checks_had_too_few_rows():
+    """What could not be tested counts neither for naming it nor for telling why."""
+    draw = np.random.default_rng(12)
+    few = [shares("labels", ["a"] * 500, ["a"] * 500)] * 3
+    far = replace(checks(draw)[1], p=0.04, distance=0.9)
+    assert tenants_that_changed({"odd": [*few, far]}, 0.1) == {"odd": [far]}
 
 
 def test_a_tenant_is_told_by_what_changed():

@@ -101,6 +101,8 @@ def watch(
         for file in sorted(Path(scratch).iterdir()):
             with replacing(folder / file.name) as draft:  # what else is there stays
                 shutil.copyfile(file, draft)
+    if not drawn:  # one of an earlier look would show other days
+        (folder / PICTURE).unlink(missing_ok=True)
     changed = [f"{check.name}: {check.told}" for check in found.checks if check.alarms]
     changed += [f"tenant {tenant}: {checks[0].name}: {checks[0].told}" for tenant, checks in found.tenants.items()]
     taken = time.monotonic() - began

@@ -224,22 +224,17 @@ def tenants_that_changed(checks: Mapping[str, Sequence[Check]], rate: float) -> 
     Returns:
         tenant → what changed, the surest first.
     """
-    names = [name for name, found in checks.items() if any(map(_is_tested, found))]
-    if not names:
+    tested = {name: [one for one in found if _is_tested(one)] for name, found in checks.items()}
+    tested = {name: found for name, found in tested.items() if found}
+    if not tested:
         return {}
-    least = []
-    for name in names:
-        tested = [check for check in checks[name] if _is_tested(check)]
-        # Bonferroni's correction within a tenant; what is significant but small counts for nothing.
-        far = [check.p for check in tested if check.distance >= check.least]
-        least.append(min(1.0, len(tested) * min(far, default=1.0)))
+    # Bonferroni's correction within a tenant; what is significant but small counts for nothing.
+    far = {name: [one for one in found if one.distance >= one.least] for name, found in tested.items()}
+    least = [min(1.0, len(tested[name]) * min((one.p for one in found), default=1.0)) for name, found in far.items()]
     adjusted = false_discovery_control(least, method="bh")
     return {
-        name: sorted(
-            (one for one in checks[name] if one.distance >= one.least and one.p * len(checks[name]) <= rate),
-            key=lambda one: one.p,
-        )
-        for name, p in zip(names, adjusted, strict=True)
+        name: sorted((one for one in far[name] if one.p * len(tested[name]) <= rate), key=lambda one: one.p)
+        for name, p in zip(far, adjusted, strict=True)
         if p <= rate
     }
 
