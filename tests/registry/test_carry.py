@@ -22,6 +22,7 @@ from biasline.registry.aliases import CANDIDATE, CHAMPION, PREVIOUS
 from biasline.registry.extract import extract
 from biasline.registry.of_tenant import in_words, tenant_told
 from biasline.registry.promote import promote, rollback
+from biasline.registry.signing import sign, standing
 from biasline.registry.sync import register, sync
 from biasline.registry.verify import verify
 from biasline.serving.predictor import asked_rows
@@ -29,6 +30,7 @@ from biasline.serving.registered import aliased, package_files, read_package, ve
 from biasline.tracking.record import Record, champion_files, record_of_workspace
 from biasline.tracking.store import connect
 from tests.conftest import FLEET_NAMES
+from tests.registry.keys import make_keys
 from tests.registry.test_fleet import by_alone
 
 NEXT = "feedbeef" * 2
@@ -194,6 +196,24 @@ def test_it_can_be_left_or_may_not_fit(beside, monkeypatch):
     with pytest.raises(BiaslineError, match=r"record on this machine lacks summary\.json .`biasline sync fleet`"):
         carry.carry_over(client, candidate, champion, ["one"])
     assert len(versions_of(client, "fleet")) == 2
+
+
+@pytest.mark.slow
+def test_the_candidates_own_signature_is_what_the_gate_asks_for(beside, store):
+    client, task, _, _ = beside
+    private, public = make_keys(store)
+    asked = task.model_copy(update={"gates": task.gates.model_copy(update={"require_signature": public.name})})
+    refused = promote(client, "fleet", asked, "ann", "")
+    assert not refused.promoted and len(versions_of(client, "fleet")) == 2
+    sign(client, "fleet", "candidate", private)
+    decision = promote(client, "fleet", asked, "ann", "")
+    assert decision.promoted and str(decision.version) == "3"
+    [gate] = [one for one in decision.verdict.gates if one.name == "signature"]
+    assert gate.passed and "deltas for some tenants has none yet" in gate.told
+    made = aliased(client, "fleet", CHAMPION)
+    assert not standing(client, made, public).signed, "it was made by this very decision"
+    sign(client, "fleet", "champion", private)
+    assert standing(client, made, public).holds
 
 
 @pytest.mark.slow

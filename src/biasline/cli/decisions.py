@@ -1,11 +1,14 @@
 """Commands that decide which version serves, and that tell who decided."""
 
 import json
+import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from biasline.cli.common import AsJson, By, TaskName, all_tasks, find_task, show
+from biasline.cli.common import AsJson, By, ModelName, TaskName, all_tasks, find_task, show
+from biasline.errors import BiaslineError, shown
 
 
 def nominate(
@@ -118,7 +121,11 @@ def _told_entry(entry: dict[str, Any]) -> str:
 
 
 def verify(
-    task: Annotated[str, typer.Argument(help="One task; all if left out.")] = "", as_json: AsJson = False
+    task: Annotated[str, typer.Argument(help="One task; all if left out.")] = "",
+    signature: Annotated[
+        Path | None, typer.Option(metavar="PUBLIC.pem", help="A key that the champion must be signed by.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Hold ledger, aliases and packaged models against each other; exit code 1 where something is wrong."""
     from biasline.registry.verify import verify as verified
@@ -127,7 +134,7 @@ def verify(
     client, told = connect(), []
     for name in [task] if task else list(all_tasks()):
         find_task(name)
-        right, wrong = verified(client, name)
+        right, wrong = verified(client, name, signature)
         told += [{"task": name, "right": True, "found": line} for line in right]
         told += [{"task": name, "right": False, "found": line} for line in wrong]
         if not right and not wrong:
@@ -137,10 +144,45 @@ def verify(
         raise SystemExit(1)
 
 
+def sign(
+    model: ModelName,
+    key: Annotated[Path, typer.Option(metavar="PRIVATE.pem", help="An elliptic-curve key of yours, PEM.")],
+    password_from: Annotated[
+        str, typer.Option(metavar="VARIABLE", help="The environment variable that holds the key's password.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Sign a model: its package, its card and numbers, and the ledger so far; `verify --signature` holds it to that."""
+    from biasline.layout import home
+    from biasline.registry.aliases import CHAMPION
+    from biasline.registry.signing import sign as signed
+    from biasline.tracking.store import connect
+
+    task, _, which = model.partition("@")
+    find_task(task)
+    password = os.environ.get(password_from) if password_from else None
+    if password_from and not password:
+        raise BiaslineError(f"--password-from {password_from}: not in the environment", f"export {password_from}=…")
+    done = signed(connect(), task, which or CHAMPION, key, password.encode() if password else None, password_from)
+    version = done.version
+    if as_json:
+        told = {"version": version.version, "fingerprint": version.tags["biasline.fingerprint"], "files": done.files}
+        file = done.file.relative_to(home()).as_posix()
+        print(json.dumps(told | {"entries": done.entries, "signature": file, "already": done.already}, indent=2))
+        return
+    word = "is signed so already" if done.already else "signed"
+    print(
+        f"{version.name} version {version.version} {word}: {done.files} files, and {done.entries} entries of the "
+        f"ledger; {shown(done.file)}{'' if done.already else ' belongs in git'}"
+    )
+
+
 def why(
     model: Annotated[
         str,
-        typer.Argument(metavar="TASK[@WHICH][/TENANT]", help="Which: an alias or a fingerprint; champion if left out."),
+        typer.Argument(
+            metavar="TASK[@WHICH][/TENANT]", help="Which: alias, version or fingerprint; champion if left out."
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:

@@ -63,3 +63,22 @@ def extract(
     print(
         f"{shown(out)}: the delta of {tenant!r} in {done.name} version {done.version}, {done.bytes:,} bytes{done.told}"
     )
+
+
+def dossier(
+    model: ModelName,
+    out: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
+    pdf: Annotated[bool, typer.Option("--pdf", help="The document as PDF too.")] = False,
+    signature: Annotated[
+        Path | None, typer.Option(metavar="PUBLIC.pem", help="A key that its signature is held against.")
+    ] = None,
+) -> None:
+    """Write all that is known of a model: who let it out, card, data, gates, ledger, limits; its BOM and provenance."""
+    from biasline.registry.aliases import CHAMPION
+    from biasline.registry.dossier import dossier as written
+    from biasline.tracking.store import connect
+
+    task, _, which = model.partition("@")
+    find_task(task)
+    for line in written(connect(), task, which or CHAMPION, out, pdf=pdf, public=signature):
+        print(line)

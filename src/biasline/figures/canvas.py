@@ -43,17 +43,25 @@ def save_figure(figure: Any, path: Path) -> None:
         raise BiaslineError(f"{shown(path)}: cannot be written: {error.strerror}") from None
 
 
+def chinese_font() -> Path | None:
+    """The file of a font that has Chinese letters; None where it is not installed."""
+    # The package's own import would set styles of its own.
+    found = find_spec("zhplot")
+    if found is None or not found.submodule_search_locations:
+        return None
+    path = Path(found.submodule_search_locations[0]) / "fonts" / "NotoSansSC-Regular.ttf"
+    return path if path.is_file() else None
+
+
 @cache
 def _take_chinese_font() -> None:
     """Draw Chinese letters with Noto Sans SC; matplotlib brings no font that has them."""
     import matplotlib
     from matplotlib import font_manager
 
-    # The package's own import would set styles of its own.
-    found = find_spec("zhplot")
-    if found is None or not found.submodule_search_locations:
+    path = chinese_font()
+    if path is None:
         return
-    path = Path(found.submodule_search_locations[0]) / "fonts" / "NotoSansSC-Regular.ttf"
     font_manager.fontManager.addfont(str(path))
     chinese = font_manager.FontProperties(fname=str(path)).get_name()
     matplotlib.rcParams["font.family"] = ["DejaVu Sans", chinese]

@@ -13,6 +13,7 @@ from biasline.registry import ledger
 from biasline.registry.aliases import CANDIDATE, CHAMPION, point, settle
 from biasline.registry.evidence import on_rows_of, shown_by
 from biasline.registry.gates import Shown, Verdict, judge
+from biasline.registry.signing import Standing, standing
 from biasline.registry.versions import judged_version, named_version, no_version
 from biasline.serving.registered import aliased, model_name, run_of, versions_of
 from biasline.serving.traffic import Agreement, agreements
@@ -95,7 +96,9 @@ def promote(
 
             shown = with_carried(params, shown, rivals[0], (candidate, champion))
         agreement = _agreement(task, params, champion, candidate, shown.carried)
-        shown = replace(shown, agreement=agreement)
+        # Of a version that is made below nobody can have a signature yet: the candidate's own is what counts.
+        signature = _signature(client, params, candidate)
+        shown = replace(shown, agreement=agreement, signature=signature)
         changed = uncommitted_now(home())
         verdict = judge(params, shown, *rivals, changed)
         if dry_run:
@@ -110,7 +113,7 @@ def promote(
             fingerprint = candidate.tags["biasline.fingerprint"]
             if candidate.version == champion.version:
                 return Decision(candidate.version, fingerprint, None, True)
-            shown = replace(shown_by(client, candidate), carried=kept, agreement=agreement)
+            shown = replace(shown_by(client, candidate), carried=kept, agreement=agreement, signature=signature)
             verdict = judge(params, shown, *rivals, changed)
             value = shown.metrics["tuned"][verdict.metric]
         run_of_it = run_of(client, candidate)
@@ -261,6 +264,12 @@ def _agreement(
     pair = tuple(version.tags["biasline.fingerprint"] for version in (champion, candidate))
     found = agreements(home() / params.gates.traffic, task, carried)
     return next((one for one in found if (one.fingerprint, one.shadow_fingerprint) == pair), None)
+
+
+def _signature(client: "MlflowClient", params: Task, candidate: "ModelVersion") -> Standing | None:
+    """How the candidate stands by the key that the gates ask for."""
+    wanted = params.gates.require_signature
+    return standing(client, candidate, home() / wanted) if wanted else None
 
 
 def _best(made: Sequence[dict[str, Any]], candidate: Shown, metric: Metric) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """Verify: ledger, aliases and artifacts held against each other. Reads only."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from biasline.bases.pin import file_sha256
@@ -7,6 +8,7 @@ from biasline.errors import BiaslineError, first_line
 from biasline.layout import TaskPlace
 from biasline.registry import claims, ledger
 from biasline.registry.aliases import CANDIDATE, CHAMPION, PREVIOUS
+from biasline.registry.signing import standing
 from biasline.serving.registered import aliased, has_model, is_as_registered, model_name, package_files
 
 if TYPE_CHECKING:
@@ -14,14 +16,19 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 
-def verify(client: "MlflowClient", task: str) -> tuple[list[str], list[str]]:
+def verify(client: "MlflowClient", task: str, public: Path | None = None) -> tuple[list[str], list[str]]:
     """Whether each alias points where the ledger says, at a version that loads and is what was registered.
+
+    Args:
+        client: client of the tracking store.
+        task: name of the task.
+        public: a key that the champion, and whichever of the others is signed, must be signed by; None: not asked.
 
     Returns:
         what is right, and what is wrong, in words.
 
     Raises:
-        BiaslineError: where the ledger cannot be read.
+        BiaslineError: where the ledger or the key cannot be read.
     """
     right, wrong = [], []
     path = TaskPlace(task).ledger
@@ -47,6 +54,11 @@ def verify(client: "MlflowClient", task: str) -> tuple[list[str], list[str]]:
             wrong.append(f"{alias}: version {version.version} ({fingerprint}): {found}")
         else:
             right.append(f"{alias}: version {version.version} ({fingerprint}) is what was registered, and loads")
+        if public is not None and fingerprint:
+            by_key = standing(client, version, public)
+            if by_key.signed or alias == CHAMPION:
+                told = f"{alias}: version {version.version} ({fingerprint}): {by_key.told}"
+                (right if by_key.holds else wrong).append(told)
     return right, wrong
 
 

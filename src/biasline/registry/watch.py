@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-_PAGE = "report.md"
+_PAGE, REPORT = "report.md", "report.json"
 _TOKENIZED = 1_000  # texts at a time
 
 
@@ -96,7 +96,7 @@ def watch(
     with tempfile.TemporaryDirectory() as scratch:
         drawn = draw(found, Path(scratch) / PICTURE)
         (Path(scratch) / _PAGE).write_text(page(found, drawn), encoding="utf-8", newline="\n")
-        (Path(scratch) / "report.json").write_text(dump_json(found.as_data), encoding="utf-8", newline="\n")
+        (Path(scratch) / REPORT).write_text(dump_json(found.as_data), encoding="utf-8", newline="\n")
         name = _log(client, version, found, Path(scratch))
         for file in sorted(Path(scratch).iterdir()):
             with replacing(folder / file.name) as draft:  # what else is there stays

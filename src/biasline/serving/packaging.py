@@ -88,10 +88,29 @@ def files_in(folder: Path) -> tuple[dict[str, Path], Path, dict[str, str]]:
     return files, _pin_place(files["task"], Path(noted.get("pin_path", ""))), noted.get("sha256", {})
 
 
+def description_of(folder: Path) -> dict[str, Any]:
+    """What a packaged model's `MLmodel` says of how it is loaded, and of what it takes and gives; all as texts.
+
+    Without what is of one store or machine alone: ids, times, where files came from, and versions of what wrote it.
+    """
+    told, flavor = _described(folder), _flavor(folder)
+    return {
+        "artifacts": {name: place["path"] for name, place in flavor["artifacts"].items()},
+        "sha256": (flavor.get("config") or {}).get("sha256", {}),
+        "entry": Path(flavor["model_code_path"]).name,
+        **{name: flavor.get(name) for name in ("code", "env", "loader_module", "streamable")},
+        "other_flavors": sorted(set(told["flavors"]) - {"python_function"}),
+        **{name: told.get(name) for name in ("metadata", "signature")},
+    }
+
+
 def _flavor(folder: Path) -> dict[str, Any]:
+    return _described(folder)["flavors"]["python_function"]
+
+
+def _described(folder: Path) -> dict[str, Any]:
     # Not by MLflow, which would decode a path with a % in it. As texts: a hash of digits and one "e" is no number.
-    described = YAML(typ="base", pure=True).load((folder / "MLmodel").read_text(encoding="utf-8"))
-    return described["flavors"]["python_function"]
+    return YAML(typ="base", pure=True).load((folder / "MLmodel").read_text(encoding="utf-8"))
 
 
 def _pin_place(task: Path, noted: Path) -> Path:

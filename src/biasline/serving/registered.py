@@ -64,12 +64,12 @@ def package_files(version: "ModelVersion", scratch: Path | None = None) -> tuple
         version: a registered version.
         scratch: a folder for what has to be downloaded; without one that stays where MLflow puts it.
     """
-    return files_in(_downloaded(version, scratch))
+    return files_in(package_folder(version, scratch))
 
 
 def is_as_registered(version: "ModelVersion") -> bool:
     """Whether the files that a version has now are those that it was registered with."""
-    found = hashes_of(_downloaded(version), version.tags.get("biasline.metrics_sha256", ""))
+    found = hashes_of(package_folder(version), version.tags.get("biasline.metrics_sha256", ""))
     return version.tags.get("biasline.package") in found
 
 
@@ -114,25 +114,51 @@ def run_file(client: "MlflowClient", version: "ModelVersion", path: Path, scratc
     Raises:
         BiaslineError: where the run has no such file.
     """
+    if (here := _in_record(version, path)) is not None:
+        return here
     name = version.name.removeprefix(model_name(""))
-    if in_project():
-        here = Record(name, version.tags["biasline.fingerprint"]).file(path)
-        if here.is_file():
-            return here
     wanted = path.relative_to(TaskPlace(name).folder).as_posix()
-    folder = Path(wanted).parent.as_posix()
     run = run_of(client, version)
-    where = None if folder == "." else folder
-    listed = {item.path for item in client.list_artifacts(run.info.run_id, where)} if run is not None else set()
-    if run is None or wanted not in listed:
+    kept = None if run is None else _in_store(client, run, wanted, scratch)
+    if kept is None:
         told = f"its run has no {wanted}" if run is not None else f"its run was purged, and with it {wanted}"
         raise BiaslineError(
             f"{version.name} version {version.version}: {told}", f"`biasline sync {name}` where its record lies"
         )
+    return kept
+
+
+def run_copies(client: "MlflowClient", version: "ModelVersion", path: Path, scratch: Path) -> dict[str, Path]:
+    """Every copy of a file of the model's run, by who has it: `store`, and `record` on this machine; those that are.
+
+    Arguments as of `run_file`, which takes whichever is nearer.
+    """
+    run = run_of(client, version)
+    wanted = path.relative_to(TaskPlace(version.name.removeprefix(model_name(""))).folder).as_posix()
+    found = {
+        "store": None if run is None else _in_store(client, run, wanted, scratch),
+        "record": _in_record(version, path),
+    }
+    return {who: copy for who, copy in found.items() if copy is not None}
+
+
+def _in_record(version: "ModelVersion", path: Path) -> Path | None:
+    if not in_project():
+        return None
+    here = Record(version.name.removeprefix(model_name("")), version.tags["biasline.fingerprint"]).file(path)
+    return here if here.is_file() else None
+
+
+def _in_store(client: "MlflowClient", run: "Run", wanted: str, scratch: Path) -> Path | None:
+    folder = Path(wanted).parent.as_posix()
+    where = None if folder == "." else folder
+    if wanted not in {item.path for item in client.list_artifacts(run.info.run_id, where)}:
+        return None
     return Path(client.download_artifacts(run.info.run_id, wanted, dst_path=str(scratch)))
 
 
-def _downloaded(version: "ModelVersion", scratch: Path | None = None) -> Path:
+def package_folder(version: "ModelVersion", scratch: Path | None = None) -> Path:
+    """The folder that a version was packaged into; arguments as of `package_files`."""
     import mlflow
 
     # A local store's own folder, with nothing written to it, as MLflow would for a model's name.
