@@ -226,9 +226,19 @@ class TaskPlace:
         return self.folder / "registered.json"
 
     @property
+    def erased(self) -> Path:
+        """erased.txt of the home: hashes of rows that must not come back; like the ledger in git."""
+        return (home() if in_project() else Path()) / TaskPlace(self.task).folder / "erased.txt"
+
+    @property
     def ledger(self) -> Path:
         """promotions.jsonl, absolute: a decision belongs to the main checkout."""
         return home() / TaskPlace(self.task).folder / "promotions.jsonl"
+
+    @property
+    def signatures(self) -> Path:
+        """A folder, absolute, beside the ledger and in git as it is: the signatures of registered versions."""
+        return self.ledger.with_name("signatures")
 
 
 @contextmanager

@@ -92,3 +92,14 @@ def test_entries_of_the_first_ledgers_have_an_id_too(tmp_path):
     path.write_text('{"decision": "promoted", "fingerprint": "a"}\n{"decision": "promoted", "fingerprint": "b"}\n')
     ids = [entry["id"] for entry in ledger.entries(path)]
     assert len(set(ids)) == 2 and ids == [entry["id"] for entry in ledger.entries(path)]
+
+
+def test_trainings_that_were_erased_are_champions_no_more(tmp_path):
+    path = tmp_path / "promotions.jsonl"
+    for fingerprint in ("a", "b", "c"):
+        ledger.append(path, ledger.PROMOTED, fingerprint=fingerprint)
+    ledger.append(path, ledger.NOMINATED, fingerprint="b")
+    ledger.append(path, ledger.ERASED, fingerprint="c", gone=["a", "b"])
+    assert champions(path) == ["c"] and ledger.nominee(path) is None
+    ledger.append(path, ledger.PROMOTED, fingerprint="a")  # made again, of rows that it may have
+    assert champions(path) == ["c", "a"] and ledger.holders(path)[ledger.PREVIOUS]["fingerprint"] == "c"

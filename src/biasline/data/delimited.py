@@ -59,6 +59,31 @@ def read_delimited(path: Path, buffer: str, blocks: Iterator[str], is_header: Is
         raise BiaslineError(f"{shown(path)}: line {reader.line_num}: {error}", "mend that line") from None
 
 
+def segments(path: Path, text: str, is_header: IsHeader) -> Iterator[tuple[int, str]]:
+    """The text of a CSV or TSV file in parts: the number of a record, from 0, and its own lines.
+
+    What belongs to no record, a header or blank lines, has the number -1.
+    """
+    csv.field_size_limit(1 << 28)
+    _, sample = _sampled(text, iter(()))
+    delimiter = _delimiter(sample)
+    lines = list(_lines(text, iter(())))
+    reader = csv.reader(iter(lines), **_dialect(delimiter))
+    number, done, begun = -1, 0, False
+    for values in reader:
+        part, done = "".join(lines[done : reader.line_num]), reader.line_num
+        if not values:
+            yield -1, part
+            continue
+        if not begun:
+            begun = True
+            if is_header(path, _records(sample, delimiter) or [values]):
+                yield -1, part
+                continue
+        number += 1
+        yield number, part
+
+
 def _sampled(buffer: str, blocks: Iterator[str]) -> tuple[str, str]:
     """The text read so far, and of that whole lines to look at; the same however long blocks are."""
     parts, length = [buffer], len(buffer)

@@ -32,6 +32,20 @@ def content_key(*texts: str) -> str:
     return " ".join(folded.split())
 
 
+def keys_of(rows: pl.DataFrame, kind: Columns, tenants: str = "") -> list[str]:
+    """The content key of each row, see `content_key`.
+
+    Args:
+        rows: with the kind's columns.
+        kind: says which of them the model is given.
+        tenants: a column within whose values alone texts are the same.
+    """
+    keys = list(map(content_key, *(_given(rows[name].fill_null("")) for name in kind.given)))
+    if not tenants:
+        return keys
+    return [f"{name}\x1f{key}" for name, key in zip(rows[tenants], keys, strict=True)]
+
+
 def place_of(key: str, seed: int) -> float:
     """Where a content key lies in the unit interval: a hash."""
     digest = hashlib.sha256(f"{seed}\x1f{key}".encode()).digest()
@@ -63,7 +77,7 @@ def split_examples(good: pl.DataFrame, kind: Columns, split: Split, tenants: str
     Raises:
         BiaslineError: where `split.group` is no column.
     """
-    keys = list(map(content_key, *(_given(good[name]) for name in kind.given)))
+    keys = keys_of(good, kind)
     if split.group:
         if split.group not in good.columns:
             known = ", ".join(name for name in good.columns if name not in ("row", FIXED_SPLIT))
@@ -71,7 +85,7 @@ def split_examples(good: pl.DataFrame, kind: Columns, split: Split, tenants: str
         # A row of no group is a group of its own.
         keys = [f"group {group}" if group else own for group, own in zip(good[split.group], keys, strict=True)]
     elif tenants:
-        keys = [f"{name}\x1f{key}" for name, key in zip(good[tenants], keys, strict=True)]
+        keys = keys_of(good, kind, tenants)
     fixed = good[FIXED_SPLIT].to_list()
     has = set(fixed)
     valid, test = (0.0 if name in has else share for name, share in (("valid", split.valid), ("test", split.test)))

@@ -14,10 +14,12 @@ from biasline.errors import BiaslineError, full_disk_is_told, shown
 PROMOTED, REFUSED, NOMINATED, ROLLED_BACK = "promoted", "refused", "nominated", "rolled back to"
 # A promotion or rollback that another machine was quicker than: it did not count.
 WITHDRAWN = "withdrawn"
+# Rows were taken out: `gone` names the trainings that had them, which are deleted.
+ERASED = "erased"
 # The aliases of a task's model.
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 _BEGINNING = b'{"time": '
-_DECISIONS = (PROMOTED, REFUSED, NOMINATED, ROLLED_BACK, WITHDRAWN)
+_DECISIONS = (PROMOTED, REFUSED, NOMINATED, ROLLED_BACK, WITHDRAWN, ERASED)
 
 
 def append(path: Path, decision: str, **told: Any) -> dict[str, Any]:
@@ -73,6 +75,11 @@ def _whole(path: Path) -> bytes:
     return content
 
 
+def written(path: Path) -> bytes:
+    """The ledger's bytes, as far as they were written whole; none where there is no ledger."""
+    return _whole(path) if path.is_file() else b""
+
+
 def moves(path: Path) -> list[dict[str, Any]]:
     """The decisions that moved the champion and count, oldest first."""
     found = list(entries(path))
@@ -86,8 +93,12 @@ def champions(path: Path) -> list[dict[str, Any]]:
     A rollback takes the last one away, so that another goes one further back instead of forth again.
     """
     made: list[dict[str, Any]] = []
-    for entry in moves(path):
-        made = [*made, entry] if entry["decision"] == PROMOTED else made[:-1]
+    counting = {entry["id"] for entry in moves(path)}
+    for entry in entries(path):
+        if entry["decision"] == ERASED:
+            made = [one for one in made if one["fingerprint"] not in entry["gone"]]
+        elif entry["id"] in counting:
+            made = [*made, entry] if entry["decision"] == PROMOTED else made[:-1]
     return made
 
 
@@ -98,5 +109,10 @@ def holders(path: Path) -> dict[str, dict[str, Any]]:
 
 def nominee(path: Path) -> str | None:
     """The fingerprint that was nominated last."""
-    named = [entry["fingerprint"] for entry in entries(path) if entry["decision"] == NOMINATED]
+    named: list[str] = []
+    for entry in entries(path):
+        if entry["decision"] == NOMINATED:
+            named.append(entry["fingerprint"])
+        elif entry["decision"] == ERASED:
+            named = [name for name in named if name not in entry["gone"]]
     return named[-1] if named else None

@@ -4,6 +4,7 @@ Everything in MLflow is published from a record. So a wiped store can be rebuilt
 in, and what a stage reports does not depend on which stage ran before it.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping
@@ -12,9 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
+from biasline.data.split import keys_of
 from biasline.errors import BiaslineError, full_disk_is_told, shown
 from biasline.jsonfile import dump_json, load_json
-from biasline.layout import TaskPlace, local_state, record_folder, replacing, write_text
+from biasline.kinds.learning import find_learning
+from biasline.layout import SPLITS, TaskPlace, local_state, record_folder, replacing, write_parquet, write_text
 from biasline.params import CUSTOM, Task, read_task
 from biasline.tokens.saved import SUMMARY
 from biasline.tracking.lineage import lineage, made_again
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
 _LINEAGE, _OBSERVED, _LIVE = "lineage.json", "observed.json", "live.jsonl"
 _LIVE_NOW = "live.running.jsonl"
 _PROVED = "proved.txt"
+_ROWS = "rows.parquet"
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,32 @@ class Record:
         """Add measurements."""
         write_text(self.folder / _OBSERVED, dump_json(self.observed | values))
 
+    def note_rows(self, place: TaskPlace) -> None:
+        """Remember which rows this run had, as hashes of their content: who saw a row can be told later."""
+        if not place.split("train").is_file():  # another method's tests bring token sets alone
+            return
+        task = self.resolved()
+        kind, tenants = find_learning(task.kind).columns, task.tenants.column
+        found = []
+        for name in (*SPLITS, "quarantine"):
+            rows = pl.read_parquet(place.split(name))
+            hashes = [row_hash(key) for key in keys_of(rows, kind, tenants)]
+            found.append(pl.DataFrame({"split": [name] * rows.height, "row": pl.Series(hashes, dtype=pl.String)}))
+        with replacing(self.folder / _ROWS) as draft:
+            write_parquet(pl.concat(found), draft)
+
+    def splits_with(self, hashes: Collection[str]) -> dict[str, int] | None:
+        """How many of some rows each split of this run had; None where that was not noted, as by earlier versions.
+
+        Args:
+            hashes: of content keys, see `row_hash`.
+        """
+        path = self.folder / _ROWS
+        if not path.is_file():
+            return None
+        rows = pl.read_parquet(path).filter(pl.col("row").is_in(list(hashes)))
+        return dict(rows.group_by("split").len().rows())
+
     def take(self, place: TaskPlace, *, trained: bool = False) -> None:
         """Copy the small outs that the workspace has of this run.
 
@@ -168,7 +200,9 @@ class Record:
         made = [place.resolved, place.quality, place.quality_page, place.preview, place.lengths, place.history]
         made += [place.delta, place.train_report, place.own, place.own_report, place.tokens / SUMMARY]
         wanted = [path for path in made if not self.file(path).exists()]
-        wanted += training_outs(place, self.resolved().tenants.many) if trained else []
+        if trained:
+            self.note_rows(place)
+            wanted += training_outs(place, self.resolved().tenants.many)
         evaluation = evaluation_outs(place)
         # metrics.json is in git, so a fresh clone has it before anything was evaluated: only the whole set counts.
         if all(path.exists() for path in evaluation if path != place.by_tenant):  # an earlier one has none
@@ -179,6 +213,11 @@ class Record:
             if path.exists():
                 with replacing(self.file(path)) as draft:
                     (shutil.copytree if path.is_dir() else shutil.copyfile)(path, draft)
+
+
+def row_hash(key: str) -> str:
+    """A short hash of a row's content key."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def note_lineage(folder: Path, tags: Mapping[str, str], without: Collection[str] = ()) -> None:

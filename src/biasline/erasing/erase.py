@@ -1,0 +1,360 @@
+"""`biasline erase`: rows out of everything that has them; what learned from them trained again, judged and promoted.
+
+What is to be done is noted first, and each step once it is done: after a crash the same command goes on.
+"""
+
+import hashlib
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from biasline.bases.pin import file_sha256
+from biasline.data.tombstones import Tombstones
+from biasline.erasing.cache import Cache
+from biasline.erasing.rows import Selected, select, take_out
+from biasline.erasing.runs import LEARNED, UNKNOWN, Trainings, delete_trainings, trainings_with
+from biasline.erasing.served import served_rows
+from biasline.errors import BiaslineError, first_few, shown
+from biasline.jsonfile import dump_json, load_json
+from biasline.layout import TaskPlace, home, local_state, write_text
+from biasline.params import Task, Where, read_params
+from biasline.registry import ledger
+from biasline.registry.aliases import CHAMPION, settle
+from biasline.registry.promote import promote
+from biasline.serving.registered import aliased
+from biasline.tracking.git import GitRefused, git
+from biasline.tracking.record import record_of_workspace, row_hash
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody wants erased.
+
+    Attributes:
+        task: name of the task.
+        rows: a file of rows; or
+        where: a filter on the raw data.
+        traffic: folders of servers.
+        everything: whether most rows may go.
+        withdraw: whether a champion that had the rows goes even where nothing takes its place.
+        by: who decides.
+        reason: why.
+    """
+
+    task: str
+    rows: Path | None
+    where: Where
+    traffic: tuple[Path, ...] = ()
+    everything: bool = False
+    withdraw: bool = False
+    by: str = ""
+    reason: str = ""
+
+    @property
+    def told(self) -> str:
+        """What is erased, as a hash: a plan that was begun belongs to one request."""
+        rows = self.rows.read_bytes() if self.rows is not None else b""
+        return hashlib.sha256(json.dumps([self.task, self.where], default=list).encode() + rows).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What holds or saw the rows.
+
+    Attributes:
+        selected: the rows.
+        trainings: that had them.
+        served: folder → rows in it.
+        cached: objects of DVC's cache, and their bytes.
+        unreached: what this command cannot reach, in words.
+    """
+
+    selected: Selected
+    trainings: Trainings
+    served: dict[Path, int]
+    cached: tuple[int, int]
+    unreached: list[str] = field(default_factory=list)
+
+    @property
+    def learned(self) -> list[str]:
+        """Trainings that learned from the rows, or may have."""
+        return [name for name, how in self.trainings.how.items() if how in (LEARNED, UNKNOWN)]
+
+    @property
+    def as_data(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "rows": self.selected.rows,
+            "of": self.selected.total,
+            "files": {str(path): len(numbers) for path, numbers in self.selected.records.items()},
+            "kept_elsewhere": len(self.selected.kept_elsewhere),
+            "trainings": self.trainings.how,
+            "runs": list(self.trainings.runs),
+            "versions": list(self.trainings.versions),
+            "aliases": self.trainings.aliases,
+            "records": len(self.trainings.records),
+            "checkpoints": len(self.trainings.checkpoints),
+            "served": {str(folder): count for folder, count in self.served.items()},
+            "cache": {"objects": self.cached[0], "bytes": self.cached[1]},
+            "unreached": self.unreached,
+        }
+
+    @property
+    def lines(self) -> list[str]:
+        """What to say of it."""
+        found, had = self.selected, self.trainings
+        lines = [f"{found.rows:,} of {found.total:,} rows of the raw data"]
+        lines += [f"- {len(numbers):,} in {shown(path)}" for path, numbers in sorted(found.records.items())]
+        if found.kept_elsewhere:
+            lines.append(
+                f"- {len(found.kept_elsewhere):,} of their texts are those of rows that stay, too: they are not "
+                "refused when they come back"
+            )
+        lines += [f"{count:,} rows served, in {shown(folder)}" for folder, count in self.served.items()]
+        ways = sorted(set(had.how.values()))
+        counts = ", ".join(f"{way} {sum(one == way for one in had.how.values()):,}" for way in ways)
+        lines.append(f"{len(had.how):,} trainings had them" + (f": {counts}" if counts else ""))
+        lines.append(
+            f"- {len(had.runs):,} runs and {len(had.versions):,} versions in MLflow, {len(had.records):,} records and "
+            f"{len(had.checkpoints):,} checkpoints here"
+        )
+        lines += [f"- the {alias} is one of them: {name}" for alias, name in had.aliases.items()]
+        objects, size = self.cached
+        lines.append(f"{objects:,} earlier outs of the task in DVC's cache, {size:,} bytes, and on its remotes")
+        lines.append("splits, token sets, augmented rows, model and evaluation in the workspace are made again")
+        return lines + [f"NOT reached: {one}" for one in self.unreached]
+
+
+def plan(client: "MlflowClient", request: Request, task: Task, *, of_commits: bool = False) -> Plan:
+    """Say what holds or saw the rows; nothing is changed.
+
+    Args:
+        client: client of the tracking store.
+        request: what is to go.
+        task: its parameters.
+        of_commits: whether outs of every commit are looked for in DVC's cache, which takes longer.
+
+    Raises:
+        BiaslineError: where no row is named, or most are and that is not said to be meant.
+    """
+    root = home()
+    selected = select(task, root / task.data, request.rows, request.where)
+    served = {
+        folder: served_rows(folder, request.task, task, selected.keys, selected.texts, take_out=False)
+        for folder in request.traffic
+    }
+    if not selected.rows and not any(served.values()):
+        raise BiaslineError(f"{task.data}: no row is like that", "nothing is erased; look at the file or filter")
+    if 2 * selected.rows > selected.total and not request.everything:
+        raise BiaslineError(
+            f"{selected.rows:,} of {selected.total:,} rows of {task.data} are named, more than half",
+            "if that is meant: --all" + ("; a file without rows is to be deleted by hand" * _is_all(selected)),
+        )
+    had = trainings_with(client, request.task, {row_hash(key) for key in selected.keys})
+    cache = Cache(root)
+    objects = cache.objects(cache.of_task(request.task, of_commits=of_commits))
+    size = sum(path.stat().st_size for path in objects)
+    return Plan(selected, had, served, (len(objects), size), _unreached(request, task, root))
+
+
+def _is_all(selected: Selected) -> bool:
+    return selected.rows == selected.total
+
+
+def _unreached(request: Request, task: Task, root: Path) -> list[str]:
+    """What no command here takes rows out of."""
+    told = []
+    try:
+        commits = (git("log", "--all", "--format=%h", "--", task.data, where=root) or "").split()
+        if commits:
+            told.append(
+                f"git's history: {len(commits):,} commits of {task.data} ({first_few(commits, 3)}), here, in other "
+                "clones and at its remotes; `git filter-repo` rewrites it"
+            )
+        refs = (git("for-each-ref", "--format=%(refname)", "refs/exps", where=root) or "").split()
+        if refs:
+            told.append(f"{len(refs):,} DVC experiments: `dvc exp remove --all-commits` forgets them")
+    except GitRefused as error:
+        told.append(f"git: {error}")
+    others = [name for name, one in read_params(root / "params.yaml").tasks.items() if one.data == task.data]
+    told += [f"the task {name}, which has the same data: erase there too" for name in others if name != request.task]
+    if task.tenants.keeps_shared:
+        told.append("the fleet's shared delta: it learned from them and is kept (tenants.shared: keep)")
+    if not request.traffic:
+        told.append("what servers kept: name their folders (--traffic)")
+    return [*told, "other clones' records, caches and backups; models that were exported or are loaded elsewhere"]
+
+
+def erase(
+    client: "MlflowClient", request: Request, task: Task, tell: Callable[[str], None] = print
+) -> dict[str, Any] | None:
+    """Erase rows, or go on with what was begun.
+
+    Args:
+        client: client of the tracking store.
+        request: what is to go.
+        task: its parameters.
+        tell: is told of each step.
+
+    Returns:
+        the ledger's line; None where the champion was not replaced, so that the command is to be given again.
+
+    Raises:
+        BiaslineError: as `plan`, where another erasure was begun, and where a step fails.
+    """
+    journal = _Journal(local_state() / "erase" / f"{request.task}.json")
+    place, root = TaskPlace(request.task), home()
+    if not journal.told:
+        found = plan(client, request, task, of_commits=True)
+        for line in found.lines:
+            tell(line)
+        journal.note(
+            request=request.told,
+            id=uuid4().hex[:12],
+            done=[],
+            rows=found.selected.rows,
+            keys=sorted(found.selected.keys),
+            refused=sorted(found.selected.refused),
+            texts=list(found.selected.texts),
+            traffic=[str(folder.resolve()) for folder in request.traffic],
+            gone=sorted(found.trainings.how),
+            cached=sorted(Cache(root).of_task(request.task, of_commits=True)),
+            lost=[],
+        )
+    elif journal.told["request"] != request.told:
+        raise BiaslineError(
+            f"{shown(journal.path)}: another erasure was begun and is not finished",
+            "give the command again that began it",
+        )
+    if journal.due("rows"):
+        stones = Tombstones.read(place.erased)
+        stones.write(place.erased, map(stones.hash, journal.told["refused"]))
+        for folder in map(Path, journal.told["traffic"]):
+            served_rows(folder, request.task, task, journal.told["keys"], journal.told["texts"], take_out=True)
+        _take_out(request, task, root)
+        journal.note(keys=[], refused=[], texts=[], since=time.time())  # they were the rows themselves
+        journal.end("rows")
+    if journal.due("training"):
+        _run(["dvc", "repro", f"register@{request.task}"])
+        journal.end("training")
+    gone = set(journal.told["gone"])
+    made = record_of_workspace(request.task)
+    if made is None:
+        raise BiaslineError(f"{place.model}: nothing was trained", f"dvc repro register@{request.task}")
+    if journal.due("promotion"):
+        champion = aliased(client, request.task, CHAMPION)
+        was = champion.tags["biasline.fingerprint"] if champion is not None else ""
+        if was in gone and made.fingerprint not in gone and not _promoted(client, request, task, tell):
+            return None
+        # Of rows that were in quarantine alone the training is the same as before: it is registered anew.
+        journal.note(champion=was if was == made.fingerprint else "")
+        journal.end("promotion")
+    receipt = _receipt(place, request, task, journal.told, made.fingerprint)
+    if journal.due("trainings"):
+        journal.note(lost=delete_trainings(client, request.task, gone, journal.told["since"]))
+        journal.end("trainings")
+    if made.fingerprint in gone and journal.due("registration"):
+        made.take(place, trained=True)
+        _run(["dvc", "repro", "--force", "--single-item", f"register@{request.task}"])
+        if journal.told["champion"] and not _promoted(client, request, task, tell, champion_is_lost=True):
+            return None
+        journal.end("registration")
+    if journal.due("cache"):
+        cache = Cache(root)
+        earlier = cache.of_task(request.task, of_commits=True) | set(journal.told["cached"])
+        lost = cache.remove(request.task, earlier - cache.needed(request.task))
+        journal.note(lost=[*journal.told["lost"], *lost])
+        journal.end("cache")
+    settle(client, request.task)
+    for line in journal.told["lost"]:
+        tell(f"NOT reached: {line}")
+    journal.path.unlink()
+    return receipt
+
+
+def _promoted(
+    client: "MlflowClient", request: Request, task: Task, tell: Callable[[str], None], champion_is_lost: bool = False
+) -> bool:
+    """Whether the candidate is champion now, or none is to be."""
+    told = f"rows erased: {request.reason}"
+    decision = promote(client, request.task, task, request.by, told, champion_is_lost=champion_is_lost)
+    if decision.promoted or request.withdraw:
+        return True
+    if decision.verdict is not None:
+        tell(decision.verdict.as_markdown())
+    tell("the champion had the rows, and no gate lets the candidate take its place: mend that, or --withdraw it")
+    return False
+
+
+def _receipt(
+    place: TaskPlace, request: Request, task: Task, told: Mapping[str, Any], fingerprint: str
+) -> dict[str, Any]:
+    """The ledger's line, written once; no rows, but how many, and a hash of what is refused since.
+
+    It stands before anything is deleted: an alias that the ledger does not explain would be put back.
+    """
+    there = [one for one in ledger.entries(place.ledger) if one.get("erasure") == told["id"]]
+    return (
+        there[0]
+        if there
+        else ledger.append(
+            place.ledger,
+            ledger.ERASED,
+            erasure=told["id"],
+            by=request.by,
+            reason=request.reason,
+            fingerprint=fingerprint,
+            rows=told["rows"],
+            gone=told["gone"],
+            tombstones_sha256=file_sha256(place.erased),
+            **({"shared": "kept"} if task.tenants.keeps_shared else {}),
+        )
+    )
+
+
+def _take_out(request: Request, task: Task, root: Path) -> None:
+    """Rewrite the raw files; `dvc add` again what it had added."""
+    selected = select(task, root / task.data, request.rows, request.where)
+    take_out(task, selected.records)
+    if Path(f"{root / task.data}.dvc").is_file():
+        _run(["dvc", "add", task.data])
+
+
+def _run(command: Sequence[str]) -> None:
+    if subprocess.run(command, cwd=home(), check=False, stdout=sys.stderr).returncode:
+        raise BiaslineError(f"`{shlex.join(command)}` failed", "mend what it says, then the same command goes on")
+
+
+class _Journal:
+    """What was begun, and how far it came.
+
+    Args:
+        path: where that is noted.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.told: dict[str, Any] = load_json(path, "delete it: the same command begins anew") if path.is_file() else {}
+
+    def note(self, **values: Any) -> None:
+        """Add something."""
+        self.told |= values
+        write_text(self.path, dump_json(self.told))
+
+    def due(self, step: str) -> bool:
+        """Whether a step is still to be done."""
+        return step not in self.told["done"]
+
+    def end(self, step: str) -> None:
+        """A step is done."""
+        self.note(done=[*self.told["done"], step])
