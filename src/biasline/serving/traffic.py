@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from biasline.errors import BiaslineError, first_line
+from biasline.errors import BiaslineError, first_line, shown
 from biasline.evaluation.statistics import wilson_interval
 
 SCHEMA: dict[str, Any] = {
@@ -24,6 +24,16 @@ SCHEMA: dict[str, Any] = {
     "answer": pl.String,
     "shadow_answer": pl.String,
 }
+
+
+# A folder in that of the traffic: what people say of answers, an object a line.
+FEEDBACK = "feedback"
+_KINDS_OF_ID = ("chatcmpl-", "cmpl-", "classify-")
+
+
+def plain_id(name: str) -> str:
+    """The id of a request, as traffic has it, from that of its answer."""
+    return next((name.removeprefix(kind) for kind in _KINDS_OF_ID if name.startswith(kind)), name)
 
 
 @dataclass(frozen=True)
@@ -72,20 +82,43 @@ def agreements(folder: Path, task: str, without: Collection[str] = ()) -> list[A
     Raises:
         BiaslineError: where the folder is not there, or has a file that no server wrote.
     """
-    if not folder.is_dir():
-        raise BiaslineError(
-            f"{folder}: no such folder of traffic", "`biasline serve --shadow TASK@candidate --traffic FOLDER` fills it"
-        )
-    files = sorted(folder.glob("*.parquet"))
+    files = traffic_files(folder, "`biasline serve --shadow TASK@candidate --traffic FOLDER` fills it")
     try:
         found = _counted(files, task, without)
     except _UNREADABLE as error:
         odd = next((path for path in files if not _is_readable(path)), folder)
-        raise BiaslineError(
-            f"{odd}: not a file of a server's traffic: {first_line(error)}", "move it out of the folder"
-        ) from None
+        raise _unreadable(odd, error) from None
     made = [Agreement(*row) for row in found]
     return sorted(made, key=lambda one: (-one.rows, one.fingerprint, one.shadow_fingerprint))
+
+
+def traffic_files(folder: Path, way_out: str = "name the server's `traffic`") -> list[Path]:
+    """The files that a server filled, oldest first.
+
+    Raises:
+        BiaslineError: where there is no such folder.
+    """
+    if not folder.is_dir():
+        raise BiaslineError(f"{shown(folder)}: no such folder of traffic", way_out)
+    return sorted(folder.glob("*.parquet"))
+
+
+def read_traffic(path: Path, wanted: pl.Expr, columns: Sequence[str] = tuple(SCHEMA)) -> pl.DataFrame:
+    """Rows of a file that a server wrote.
+
+    Raises:
+        BiaslineError: where it did not, or not wholly.
+    """
+    try:
+        return pl.scan_parquet(path).filter(wanted).select(columns).collect()
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: BaseException) -> BiaslineError:
+    return BiaslineError(
+        f"{shown(path)}: not a file of a server's traffic: {first_line(error)}", "move it out of the folder"
+    )
 
 
 # A damaged file may make Polars panic.

@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 
 from biasline.kinds.learning import find_learning
 from biasline.serving.server import rows, texts
-from biasline.serving.server.forms import ChatForm, ClassifyForm, CompletionForm, InvocationForm
+from biasline.serving.server.forms import ChatForm, ClassifyForm, CompletionForm, FeedbackForm, InvocationForm
 from biasline.serving.server.keys import ApiKey
 from biasline.serving.server.reference import reference_page
 from biasline.serving.server.served import Served
@@ -26,6 +26,7 @@ _POSTED: tuple[tuple[str, Route, type[BaseModel], str], ...] = (
     ("/v1/completions", texts.completions, CompletionForm, "Go on from a text, without a template (OpenAI's form)."),
     ("/v1/classify", rows.classify, ClassifyForm, "Labels, scores or spans of texts (vLLM's form)."),
     ("/classify", rows.classify, ClassifyForm, "As /v1/classify."),
+    ("/v1/feedback", rows.feedback, FeedbackForm, "Say that an answer was right, or what would have been."),
     ("/invocations", rows.invocations, InvocationForm, "Rows of any kind of task (MLflow's form)."),
     ("/invocations/{model:path}", rows.invocations, InvocationForm, "As /invocations, of a model by its name."),
 )

@@ -124,6 +124,19 @@ class ClassifyForm(Form):
         return [{first: row} if isinstance(row, str) else row for row in rows]
 
 
+class FeedbackForm(Form):
+    """POST /v1/feedback: what somebody says of an answer.
+
+    `id` is the answer's own, or its header x-request-id; `index` that of one row of several.
+    """
+
+    model: str
+    id: str = Field(pattern=r"^[0-9A-Za-z-]{1,64}$")
+    index: int = Field(0, ge=0)
+    right: Any = None
+    thumb: Literal["up", "down"] | None = None
+
+
 class InvocationForm(Form):
     """POST /invocations: MLflow's forms of a table, and the model where several are served."""
 

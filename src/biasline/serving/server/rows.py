@@ -3,7 +3,6 @@
 import csv
 import io
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -14,9 +13,11 @@ from starlette.responses import JSONResponse, Response
 from biasline.kinds.answering import find_answering
 from biasline.serving.engine.stand_in import drawing
 from biasline.serving.predictor import Predictor
-from biasline.serving.server.forms import ClassifyForm, InvocationForm
+from biasline.serving.server.forms import ClassifyForm, FeedbackForm, InvocationForm
 from biasline.serving.server.served import Asked
 from biasline.serving.server.service import Call, Refused, Service
+from biasline.serving.server.traffic import NotKept
+from biasline.serving.traffic import plain_id
 
 
 async def classify(service: Service, request: Request) -> Response:
@@ -41,7 +42,7 @@ async def classify(service: Service, request: Request) -> Response:
         if len(set(owners)) > 1:
             data = [{**one, "delta": asked.served.delta_of(owner)} for one, owner in zip(data, owners, strict=True)]
         told = {
-            "id": f"classify-{uuid.uuid4().hex}",
+            "id": f"classify-{call.id}",
             "object": "list",
             "created": int(time.time()),
             "model": form.model,
@@ -49,7 +50,7 @@ async def classify(service: Service, request: Request) -> Response:
             "data": data,
             "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens},
         }
-        return JSONResponse(told, headers=asked.served.headers_of_rows(owners))
+        return JSONResponse(told, headers=call.headers | asked.served.headers_of_rows(owners))
 
 
 async def invocations(service: Service, request: Request) -> Response:
@@ -83,7 +84,26 @@ async def invocations(service: Service, request: Request) -> Response:
         told = {"predictions": answers}
         if len(set(owners)) > 1:
             told["deltas"] = [asked.served.delta_of(owner) for owner in owners]
-        return JSONResponse(told, headers=asked.served.headers_of_rows(owners))
+        return JSONResponse(told, headers=call.headers | asked.served.headers_of_rows(owners))
+
+
+async def feedback(service: Service, request: Request) -> Response:
+    """POST /v1/feedback."""
+    with ExitStack() as stack:
+        call = stack.enter_context(service.call(request))
+        form = await service.form(request, FeedbackForm)
+        asked = stack.enter_context(service.using(call, form.model))
+        if asked.is_base:
+            raise Refused(400, "invalid_request", f"{asked.name} knows no task: nobody trains on its answers")
+        if form.right is None and form.thumb is None:
+            raise Refused(400, "invalid_request", "`right` or `thumb` was expected")
+        told = {"task": asked.served.task, "tenant": asked.tenant, "request": plain_id(form.id), "index": form.index}
+        told |= {"right": form.right, "thumb": form.thumb, "key": call.key.name if call.key else ""}
+        try:
+            await service.run(call, lambda: service.traffic.add_feedback(told))
+        except NotKept as error:
+            raise Refused(409, "not_kept", str(error)) from None
+        return JSONResponse({"object": "feedback", "id": form.id, "index": form.index}, headers=call.headers)
 
 
 async def _answered(
@@ -97,7 +117,7 @@ async def _answered(
     """Answers to rows, by a shadow too where there is one, and whose each row is."""
     predictor = asked.served.held.predictor
     owners = predictor.owners(records)
-    answered = service.beside(asked, owners, records, ask)
+    answered = service.beside(call, asked, owners, records, ask)
     answers = await service.run(call, lambda: ask(predictor), request)
     answered(answers)
     call.rows = len(records)

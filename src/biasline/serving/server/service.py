@@ -71,6 +71,7 @@ class Call:
         asked: the model, once it is known.
         rows: that were answered.
         reserved: tokens that its key was charged before.
+        id: of the request, by which feedback names it.
         request_key: equal for requests that one version is to answer, where some are on trial.
         status: of the response.
         texts: what was asked and answered, where it is to be logged.
@@ -87,6 +88,12 @@ class Call:
     reserved: int = 0
     request_key: str = ""
     texts: dict[str, Any] = field(default_factory=dict)
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of the response: by what feedback on it names it."""
+        return {"x-request-id": self.id}
 
 
 class Service:
@@ -261,6 +268,7 @@ class Service:
 
     def beside(
         self,
+        call: Call,
         asked: Asked,
         tenants: Sequence[str],
         rows: Sequence[Any],
@@ -269,6 +277,7 @@ class Service:
         """Have a shadow answer the same rows, among those of everyone else, while they are answered.
 
         Args:
+            call: the request.
             asked: the model that answers.
             tenants: whose each row is; none where the task is of one.
             rows: that are asked.
@@ -281,7 +290,8 @@ class Service:
             shadow = stack.enter_context(self.router.using_shadow(asked)) if ask is not None else None
             held = stack.pop_all()
         served = asked.served
-        told = {"task": served.task, "version": served.version, "fingerprint": served.fingerprint}
+        told = {"request": call.id, "task": served.task}
+        told |= {"version": served.version, "fingerprint": served.fingerprint}
         # A shadow is the first that is done without.
         if shadow is None or ask is None or self._under_way > self.settings.waiting // 2:
             held.close()

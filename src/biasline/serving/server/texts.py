@@ -4,7 +4,6 @@ import asyncio
 import json
 import secrets
 import time
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
@@ -76,14 +75,14 @@ class Writer:
         tenants = [self._asked.tenant] if self._asked.tenant else []
         if not isinstance(form, ChatForm):
             rows: list[Any] = [*form.prompts]
-            return self._service.beside(self._asked, tenants * len(rows), rows, None)
+            return self._service.beside(self._call, self._asked, tenants * len(rows), rows, None)
         record, params = self.record(form.messages), {**form.params, "seed": drawn.seed}
 
         def ask(predictor: Predictor) -> Sequence[Any]:
             with drawing(drawn.seed):
                 return predictor([record], params)
 
-        return self._service.beside(self._asked, tenants, [record], None if form.stops else ask)
+        return self._service.beside(self._call, self._asked, tenants, [record], None if form.stops else ask)
 
     def raw_prompt(self, text: str, longest: int) -> list[int]:
         """Tokens of a text as it is; what is too long for an answer to follow is refused."""
@@ -196,7 +195,7 @@ async def _answer(service: Service, request: Request, form_class: type[ChatForm]
             prompts = await service.run(call, lambda: [writer.raw_prompt(text, longest) for text in texts])
         expected = sum(len(ids) + drawn.max_new_tokens for ids in prompts)
         call.reserved = service.keys.reserve(call.key, expected)
-        shape, strip = _Shape(form, asked), isinstance(form, ChatForm)
+        shape, strip = _Shape(form, asked, call.id), isinstance(form, ChatForm)
         answered = writer.beside(form, drawn)
         call.rows = len(prompts)
         if form.stream:
@@ -205,14 +204,14 @@ async def _answer(service: Service, request: Request, form_class: type[ChatForm]
             pieces = writer.written(prompts[0], drawn, form.stops, strip)
             # What is held goes on until the last piece was sent.
             lines = _lines(shape, call, pieces, answered, stack.pop_all())
-            headers = asked.served.headers(asked.tenant)
+            headers = call.headers | asked.served.headers(asked.tenant)
             return _Stream(lines, headers, call.ticket.left_s)
         together = asyncio.ensure_future(writer.whole(prompts, drawn, form.stops, strip))
         answers = await service.unless_gone(together, call, request)
         answered([text for text, _ in answers])
         if service.settings.log_texts:
             call.texts = {"asked": form.model_dump(include={"messages", "prompt"}), "answered": answers}
-        return JSONResponse(shape.whole(answers, call), headers=asked.served.headers(asked.tenant))
+        return JSONResponse(shape.whole(answers, call), headers=call.headers | asked.served.headers(asked.tenant))
 
 
 class _Stream(StreamingResponse):
@@ -265,12 +264,12 @@ def _event(told: dict[str, Any] | None) -> str:
 class _Shape:
     """How answers of a route look."""
 
-    def __init__(self, form: ChatForm | CompletionForm, asked: Asked) -> None:
+    def __init__(self, form: ChatForm | CompletionForm, asked: Asked, request_id: str) -> None:
         self._chat = isinstance(form, ChatForm)
         self.counts = form.stream_options is not None and form.stream_options.include_usage
         self._asked = asked
         self._head = {
-            "id": f"{'chatcmpl' if self._chat else 'cmpl'}-{uuid.uuid4().hex}",
+            "id": f"{'chatcmpl' if self._chat else 'cmpl'}-{request_id}",
             "created": int(time.time()),
             "model": form.model,
             "system_fingerprint": asked.system_fingerprint,

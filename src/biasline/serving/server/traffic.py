@@ -14,11 +14,15 @@ from typing import Any
 import polars as pl
 
 from biasline.errors import first_line
-from biasline.serving.traffic import SCHEMA
+from biasline.serving.traffic import FEEDBACK, SCHEMA
 
 _log = logging.getLogger(__name__)
 _ROWS, _SECONDS = 1000, 30.0  # a file has so many rows, or what came within that time
 _MOST = 100_000  # rows that are kept where the folder cannot be written to
+
+
+class NotKept(Exception):
+    """Feedback comes to nothing: the server does not keep what it is about."""
 
 
 class Traffic:
@@ -38,6 +42,7 @@ class Traffic:
         self._rows: list[dict[str, Any]] = []
         self._since = time.monotonic()
         self._lock = threading.Lock()
+        self._feedback = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}.jsonl"
 
     def add(
         self,
@@ -51,7 +56,8 @@ class Traffic:
         """Keep rows of a request.
 
         Args:
-            told: `task`, `version`, `fingerprint`, and of a shadow `shadow_version` and `shadow_fingerprint`.
+            told: `request`, `task`, `version`, `fingerprint`, and of a shadow `shadow_version` and
+                `shadow_fingerprint`.
             tenants: whose each row is; none where the task is of one.
             asked: the rows.
             answers: to them.
@@ -60,11 +66,11 @@ class Traffic:
         """
         if self._folder is None:
             return
-        at, request = datetime.now(UTC), uuid.uuid4().hex
+        at = datetime.now(UTC)
         rows = []
         for number, answer in enumerate(answers):
             other = None if others is None else others[number]
-            row = {**told, "at": at, "request": request, "tenant": tenants[number] if tenants else ""}
+            row = {**told, "at": at, "tenant": tenants[number] if tenants else ""}
             row["agrees"] = (False if unable else None) if others is None else agree(answer, other)
             if self._texts:
                 row |= {"asked": _text(asked[number]), "answer": _text(answer)}
@@ -74,6 +80,27 @@ class Traffic:
             self._rows += rows
         if len(self._rows) >= _ROWS:
             self.flush()
+
+    def add_feedback(self, told: Mapping[str, Any]) -> None:
+        """Keep what somebody says of an answer; it is written at once, since it is rare and nobody says it twice.
+
+        Args:
+            told: task, tenant, request, index, right, thumb, and the key that said it.
+
+        Raises:
+            NotKept: where questions and answers are not kept, or cannot be.
+        """
+        if self._folder is None or not self._texts:
+            raise NotKept("this server does not keep what it is asked: start it with `traffic` and `traffic_texts`")
+        line = json.dumps({"at": datetime.now(UTC).isoformat(timespec="milliseconds"), **told}, ensure_ascii=False)
+        path = self._folder / FEEDBACK / self._feedback
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._lock, path.open("a", encoding="utf-8", errors="replace") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            _log.error("%s: feedback was not kept: %s", path, first_line(error))
+            raise NotKept("the server cannot write now; its log says why") from None
 
     def flush(self, only_old: bool = False) -> None:
         """Write what there is, or only where the oldest of it waited long enough."""
