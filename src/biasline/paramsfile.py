@@ -1,7 +1,7 @@
 """Adding a task to params.yaml as text that a person would write: every default, with its meaning behind it."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -77,24 +77,50 @@ def set_train(path: Path, name: str, values: Mapping[str, Any]) -> str:
     Raises:
         BiaslineError: where another task would be changed too.
     """
+
+    def change(entry: CommentedMap) -> None:
+        train = entry.setdefault("train", CommentedMap())
+        for key, value in values.items():
+            train[key] = value
+
+    _change_task(path, name, "train", change)
+    return f"{shown(path)}: tasks.{name}.train: {', '.join(values)} written; train with `dvc repro register@{name}`"
+
+
+def set_data(path: Path, name: str, data: str) -> None:
+    """Name other data of a task; comments and order of the file stay as they are.
+
+    Args:
+        path: of params.yaml.
+        name: the task's.
+        data: a file or folder.
+
+    Raises:
+        BiaslineError: where another task would be changed too.
+    """
+
+    def change(entry: CommentedMap) -> None:
+        entry["data"] = data
+
+    _change_task(path, name, "data", change)
+
+
+def _change_task(path: Path, name: str, key: str, change: Callable[[CommentedMap], None]) -> None:
     yaml = YAML()
     yaml.width = 4096
     document = yaml.load(path)
     before = read_params(path).tasks
-    train = document["tasks"][name].setdefault("train", CommentedMap())
-    for key, value in values.items():
-        train[key] = value
+    change(document["tasks"][name])
     text = io.StringIO()
     yaml.dump(document, text)
     after = parse_params(text.getvalue(), shown(path)).tasks
     if shared := [other for other in before if other != name and after[other] != before[other]]:
         raise BiaslineError(
-            f"{shown(path)}: tasks.{name} shares its `train` with tasks.{shared[0]} (an anchor of YAML), which would "
+            f"{shown(path)}: tasks.{name} shares its `{key}` with tasks.{shared[0]} (an anchor of YAML), which would "
             "be changed too",
             "write the lines by hand",
         )
     write_text(path, text.getvalue())
-    return f"{shown(path)}: tasks.{name}.train: {', '.join(values)} written; train with `dvc repro register@{name}`"
 
 
 def _spelled_out(model: type[Group], given: Mapping[str, Any]) -> CommentedMap:

@@ -142,7 +142,7 @@ def test_nominate_by_fingerprint_or_name(registered, trained, monkeypatch):
     assert decisions(trained) == ["nominated", "nominated"]
     with pytest.raises(BiaslineError, match="no registered version of a run 'zzzz'"):
         nominate(client, "small", "zzzz", "ann", "")
-    with pytest.raises(BiaslineError, match="name 4 characters at least"):
+    with pytest.raises(BiaslineError, match="no version .*of a fingerprint or a run's name, 4 characters at least"):
         nominate(client, "small", "", "ann", "")
 
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="The task's name in params.yaml.")]
 ModelName = Annotated[
-    str, typer.Argument(metavar="TASK[@WHICH]", help="Which: an alias or a fingerprint; champion if left out.")
+    str,
+    typer.Argument(metavar="TASK[@WHICH]", help="Which: alias, version or fingerprint; champion if left out."),
 ]
 By = Annotated[str, typer.Option("--by", help="Who decides; your login name if left out.")]
 

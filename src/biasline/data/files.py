@@ -52,11 +52,24 @@ class RawFiles:
     notes: tuple[str, ...] = ()
 
 
-def raw_files(data: Path) -> RawFiles:
+# How the names of files begin that `biasline harvest` made.
+HARVESTED = "harvested-"
+
+
+def is_harvested(path: Path) -> bool:
+    """Whether a file holds rows that `biasline harvest` made of what was served."""
+    return path.name.startswith(HARVESTED)
+
+
+def raw_files(data: Path, harvested: bool = True) -> RawFiles:
     """The files of a task's data: one, a folder of them, a folder saved by `datasets`, or a pinned hub data set.
 
     In a folder the names of files and sub-folders fix the split of their rows (see `split_names`). Where there is no
     test file, the valid one is the test, as the public part of GLUE has it.
+
+    Args:
+        data: where they lie.
+        harvested: whether files of harvested rows are among them.
 
     Raises:
         BiaslineError: where there is nothing that could be read, or where a file that names a split cannot be read.
@@ -64,14 +77,18 @@ def raw_files(data: Path) -> RawFiles:
     if not data.exists():
         raise BiaslineError(f"{shown(data)}: no such file", "mend `data` in params.yaml or put the file there")
     if data.is_dir():
-        return _saved_by_datasets(data) if is_saved(data) else _folder(data)
+        return _saved_by_datasets(data) if is_saved(data) else _folder(data, harvested)
     if (pinned := _pinned(data)) is not None:
         return _hub(data, pinned)
     return RawFiles((RawFile(data, data.name, None, lambda is_header: read_records(data, is_header)),))
 
 
-def _folder(folder: Path) -> RawFiles:
+def _folder(folder: Path, harvested: bool) -> RawFiles:
     found, notes = data_files(folder)
+    if not harvested:
+        left_out = [file.name for file in found if is_harvested(file.path)]
+        found = [file for file in found if not is_harvested(file.path)]
+        notes = [*notes, *([f"left out by source.harvested: {first_few(left_out, LISTED)}"] if left_out else [])]
     splits, told = dealt_by_names([file.name for file in found], [file.said for file in found])
     files = (
         RawFile(file.path, file.name, split, partial(read_records, file.path))
@@ -81,8 +98,11 @@ def _folder(folder: Path) -> RawFiles:
 
 
 def _ordered(where: Path, files: Iterable[RawFile]) -> tuple[RawFile, ...]:
-    """Test rows first, then validation rows: of two copies the first stays, and a given test set should stay whole."""
-    files = tuple(sorted(files, key=lambda file: PRECEDENCE.index(file.split)))
+    """Test rows first, then validation rows: of two copies the first stays, and a given test set should stay whole.
+
+    Harvested rows come last, so that none of them takes the place of a row that was there before.
+    """
+    files = tuple(sorted(files, key=lambda file: (PRECEDENCE.index(file.split), is_harvested(file.path))))
     if all(file.split in ("test", "valid") for file in files):
         names = first_few((file.name for file in files), LISTED)
         raise BiaslineError(

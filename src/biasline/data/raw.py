@@ -87,7 +87,7 @@ class Raw:
 
 
 def read_raw(
-    data: Path, is_header: IsHeader, paths: Sequence[str] = (), limit: int | None = None
+    data: Path, is_header: IsHeader, paths: Sequence[str] = (), limit: int | None = None, harvested: bool = True
 ) -> tuple[Raw, set[str], tuple[str, ...]]:
     """All records of a file or folder (see `files.raw_files`).
 
@@ -96,6 +96,7 @@ def read_raw(
         is_header: whether the first line of a delimited file names its columns.
         paths: places inside of nested values that become columns (see `paths.add_paths`).
         limit: read so many records of each file at most.
+        harvested: whether files of harvested rows are read.
 
     Returns:
         the records, with `row` (1-based), `file` (where there are several) and `FIXED_SPLIT`; the paths that became
@@ -105,7 +106,7 @@ def read_raw(
         BiaslineError: for data that are missing, empty or broken.
     """
     chunks: list[pl.DataFrame] = []
-    found, row = raw_files(data), 0
+    found, row = raw_files(data, harvested), 0
     added: set[str] = set()
     for file in found.files:
         for records in _batched(islice(file.records(is_header), limit)):

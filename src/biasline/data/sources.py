@@ -85,8 +85,8 @@ def read_examples(data: Path, kind: Columns, source: Source, limit: int | None =
     preset = GLUE.get(source.preset)
     if preset is not None:
         kind = replace(kind, aliases=preset.columns)
-    headers = Headers(kind, source.model_copy(update={"columns": _named(source)}))
-    raw, added, told = read_raw(data, headers, _paths(source), limit)
+    headers = headers_of(kind, source)
+    raw, added, told = read_raw(data, headers, _paths(source), limit, source.harvested)
     notes, left_out = [*told, *headers.notes], {}
     verdicts = verdict_columns(raw) if kind.answered and kind.context else []
     if kind.answered:
@@ -137,6 +137,13 @@ def read_examples(data: Path, kind: Columns, source: Source, limit: int | None =
     left_out = {name: count for name, count in left_out.items() if count}
     notes += [f"{name} leaves out {count:,} of the data's records" for name, count in left_out.items()]
     return Examples(frame, taken, tuple(notes), left_out)
+
+
+def headers_of(kind: Columns, source: Source) -> Headers:
+    """What judges whether the first line of a delimited file names its columns."""
+    preset = GLUE.get(source.preset)
+    kind = kind if preset is None else replace(kind, aliases=preset.columns)
+    return Headers(kind, source.model_copy(update={"columns": _named(source)}))
 
 
 def _named(source: Source) -> dict[str, str]:

@@ -2,23 +2,28 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from biasline.data.columns import refuse_absent
-from biasline.data.contract import check_examples, refuse_too_many, with_quarantined
+from biasline.data.contract import Checked, check_examples, refuse_too_many, with_quarantined
 from biasline.data.raw import FIXED_SPLIT
 from biasline.data.report import quality_numbers, quality_page
 from biasline.data.rules import LEAK, NEAR_DUPLICATE, own_rules
-from biasline.data.sources import read_examples
-from biasline.data.split import refuse_empty, split_examples, without_near_duplicates
+from biasline.data.sources import Examples, read_examples
+from biasline.data.split import keys_of, refuse_empty, split_examples, without_near_duplicates
 from biasline.data.tenants import refuse_alike, rows_of_others, tenant_notes, tenant_rules, tenant_section, tenant_table
+from biasline.data.tombstones import Tombstones
 from biasline.errors import BiaslineError
 from biasline.jsonfile import dump_json
 from biasline.kinds.learning import find_learning
 from biasline.layout import SPLITS, TaskPlace, replacing, write_parquet, write_text
 from biasline.params import Task
+
+# What counts in reports for rows that were erased and have come back.
+ERASED = "erased"
 
 
 def data_sha256(data: Path) -> str:
@@ -34,11 +39,32 @@ def data_sha256(data: Path) -> str:
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
-def validate(task: Task, place: TaskPlace) -> str:
-    """Run the stage; nothing is written unless all of it succeeds.
+@dataclass(frozen=True)
+class Dealt:
+    """A task's rows, read, checked and dealt to splits.
 
-    Returns:
-        one line that tells what happened.
+    Attributes:
+        examples: as they were read.
+        checked: which of them keep the contract; those taken out after the split are in quarantine too.
+        splits: the rows that are left.
+        notes: what a person should know.
+    """
+
+    examples: Examples
+    checked: Checked
+    splits: dict[str, pl.DataFrame]
+    notes: list[str]
+
+
+def deal(task: Task, erased: Path) -> Dealt:
+    """Read a task's data, hold them against the contract and deal them to splits.
+
+    Args:
+        task: whose data.
+        erased: its tombstones; rows that have one are left out before anything else sees them.
+
+    Raises:
+        BiaslineError: where they cannot be read, or break the contract beyond what params allow.
     """
     data, learning = Path(task.data), find_learning(task.kind)
     kind = learning.columns
@@ -47,10 +73,18 @@ def validate(task: Task, place: TaskPlace) -> str:
     frame, notes = learning.prepared(examples.frame, task)
     notes = [*examples.notes, *notes]
     tenants = task.tenants.column
+    if tenants:
+        frame = frame.with_columns(pl.col(tenants).str.strip_chars())
+    stones = Tombstones.read(erased)
+    if stones.hashes:
+        back = pl.Series([stones.has(key) for key in keys_of(frame, kind, tenants)], dtype=pl.Boolean)
+        if count := int(back.sum()):
+            frame = frame.filter(~back)
+            examples.left_out[ERASED] = count
+            notes.append(f"{count:,} rows were erased and have come back: left out; take them out of {data} again")
     own = own_rules(Path(task.quality.checks)) if task.quality.checks else []
     if tenants:
         own = [*own, *tenant_rules(tenants)]
-        frame = frame.with_columns(pl.col(tenants).str.strip_chars())
     checked = check_examples(frame, task.kind, task.quality, task.source.labels, own, tenants)
     refuse_too_many(checked, task.quality)
     _refuse_lost_files(frame, checked.good)
@@ -70,6 +104,19 @@ def validate(task: Task, place: TaskPlace) -> str:
     refuse_too_many(checked, task.quality)
     refuse_empty(splits, task.split)
     notes += learning.look(splits, checked.good, frame, task)
+    return Dealt(examples, checked, splits, notes)
+
+
+def validate(task: Task, place: TaskPlace) -> str:
+    """Run the stage; nothing is written unless all of it succeeds.
+
+    Returns:
+        one line that tells what happened.
+    """
+    data, learning, tenants = Path(task.data), find_learning(task.kind), task.tenants.column
+    kind = learning.columns
+    dealt = deal(task, place.erased)
+    examples, checked, splits, notes = dealt.examples, dealt.checked, dealt.splits, dealt.notes
     table = tenant_table(splits, checked.quarantine, tenants) if tenants else None
     if table is not None:
         notes += tenant_notes(table, task.tenants.min_rows)

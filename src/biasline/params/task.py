@@ -80,6 +80,9 @@ class Source(SourceOfKinds):
         description="preference data: train on what was preferred (chosen), the rest is left out and counted; all: the "
         "column that looks like a judgement of answers is none",
     )
+    harvested: bool = Field(
+        True, description="whether files of rows that `biasline harvest` made (harvested-….jsonl) are used"
+    )
     header: Literal["auto", "present", "absent"] = Field(
         "auto",
         description="whether a CSV or TSV file names its columns; auto: by known names and by the cells below them",
@@ -496,6 +499,11 @@ class Gates(Group):
         "(`--shadow`): the lower end of the 95 % interval must reach it; 0: not asked for",
     )
     traffic: str = Field("", description="the folder where that server keeps what it answered (`--traffic`)")
+    require_signature: str = Field(
+        "",
+        description="a public key, PEM, that the candidate must be signed by (`biasline sign`), as a path from the "
+        "project's folder; empty: not asked for",
+    )
     own: str = Field("", description="a Python file in custom/ whose functions are further gates")
 
     @model_validator(mode="after")

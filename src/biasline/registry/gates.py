@@ -1,7 +1,7 @@
 """Gates: what a candidate must show, each with its numbers."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from biasline.evaluation.tenants import FALSE_DISCOVERIES, called
 from biasline.kinds.answering import find_answering
 from biasline.metrics.metric import Metric
 from biasline.params import FLOOR, Task, method_spec
+from biasline.registry.signing import Standing
 from biasline.serving.traffic import Agreement
 
 # A column beside those of the data, whatever they are called.
@@ -53,6 +54,7 @@ class Shown:
         foretold: whether that is not done yet.
         not_carried: why those that are worse off do not keep it.
         agreement: with the champion, on what users asked; None where it was asked nothing beside it.
+        signature: how it stands by the key of `gates.require_signature`; None where none is asked for.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Shown:
     foretold: bool = False
     not_carried: str = ""
     agreement: Agreement | None = None
+    signature: Standing | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,12 @@ class Gate:
     @property
     def word(self) -> str:
         """The outcome in a word."""
-        return "FAILED" if not self.passed else "warning" if self.warning else "passed"
+        return gate_word(asdict(self))
+
+
+def gate_word(gate: Mapping[str, Any]) -> str:
+    """The outcome of a gate in a word, as the ledger has it; the first ledgers knew no warnings."""
+    return "FAILED" if not gate["passed"] else "warning" if gate.get("warning") else "passed"
 
 
 @dataclass(frozen=True)
@@ -197,6 +205,8 @@ def judge(
     gates += [_size(task, candidate), _latency(task, candidate), _quarantine(task, candidate)]
     if task.gates.uncommitted != "allow":
         gates.append(_committed(task, candidate, changed))
+    if task.gates.require_signature:
+        gates.append(_signature(task, candidate))
     if task.gates.own:
         gates += _own(Path(task.gates.own), candidate, champion)
     return Verdict(name, standing, tuple(gates))
@@ -435,6 +445,15 @@ def _committed(task: Task, candidate: Shown, changed: Sequence[str]) -> Gate:
     return Gate("code and parameters in a commit", passed, "; ".join(told) or "all", warning=bool(told))
 
 
+def _signature(task: Task, candidate: Shown) -> Gate:
+    """Whether someone who holds the private half of a key vouches for the candidate."""
+    found = candidate.signature or Standing(False, False, "nobody looked for one")
+    told = f"{found.told}; by {task.gates.require_signature}"
+    if candidate.carried:
+        told += ". That is the candidate's own: the version with the champion's deltas for some tenants has none yet"
+    return Gate("signature", found.holds, told)
+
+
 def _own(path: Path, candidate: Shown, champion: Shown | None) -> Iterator[Gate]:
     """The project's own gates; each is asked whether the candidate passes."""
     given = [None if one is None else dict(vars(one)) for one in (candidate, champion)]
@@ -449,6 +468,12 @@ def _own(path: Path, candidate: Shown, champion: Shown | None) -> Iterator[Gate]
             raise BiaslineError(f"{where}: {answer!r} is no answer", "return True or False, or that and a text")
         demand = (function.__doc__ or "").strip().partition("\n")[0][:300]
         yield Gate(name, bool(passed), ". ".join(part for part in (demand, told) if part) or "no words")
+
+
+def gain_over(task: Task, metric: Metric, candidate: Shown, other: Shown) -> tuple[float, float, float]:
+    """What a model is better by than another on the same test rows: mean, low, high, as the gates have it."""
+    found = _difference(task, metric, _beside(task, metric, candidate, other), candidate.metrics)
+    return found.mean, found.low, found.high
 
 
 def _beside(task: Task, metric: Metric, candidate: Shown, other: Shown) -> pl.DataFrame:

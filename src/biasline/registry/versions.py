@@ -52,16 +52,22 @@ def named_version(client: "MlflowClient", task: str, run: str) -> "ModelVersion"
     Args:
         client: client of the tracking store.
         task: name of the task.
-        run: a fingerprint or the beginning of one, a run's id or name, or its DVC experiment's name.
+        run: a version's number, a fingerprint or the beginning of one, a run's id or name, or its DVC experiment's.
 
     Raises:
         BiaslineError: where nothing or more than one run matches.
     """
     if run in (ledger.CANDIDATE, ledger.CHAMPION, ledger.PREVIOUS):
         raise no_version(task, run)
-    if len(run) < _SHORTEST_NAME:
-        raise BiaslineError(f"run {run!r}: name {_SHORTEST_NAME} characters at least", "`make ui` shows the names")
     versions = versions_of(client, task)
+    if numbered := [version for version in versions if str(version.version) == run]:
+        return numbered[0]
+    if len(run) < _SHORTEST_NAME:
+        known = ", ".join(str(version.version) for version in versions) or "none"
+        raise BiaslineError(
+            f"{model_name(task)}: no version {run!r}",
+            f"versions: {known}; of a fingerprint or a run's name, {_SHORTEST_NAME} characters at least",
+        )
     matching = [version for version in versions if _is_called(client, version, run)]
     if len({version.run_id for version in matching}) != 1:
         known = ", ".join(version.tags["biasline.fingerprint"] for version in versions) or "none"

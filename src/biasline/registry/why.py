@@ -18,6 +18,7 @@ from biasline.metrics.table import label_of
 from biasline.params.method_spec import scale_count
 from biasline.registry import ledger
 from biasline.registry.aliases import CHAMPION
+from biasline.registry.gates import gate_word
 from biasline.registry.of_tenant import in_words, tenant_told
 from biasline.registry.versions import named_version
 from biasline.serving.registered import aliased, package_files, run_file, run_of
@@ -174,10 +175,7 @@ def as_markdown(told: Mapping[str, Any]) -> str:
         reason = f": {entry['reason']}" if entry.get("reason") else ""
         lines.append(f"- {entry['time']}: {entry['decision']} by {entry['by']}{reason}")
         verdict = entry.get("verdict") or {"gates": []}
-        lines += [
-            f"  - {gate['name']}: {'passed' if gate['passed'] else 'FAILED'} ({gate['told']})"
-            for gate in verdict["gates"]
-        ]
+        lines += [f"  - {gate['name']}: {gate_word(gate)} ({gate['told']})" for gate in verdict["gates"]]
     return "\n".join([*lines, ""])
 
 

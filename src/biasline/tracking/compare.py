@@ -216,8 +216,21 @@ def run_missing(name: str, data: str, missing: Sequence[str]) -> None:
 
     Args:
         name: the task's.
-        data: the task's raw data. An experiment runs in a checkout of its own, which holds only what git or DVC knows.
+        data: the task's raw data.
         missing: the methods.
+
+    Raises:
+        BiaslineError: where DVC fails, or would not find the data.
+    """
+    run_queued(queue_commands(name, missing), data)
+
+
+def run_queued(commands: Sequence[Sequence[str]], data: str) -> None:
+    """Queue DVC experiments and run the queue.
+
+    Args:
+        commands: each queues one.
+        data: the raw data. An experiment runs in a checkout of its own, which holds only what git or DVC knows.
 
     Raises:
         BiaslineError: where DVC fails, or would not find the data.
@@ -233,7 +246,7 @@ def run_missing(name: str, data: str, missing: Sequence[str]) -> None:
             f"{data}: unknown to git and to DVC, so an experiment, which runs in a checkout of its own, lacks it",
             f"`git add {shlex.quote(data)}`, or `dvc add` it and `git add {shlex.quote(data)}.dvc`",
         )
-    for command in [*queue_commands(name, missing), ["dvc", "exp", "run", "--run-all"]]:
+    for command in [*commands, ["dvc", "exp", "run", "--run-all"]]:
         # Standard output is the table's.
         if subprocess.run(command, cwd=home(), check=False, stdout=sys.stderr).returncode:
             raise BiaslineError(f"`{shlex.join(command)}` failed", "its own message is above")

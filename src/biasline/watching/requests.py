@@ -10,8 +10,9 @@ from typing import Any
 import polars as pl
 
 from biasline.data.records import read_records
-from biasline.errors import BiaslineError, first_few, first_line, shown
+from biasline.errors import BiaslineError, first_few, shown
 from biasline.kinds.answering import find_answering
+from biasline.serving.traffic import read_traffic, traffic_files
 from biasline.tokens.words import words_of
 
 TIMES = ("at", "time", "timestamp", "date", "datetime", "created_at")
@@ -60,7 +61,7 @@ def evaluated(kind: str, predictions: pl.DataFrame, tenant_column: str) -> Asked
     texts = [_text(row, kind) for row in answering.asked(predictions)]
     answers = answering.evaluated(predictions)
     column = answering.learning.columns.answer
-    right = [_answer(one, kind) for one in predictions[column]] if column in predictions.columns else [None] * count
+    right = [answer_of(one, kind) for one in predictions[column]] if column in predictions.columns else [None] * count
     return Asked([None] * count, owners, texts, answers, right, [""] * count)
 
 
@@ -71,18 +72,8 @@ def of_traffic(folder: Path, task: str, kind: str) -> Asked:
         BiaslineError: where the folder is not there, has no row of the task, or none with its text; and for a file that
             no server wrote.
     """
-    if not folder.is_dir():
-        raise BiaslineError(f"{shown(folder)}: no such folder", "name the server's `traffic`")
-    files = sorted(folder.glob("*.parquet"))
     wanted = ["at", "tenant", "fingerprint", "asked", "answer"]
-    parts = []
-    for file in files:
-        try:
-            parts.append(pl.scan_parquet(file).filter(pl.col("task") == task).select(wanted).collect())
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-            raise BiaslineError(
-                f"{shown(file)}: not a file of a server's traffic: {first_line(error)}", "move it out of the folder"
-            ) from None
+    parts = [read_traffic(path, pl.col("task") == task, wanted) for path in traffic_files(folder)]
     rows = pl.concat(parts) if parts else pl.DataFrame(schema=dict.fromkeys(wanted, pl.String))
     if not rows.height:
         raise BiaslineError(f"{shown(folder)}: no row of {task}", "name the folder of the server that answers it")
@@ -94,7 +85,7 @@ def of_traffic(folder: Path, task: str, kind: str) -> Asked:
             "serve with traffic_texts: true, or name a file of rows (--rows)",
         )
     texts = [_text(_object(told), kind) for told in rows["asked"]]
-    answers = [_answer(told, kind) for told in rows["answer"]]
+    answers = [answer_of(told, kind) for told in rows["answer"]]
     return Asked(
         rows["at"].to_list(),
         rows["tenant"].fill_null("").to_list(),
@@ -128,14 +119,14 @@ def of_file(path: Path, kind: str, tenant_column: str) -> Asked:
     at = [_moment(record.get(time), path, number) for number, record in enumerate(records, 1)] if time else []
     known = {
         name: [
-            _answer(record.get(column), kind, f"{shown(path)}: row {number}") if column else None
+            answer_of(record.get(column), kind, f"{shown(path)}: row {number}") if column else None
             for number, record in enumerate(records, 1)
         ]
         for name, column in (("answer", answer), ("right", RIGHT))
     }
     return Asked(
         at or [None] * len(records),
-        [_owner(record.get(tenant_column)) if tenant_column else "" for record in records],
+        [owner_of(record.get(tenant_column)) if tenant_column else "" for record in records],
         [_text(record, kind) for record in records],
         known["answer"],
         known["right"],
@@ -151,14 +142,17 @@ def answered_by(rows: Asked, fingerprint: str) -> Asked:
 
 def said(answer: Any) -> str:
     """What an answer says, as text: its label or labels, its score, its tags, or itself."""
+    found = value_of(answer)
+    if isinstance(found, list):
+        return ("+".join(sorted(map(str, found)))) if "labels" in answer else " ".join(map(str, found))
+    return json.dumps(found, ensure_ascii=False, sort_keys=True) if isinstance(found, dict) else str(found)
+
+
+def value_of(answer: Any) -> Any:
+    """What an answer says, as a raw file has it: its label, labels, score or tags, or itself."""
     if not isinstance(answer, dict):
-        return str(answer)
-    if "labels" in answer:
-        return "+".join(sorted(map(str, answer["labels"])))
-    for name in ("label", "score", "tags"):
-        if name in answer:
-            return " ".join(answer[name]) if isinstance(answer[name], list) else str(answer[name])
-    return json.dumps(answer, ensure_ascii=False, sort_keys=True)
+        return answer
+    return next((answer[name] for name in ("labels", "label", "score", "tags") if name in answer), answer)
 
 
 def _text(row: Any, kind: str) -> str:
@@ -178,7 +172,7 @@ def _object(told: str) -> Any:
         return told
 
 
-def _answer(told: Any, kind: str, where: str = "") -> Any:
+def answer_of(told: Any, kind: str, where: str = "") -> Any:
     """An answer as a server gives it; None where there is none.
 
     Args:
@@ -207,7 +201,7 @@ def _answer(told: Any, kind: str, where: str = "") -> Any:
     return {name: str(told).lower() if isinstance(told, bool) else str(told)}
 
 
-def _owner(value: Any) -> str:
+def owner_of(value: Any) -> str:
     """A tenant's name, as serving reads it."""
     if isinstance(value, bool):
         return str(value).lower()
