@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _LINEAGE, _OBSERVED, _LIVE = "lineage.json", "observed.json", "live.jsonl"
 _LIVE_NOW = "live.running.jsonl"
 _PROVED = "proved.txt"
-_ROWS = "rows.parquet"
+ROWS_FILE = "rows.parquet"
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class Record:
             rows = pl.read_parquet(place.split(name))
             hashes = [row_hash(key) for key in keys_of(rows, kind, tenants)]
             found.append(pl.DataFrame({"split": [name] * rows.height, "row": pl.Series(hashes, dtype=pl.String)}))
-        with replacing(self.folder / _ROWS) as draft:
+        with replacing(self.folder / ROWS_FILE) as draft:
             write_parquet(pl.concat(found), draft)
 
     def splits_with(self, hashes: Collection[str]) -> dict[str, int] | None:
@@ -180,7 +180,7 @@ class Record:
         Args:
             hashes: of content keys, see `row_hash`.
         """
-        path = self.folder / _ROWS
+        path = self.folder / ROWS_FILE
         if not path.is_file():
             return None
         rows = pl.read_parquet(path).filter(pl.col("row").is_in(list(hashes)))
