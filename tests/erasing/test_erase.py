@@ -162,6 +162,7 @@ def test_what_a_command_lacks_is_told(project):
     skill = json.loads((project[2] / "rows.jsonl").read_text().splitlines()[0])["skill"]
     said = CliRunner().invoke(app, ["erase", "small", "--where", f"skill={skill}", "--dry-run", "--json"])
     told = json.loads(said.stdout)
+    assert sum(told["splits"].values()) == told["rows"]
     assert told["rows"] > 1 and told["aliases"].keys() == {"champion", "candidate"} and told["trainings"]
     assert any("name their folders (--traffic)" in one for one in told["unreached"])
 

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import polars as pl
+
 from biasline.bases.pin import file_sha256
+from biasline.data.split import keys_of
 from biasline.data.tombstones import Tombstones
 from biasline.erasing.cache import Cache
 from biasline.erasing.rows import Selected, select, take_out
@@ -23,7 +26,8 @@ from biasline.erasing.runs import LEARNED, UNKNOWN, Trainings, delete_trainings,
 from biasline.erasing.served import served_rows
 from biasline.errors import BiaslineError, first_few, shown
 from biasline.jsonfile import dump_json, load_json
-from biasline.layout import TaskPlace, home, local_state, write_text
+from biasline.kinds.learning import find_learning
+from biasline.layout import SPLITS, TaskPlace, home, local_state, write_text
 from biasline.params import Task, Where, read_params
 from biasline.registry import ledger
 from biasline.registry.aliases import CHAMPION, settle
@@ -75,6 +79,7 @@ class Plan:
         selected: the rows.
         trainings: that had them.
         served: folder → rows in it.
+        splits: rows of each split in the workspace.
         cached: objects of DVC's cache, and their bytes.
         unreached: what this command cannot reach, in words.
     """
@@ -82,6 +87,7 @@ class Plan:
     selected: Selected
     trainings: Trainings
     served: dict[Path, int]
+    splits: dict[str, int]
     cached: tuple[int, int]
     unreached: list[str] = field(default_factory=list)
 
@@ -104,6 +110,7 @@ class Plan:
             "aliases": self.trainings.aliases,
             "records": len(self.trainings.records),
             "checkpoints": len(self.trainings.checkpoints),
+            "splits": self.splits,
             "served": {str(folder): count for folder, count in self.served.items()},
             "cache": {"objects": self.cached[0], "bytes": self.cached[1]},
             "unreached": self.unreached,
@@ -131,7 +138,11 @@ class Plan:
         lines += [f"- the {alias} is one of them: {name}" for alias, name in had.aliases.items()]
         objects, size = self.cached
         lines.append(f"{objects:,} earlier outs of the task in DVC's cache, {size:,} bytes, and on its remotes")
-        lines.append("splits, token sets, augmented rows, model and evaluation in the workspace are made again")
+        told = ", ".join(f"{name} {count:,}" for name, count in self.splits.items())
+        lines.append(
+            f"in the workspace: {told or 'no split has them now'}; splits, token sets, augmented rows, model and "
+            "evaluation are made again"
+        )
         return lines + [f"NOT reached: {one}" for one in self.unreached]
 
 
@@ -164,7 +175,19 @@ def plan(client: "MlflowClient", request: Request, task: Task, *, of_commits: bo
     cache = Cache(root)
     objects = cache.objects(cache.of_task(request.task, of_commits=of_commits))
     size = sum(path.stat().st_size for path in objects)
-    return Plan(selected, had, served, (len(objects), size), _unreached(request, task, root))
+    splits = _splits(TaskPlace(request.task), task, selected)
+    return Plan(selected, had, served, splits, (len(objects), size), _unreached(request, task, root))
+
+
+def _splits(place: TaskPlace, task: Task, selected: Selected) -> dict[str, int]:
+    """Rows of each split in the workspace that are to go."""
+    found = {}
+    for name in (*SPLITS, "quarantine"):
+        if place.split(name).is_file():
+            rows = pl.read_parquet(place.split(name))
+            keys = keys_of(rows, find_learning(task.kind).columns, task.tenants.column)
+            found[name] = sum(key in selected.keys for key in keys)
+    return {name: count for name, count in found.items() if count}
 
 
 def _is_all(selected: Selected) -> bool:
