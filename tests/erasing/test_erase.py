@@ -139,7 +139,7 @@ def test_where_the_gates_refuse_nothing_is_deleted_until_that_is_said(project):
 def test_all_rows_are_refused_unless_that_is_meant(project):
     client, _, workspace, _ = project
     request = Request("small", None, {"skill": ("no such",)}, by="ann", reason="x")
-    with pytest.raises(BiaslineError, match="none of"):
+    with pytest.raises(BiaslineError, match="no row is like that"):
         room.plan(client, request, small(workspace))
     count = len((workspace / "rows.jsonl").read_text().splitlines())
     request = Request("small", None, "skill is not null or skill is null", by="ann", reason="x")

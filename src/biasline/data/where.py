@@ -26,7 +26,7 @@ def filtered(raw: Raw, where: Where, data: str) -> tuple[Raw, int]:
     """
     if not where:
         return raw, 0
-    kept = _by_expression(raw, where, data) if isinstance(where, str) else _by_values(raw, where, data)
+    kept = matching(raw, where, data)
     if not kept.any():
         told = ""
         if not isinstance(where, str):
@@ -35,6 +35,11 @@ def filtered(raw: Raw, where: Where, data: str) -> tuple[Raw, int]:
             f"source.where: {shown_where(where)}: none of {len(raw):,} rows is like that{told}", "mend it"
         )
     return raw.kept(kept), int((~kept).sum())
+
+
+def matching(raw: Raw, where: Where, data: str) -> pl.Series:
+    """Whether each record is as a filter, which is not empty, says; arguments as of `filtered`."""
+    return _by_expression(raw, where, data) if isinstance(where, str) else _by_values(raw, where, data)
 
 
 def shown_where(where: Where) -> str:

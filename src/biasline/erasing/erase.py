@@ -34,6 +34,7 @@ from biasline.registry.aliases import CHAMPION, settle
 from biasline.registry.promote import promote
 from biasline.serving.registered import aliased
 from biasline.tracking.git import GitRefused, git
+from biasline.tracking.locks import file_lock
 from biasline.tracking.record import record_of_workspace, row_hash
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ def _unreached(request: Request, task: Task, root: Path) -> list[str]:
 def erase(
     client: "MlflowClient", request: Request, task: Task, tell: Callable[[str], None] = print
 ) -> dict[str, Any] | None:
-    """Erase rows, or go on with what was begun.
+    """Erase rows, or go on with what was begun; two at once wait for each other.
 
     Args:
         client: client of the tracking store.
@@ -235,6 +236,11 @@ def erase(
     Raises:
         BiaslineError: as `plan`, where another erasure was begun, and where a step fails.
     """
+    with file_lock(local_state() / "erase" / f"{request.task}.lock"):
+        return _erase(client, request, task, tell)
+
+
+def _erase(client: "MlflowClient", request: Request, task: Task, tell: Callable[[str], None]) -> dict[str, Any] | None:
     journal = _Journal(local_state() / "erase" / f"{request.task}.json")
     place, root = TaskPlace(request.task), home()
     if not journal.told:
@@ -348,7 +354,7 @@ def _receipt(
 def _take_out(request: Request, task: Task, root: Path) -> None:
     """Rewrite the raw files; `dvc add` again what it had added."""
     selected = select(task, root / task.data, request.rows, request.where)
-    take_out(task, selected.records)
+    take_out(task, root / task.data, selected.records)
     if Path(f"{root / task.data}.dvc").is_file():
         _run(["dvc", "add", task.data])
 

@@ -13,11 +13,12 @@ from biasline.data.contract import emptied_inputs
 from biasline.data.files import raw_files
 from biasline.data.folders import is_saved
 from biasline.data.raw import read_raw
+from biasline.data.records import read_records
 from biasline.data.removal import remove_records
 from biasline.data.sources import headers_of, read_asked, read_examples
 from biasline.data.split import keys_of
 from biasline.data.turns import HISTORY
-from biasline.data.where import filtered
+from biasline.data.where import matching
 from biasline.errors import BiaslineError, shown
 from biasline.kinds.learning import find_learning
 from biasline.params import Task, Where
@@ -76,7 +77,7 @@ def select(task: Task, data: Path, rows: Path | None, where: Where) -> Selected:
         where: or a filter on the columns of the raw data.
 
     Raises:
-        BiaslineError: for data that are no files, and where nothing matches.
+        BiaslineError: for data that are no files, a filter on a column that they lack, and a file without rows.
     """
     if is_saved(data):
         raise BiaslineError(f"{shown(data)}: a data set saved by `datasets`", "save its splits as Parquet in a folder")
@@ -102,7 +103,7 @@ def select(task: Task, data: Path, rows: Path | None, where: Where) -> Selected:
             {key for key, owner in wanted} if not tenants else {f"{owner}\x1f{key}" for key, owner in wanted if owner}
         )
     else:
-        numbers = set(filtered(raw, where, shown(data))[0].frame["row"].to_list())
+        numbers = set(raw.frame["row"].filter(matching(raw, where, shown(data))).to_list())
         chosen = frame["row"].is_in(list(numbers)).to_list()
         texts = sorted({key for key, one in zip(plain, chosen, strict=True) if one})
         extra = set()
@@ -152,11 +153,15 @@ def _text(name: str, value: Any) -> str:
     return str(value)
 
 
-def take_out(task: Task, records: dict[Path, set[int]]) -> None:
-    """Take records out of raw files, each whole or not at all."""
+def take_out(task: Task, data: Path, records: dict[Path, set[int]]) -> None:
+    """Take records out of raw files, each whole or not at all; one file of several that has no others is deleted."""
     headers = headers_of(find_learning(task.kind).columns, task.source)
     for path, numbers in sorted(records.items()):
-        remove_records(path, numbers, headers)
+        has_others = data.is_dir() and len(raw_files(data).files) > 1
+        if has_others and len(numbers) == sum(1 for _ in read_records(path, headers)):
+            path.unlink()
+        else:
+            remove_records(path, numbers, headers)
 
 
 def asked_keys(asked: Sequence[str | None], tenants: Sequence[str], task: Task) -> list[str]:
