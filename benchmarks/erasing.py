@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from benchmarks.machine import machine
-from biasline.erasing.erase import Plan, Request, plan
+from biasline.erasing.plan import Plan, Request, plan
 from biasline.layout import record_folder
 from biasline.params import read_params
 from biasline.tracking.record import ROWS_FILE, row_hash

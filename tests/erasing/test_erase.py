@@ -12,7 +12,7 @@ from biasline.cli import app
 from biasline.data.augment import augment
 from biasline.data.validate import validate
 from biasline.erasing import erase as room
-from biasline.erasing.erase import Request
+from biasline.erasing.plan import Request
 from biasline.errors import BiaslineError
 from biasline.evaluation.evaluate import evaluate
 from biasline.layout import TaskPlace, write_text

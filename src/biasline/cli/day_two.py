@@ -124,8 +124,8 @@ def erase(
     as_json: AsJson = False,
 ) -> None:
     """Take rows out of data, models, store and caches for good; what learned from them is trained again."""
-    from biasline.erasing.erase import Request, plan
     from biasline.erasing.erase import erase as erased
+    from biasline.erasing.plan import Request, plan
     from biasline.erasing.rows import parsed_where
     from biasline.tracking.lineage import someone
     from biasline.tracking.store import connect
