@@ -71,6 +71,18 @@ def test_any_texts_in_quotes(tmp_path, texts, gone):
     assert left(path) == [record for number, record in enumerate(before) if number not in gone]
 
 
+def test_a_link_and_the_rights_of_a_file_stay(tmp_path):
+    real = tmp_path / "real.csv"
+    real.write_text("t,l\na,1\nb,2\n")
+    real.chmod(0o600)
+    (tmp_path / "link.csv").symlink_to(real)
+    remove_records(tmp_path / "link.csv", {0}, with_header, dry_run=True)
+    assert real.read_text() == "t,l\na,1\nb,2\n"
+    remove_records(tmp_path / "link.csv", {0}, with_header)
+    assert (tmp_path / "link.csv").is_symlink() and real.read_text() == "t,l\nb,2\n"
+    assert real.stat().st_mode & 0o777 == 0o600
+
+
 def test_what_cannot_be_rewritten_is_told_with_its_rows(tmp_path):
     path = tmp_path / "a.conll"
     content = "EU B-ORG\nrejects O\n\nPeter B-PER\nsays O\n\nEU B-ORG\nsays O\n"
@@ -78,6 +90,9 @@ def test_what_cannot_be_rewritten_is_told_with_its_rows(tmp_path):
     with pytest.raises(BiaslineError, match="take its records 2 out by hand"):
         remove_records(path, {1}, with_header)
     assert path.read_text() == content
+    (tmp_path / "c.json").write_text('{"t":\n "a"}\n{"t": "b"}\n')
+    with pytest.raises(BiaslineError, match="neither a line each nor in a list"):
+        remove_records(tmp_path / "c.json", {1}, with_header, dry_run=True)
     (tmp_path / "b.jsonl").write_text('{"t": "a"}\n')
     with pytest.raises(BiaslineError, match="no record would be left"):
         remove_records(tmp_path / "b.jsonl", {0}, with_header)

@@ -42,6 +42,7 @@ def test_earlier_outs_and_raw_data_go_and_others_stay(project, monkeypatch):
     cache = Cache(project)
     earlier = cache.of_task("a", of_commits=False) - cache.needed("a")
     assert earlier == {RAW, OLD, OLD_FOLDER, INNER}
+    assert cache.raw_paths("a") == {"data/a/raw.tsv"}
     assert {path.read_text() for path in cache.objects({OLD, SHARED, "8" * 32})} == {OLD, SHARED}
     monkeypatch.setattr(Cache, "_remotes", lambda self: iter([("far", "no way to it")]))
     assert cache.remove("a", earlier) == ["DVC's remote 'far': no way to it"]
@@ -51,4 +52,6 @@ def test_earlier_outs_and_raw_data_go_and_others_stay(project, monkeypatch):
         "python -m stages.train a",
         "python -m stages.train b",
     ]
+    # DVC would take a folder without an entry for one that has one.
+    assert all(any(folder.iterdir()) for folder in (project / ".dvc/cache/runs").glob("*/*"))
     assert cache.remove("a", earlier) == ["DVC's remote 'far': no way to it"]  # as after a crash

@@ -148,7 +148,7 @@ def test_all_rows_are_refused_unless_that_is_meant(project):
         match=f"{count} of {count} rows of rows.jsonl are named, more than half → if that is meant: --all",
     ):
         room.erase(client, request, small(workspace))
-    assert not (workspace / ".biasline/erase").exists()
+    assert not list((workspace / ".biasline/erase").glob("*.json"))
 
 
 def test_what_a_command_lacks_is_told(project):
@@ -202,3 +202,35 @@ def test_a_tenant_is_erased_and_the_others_deltas_stay_as_they_are(store, fleet,
     assert before.get(gone) not in own and "three/3" not in (store / "shops.jsonl").read_text()
     package = read_package(aliased(client, "fleet", "champion"))
     assert len(package.tenants) == 3 and "three/3" not in package.tenants.own
+
+
+def test_after_a_crash_the_very_records_that_were_planned_are_gone_and_no_others(project, monkeypatch):
+    client, record, workspace, ran = project
+    row = split_rows(workspace, "train")[3]
+    raw = (workspace / "rows.jsonl").read_bytes().splitlines()
+    note = room._Journal.note
+
+    def cut_off(self, **values):
+        if "since" in values:
+            raise KeyboardInterrupt
+        note(self, **values)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(room._Journal, "note", cut_off)
+        erased(project, [row])
+    left = raw[: row["row"] - 1] + raw[row["row"] :]
+    assert (workspace / "rows.jsonl").read_bytes().splitlines() == left and not ran
+    (workspace / "rows.jsonl").write_bytes(b"\n".join(raw) + b"\n ")  # somebody puts it back meanwhile
+    with pytest.raises(BiaslineError, match="it was changed since the erasure was begun"):
+        erased(project, [row])
+    (workspace / "rows.jsonl").write_bytes(b"\n".join(left) + b"\n")
+    assert erased(project, [row])["gone"] == [record.fingerprint]
+
+
+def test_a_row_that_only_trainings_have_is_erased_there(project):
+    client, record, workspace, ran = project
+    row = split_rows(workspace, "train")[3]
+    raw = (workspace / "rows.jsonl").read_bytes().splitlines()
+    (workspace / "rows.jsonl").write_bytes(b"\n".join(raw[: row["row"] - 1] + raw[row["row"] :]) + b"\n")
+    receipt = erased(project, [row])
+    assert receipt["rows"] == 0 and receipt["gone"] == [record.fingerprint] and not record.folder.exists()

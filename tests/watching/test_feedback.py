@@ -140,3 +140,25 @@ def test_a_file_of_somebody_else_is_named(traffic):
     told(traffic, {"request": "b2", "thumb": "up"})
     with pytest.raises(BiaslineError, match=r"zz\.parquet: not a file of a server's traffic"):
         matched(said_in_folder(traffic, "mood")[0], traffic, "mood", "classification")
+
+
+def test_what_one_client_says_stops_nobody_elses(traffic):
+    kept(traffic, [("s1", "stars", "", json.dumps({"text": "fine"}), json.dumps({"score": 3.5}))] * 2, "three")
+    told(
+        traffic,
+        {"request": "s1", "index": 0, "right": "five"},
+        {"request": ["s1"], "right": 4},
+        {"request": "s1", "index": 1, "thumb": "sideways"},
+        {"request": "s1", "index": 1, "right": 4},
+        {"request": "s1", "index": 1, "thumb": "down"},
+        {"request": "s1", "index": 1, "right": 1, "tenant": "somebody"},
+        task="stars",
+    )
+    said, notes = said_in_folder(traffic, "stars")
+    found = matched(said, traffic, "stars", "regression")
+    assert [(row.name, row.right) for row in found.rows] == [("s1:1", 4.0)] and len(notes) == 2
+    assert {reason: len(what) for reason, what in found.left_out.items()} == {
+        feedback.OF_ANOTHER_TENANT: 1,
+        feedback.NO_ANSWER: 1,
+        feedback.CHANGED_MIND: 1,
+    }

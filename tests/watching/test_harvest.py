@@ -143,16 +143,18 @@ def test_a_move_that_was_cut_off_is_finished(project, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(room, "set_data", killed)
         harvested(project, *pairs)
-    assert (project / "data/mood/mood.csv").is_file() and task_of(project).data == "data/mood.csv"
+    assert (project / "data/mood/mood.csv").is_file() and not (project / "data/mood.csv").exists()
+    assert task_of(project).data == "data/mood.csv"
     found = harvested(project, *pairs)
     assert found.rows and task_of(project).data == "data/mood" and not (project / "data/mood.csv").exists()
 
 
 def test_a_folder_of_somebody_else_and_a_file_of_dvc_are_refused(project):
     (project / "data/mood").mkdir()
+    (project / "data/mood/mine").write_text("mine")
     with pytest.raises(BiaslineError, match="is there already"):
         harvested(project, ("words of some kind", "good"))
-    (project / "data/mood").rmdir()
+    (project / "data/mood/mine").unlink()
     (project / "data/mood.csv.dvc").write_text("outs: []")
     with pytest.raises(BiaslineError, match="dvc move"):
         harvested(project, ("words of some kind", "good"))
@@ -184,3 +186,19 @@ def test_dialogues_and_tenants_keep_the_form_of_the_data(tmp_path, monkeypatch):
     after = deal(task.model_copy(update={"data": str(tmp_path / "said")}), tmp_path / "erased.txt")
     kept = pl.concat([after.splits["train"], after.splits["valid"]]).filter(pl.col("harvested").is_not_null())
     assert kept.height == found.rows and kept["history"].str.contains("hi there").all()
+
+
+def test_raw_data_never_go_into_a_folder_that_the_pipeline_writes(project):
+    (project / "data/mood.csv").rename(project / "data/clean.csv")
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("data/mood.csv", "data/clean.csv"))
+    found = harvested(project, *((f"{word} {word} {word} words", "good") for word in WORDS))
+    assert found.file.parent.name == "clean-rows" and task_of(project).data == "data/clean-rows"
+
+
+def test_data_of_two_tasks_get_no_rows_of_one(project):
+    entry = json.loads((project / "params.yaml").read_text().partition("\n")[2])["tasks"]
+    (project / "params.yaml").write_text(json.dumps({"tasks": entry | {"twin": entry["mood"]}}))
+    with pytest.raises(BiaslineError, match=r"tasks\.twin in params\.yaml has the same data"):
+        harvested(project, ("words of some kind", "good"))
+    assert (project / "data/mood.csv").is_file()

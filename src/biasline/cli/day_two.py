@@ -76,6 +76,7 @@ def harvest(
 ) -> None:
     """Make training rows of answers that people corrected or confirmed: in the file given, or told to the server."""
     from biasline.layout import home
+    from biasline.serving.traffic import traffic_files
     from biasline.watching.feedback import matched, said_in_file, said_in_folder
     from biasline.watching.harvest import harvest as harvested
 
@@ -89,6 +90,7 @@ def harvest(
         return
     if traffic is None:
         raise typer.BadParameter("--traffic: name the folder that a server fills")
+    traffic_files(traffic)
     told, notes = said_in_folder(traffic, task)
     told += said_in_file(corrections, asked.tenants.column) if corrections is not None else []
     if not told:

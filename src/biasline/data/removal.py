@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from collections.abc import Collection
 from io import BytesIO
 from pathlib import Path
@@ -19,33 +20,42 @@ _PARQUET, _GZIP = b"PAR1", b"\x1f\x8b"
 _BOM = "\ufeff"
 
 
-def remove_records(path: Path, numbers: Collection[int], is_header: IsHeader) -> None:
+def remove_records(path: Path, numbers: Collection[int], is_header: IsHeader, *, dry_run: bool = False) -> None:
     """Take records out of a file.
 
     Args:
         path: JSON, JSON Lines, CSV, TSV (also packed with gzip) or Parquet.
         numbers: of the records, from 0.
         is_header: judges the first line of a delimited file.
+        dry_run: only see whether the format can be written.
 
     Raises:
         BiaslineError: where the format cannot be written, or what is left would not read as it did.
     """
+    path = path.resolve()  # a link stays one
     magic = path.read_bytes()[:6]
     before = list(read_records(path, is_header))
     kept = [record for number, record in enumerate(before) if number not in numbers]
     if not kept:
         raise BiaslineError(f"{shown(path)}: no record would be left", "delete the file itself")
+    if dry_run:
+        _left(path, magic, numbers, is_header)
+        return
     with replacing(path) as draft:
-        is_table = magic.startswith(_PARQUET)
-        draft.write_bytes(_parquet(path, numbers) if is_table else _text(path, magic, numbers, is_header))
+        draft.write_bytes(_left(path, magic, numbers, is_header))
         # Read as the file itself is: names decide nothing, and the header is judged by what is there now.
         if list(read_records(draft, is_header)) != kept:
             raise _by_hand(path, numbers, "what is left would not read as before")
+        shutil.copymode(path, draft)
 
 
 def _by_hand(path: Path, numbers: Collection[int], why: str) -> BiaslineError:
     rows = ", ".join(str(number + 1) for number in sorted(numbers)[:20])
     return BiaslineError(f"{shown(path)}: {why}", f"take its records {rows} out by hand, then the same command again")
+
+
+def _left(path: Path, magic: bytes, numbers: Collection[int], is_header: IsHeader) -> bytes:
+    return _parquet(path, numbers) if magic.startswith(_PARQUET) else _text(path, magic, numbers, is_header)
 
 
 def _parquet(path: Path, numbers: Collection[int]) -> bytes:
@@ -64,7 +74,7 @@ def _text(path: Path, magic: bytes, numbers: Collection[int], is_header: IsHeade
     if is_conll(path, text[:65536]):
         raise _by_hand(path, numbers, "sentences in columns are not rewritten")
     if text.lstrip()[:1] in ("[", "{"):
-        left = _without_objects(text, numbers)
+        left = _without_objects(path, text, numbers)
     else:
         left = "".join(part for number, part in segments(path, text, is_header) if number not in numbers)
     mark = _BOM if content.startswith(_BOM.encode()) else ""
@@ -76,7 +86,7 @@ def _text(path: Path, magic: bytes, numbers: Collection[int], is_header: IsHeade
     return plain
 
 
-def _without_objects(text: str, numbers: Collection[int]) -> str:
+def _without_objects(path: Path, text: str, numbers: Collection[int]) -> str:
     """JSON without some of its objects: lines where each is one, else a list laid out as it was."""
     lines = [f"{line}\n" for line in text.split("\n")]
     lines = [*lines[:-1], *([lines[-1][:-1]] if lines[-1] != "\n" else [])]
@@ -86,10 +96,10 @@ def _without_objects(text: str, numbers: Collection[int]) -> str:
         return "".join(line for line in lines if not line.strip() or next(places) not in numbers)
     try:
         found = json.loads(text)
-    except ValueError:  # objects one after the other
-        return text
+    except ValueError:
+        found = None
     if not isinstance(found, list):
-        return text
+        raise _by_hand(path, numbers, "objects that are neither a line each nor in a list are not rewritten")
     kept = [one for number, one in enumerate(found) if number not in numbers]
     second = text.lstrip()[1:].lstrip("\r\n")
     indent = len(second) - len(second.lstrip(" ")) if "\n" in text.strip() else None

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 
+# Deps of a stage that are no data.
+_CODE = ("src/", "stages/", "custom")
+
+
 class Cache:
     """What DVC keeps of a project.
 
@@ -43,6 +47,16 @@ class Cache:
                 if name.endswith(f"@{task}"):
                     found |= _hashes(stage, of_data=True)
         return self._with_contents(found)
+
+    def raw_paths(self, task: str) -> set[str]:
+        """Where the task's raw data lay, as far as the run cache knows."""
+        return {
+            str(dep["path"])
+            for path in self.entries(task)
+            if "stages.validate" in str((stage := _read(path)).get("cmd"))
+            for dep in stage.get("deps", ())
+            if not str(dep["path"]).startswith(_CODE)
+        }
 
     def needed(self, task: str) -> set[str]:
         """Hashes of what the pipeline has now, and of all that other tasks ever had."""
@@ -84,6 +98,9 @@ class Cache:
         for path in self.entries(task):
             if _hashes(_read(path), of_data=True) & hashes:
                 path.unlink()
+        for folder in sorted(self._runs.glob("*/*")):
+            with suppress(OSError):  # DVC takes a folder without an entry for one that has one
+                folder.rmdir()
         for path in self.objects(hashes):
             path.chmod(0o644)
             path.unlink()
@@ -151,5 +168,5 @@ def _hashes(stage: dict[str, Any], of_data: bool) -> set[str]:
     """Of a stage's outs, and of validation's raw data, which `dvc add` may have put into the cache."""
     listed = list(stage.get("outs", ()))
     if of_data and "stages.validate" in str(stage.get("cmd", "")):
-        listed += [dep for dep in stage.get("deps", ()) if not str(dep.get("path", "")).startswith(("src/", "stages/"))]
+        listed += [dep for dep in stage.get("deps", ()) if not str(dep.get("path", "")).startswith(_CODE)]
     return {str(one["md5"]) for one in listed if one.get("md5")}

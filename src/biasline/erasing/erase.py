@@ -16,7 +16,7 @@ from biasline.bases.pin import file_sha256
 from biasline.data.tombstones import Tombstones
 from biasline.erasing.cache import Cache
 from biasline.erasing.plan import Request, plan
-from biasline.erasing.rows import select, take_out
+from biasline.erasing.rows import any_left, take_out
 from biasline.erasing.runs import delete_trainings
 from biasline.erasing.served import served_rows
 from biasline.errors import BiaslineError, shown
@@ -70,6 +70,7 @@ def _erase(client: "MlflowClient", request: Request, task: Task, tell: Callable[
             keys=sorted(found.selected.keys),
             refused=sorted(found.selected.refused),
             texts=list(found.selected.texts),
+            files=[[str(path), file_sha256(path), sorted(numbers)] for path, numbers in found.selected.records.items()],
             traffic=[str(folder.resolve()) for folder in request.traffic],
             gone=sorted(found.trainings.how),
             cached=sorted(Cache(root).of_task(request.task, of_commits=True)),
@@ -85,7 +86,9 @@ def _erase(client: "MlflowClient", request: Request, task: Task, tell: Callable[
         stones.write(place.erased, map(stones.hash, journal.told["refused"]))
         for folder in map(Path, journal.told["traffic"]):
             served_rows(folder, request.task, task, journal.told["keys"], journal.told["texts"], take_out=True)
-        _take_out(request, task, root)
+        _take_out(journal, task, root / task.data)
+        if Path(f"{root / task.data}.dvc").is_file():
+            _run(["dvc", "add", task.data])
         journal.note(keys=[], refused=[], texts=[], since=time.time())  # they were the rows themselves
         journal.end("rows")
     if journal.due("training"):
@@ -166,12 +169,21 @@ def _receipt(
     )
 
 
-def _take_out(request: Request, task: Task, root: Path) -> None:
-    """Rewrite the raw files; `dvc add` again what it had added."""
-    selected = select(task, root / task.data, request.rows, request.where)
-    take_out(task, root / task.data, selected.records)
-    if Path(f"{root / task.data}.dvc").is_file():
-        _run(["dvc", "add", task.data])
+def _take_out(journal: "_Journal", task: Task, data: Path) -> None:
+    """Rewrite the raw files: the very records that were planned, each file once.
+
+    Raises:
+        BiaslineError: where a file was changed since by somebody else.
+    """
+    for name, sha256, numbers in journal.told["files"]:
+        path = Path(name)
+        if path.is_file() and file_sha256(path) == sha256:
+            take_out(task, data, path, set(numbers))
+        elif any_left(task, data, journal.told["refused"]):  # else it was rewritten before a crash
+            raise BiaslineError(
+                f"{shown(path)}: it was changed since the erasure was begun, and still has rows that are to go",
+                f"put it back, or delete {shown(journal.path)} and begin anew",
+            )
 
 
 def _run(command: Sequence[str]) -> None:

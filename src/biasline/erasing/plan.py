@@ -10,7 +10,7 @@ import polars as pl
 
 from biasline.data.split import keys_of
 from biasline.erasing.cache import Cache
-from biasline.erasing.rows import Selected, select
+from biasline.erasing.rows import Selected, select, take_out
 from biasline.erasing.runs import LEARNED, UNKNOWN, Trainings, trainings_with
 from biasline.erasing.served import served_rows
 from biasline.errors import BiaslineError, first_few, shown
@@ -106,6 +106,8 @@ class Plan:
         found, had = self.selected, self.trainings
         lines = [f"{found.rows:,} of {found.total:,} rows of the raw data"]
         lines += [f"- {len(numbers):,} in {shown(path)}" for path, numbers in sorted(found.records.items())]
+        if found.absent:
+            lines.append(f"- {found.absent:,} rows of the list are in no raw file")
         if found.kept_elsewhere:
             lines.append(
                 f"- {len(found.kept_elsewhere):,} of their texts are those of rows that stay, too: they are not "
@@ -148,14 +150,17 @@ def plan(client: "MlflowClient", request: Request, task: Task, *, of_commits: bo
         folder: served_rows(folder, request.task, task, selected.keys, selected.texts, take_out=False)
         for folder in request.traffic
     }
-    if not selected.rows and not any(served.values()):
+    had = trainings_with(client, request.task, {row_hash(key) for key in selected.keys})
+    known = [how for how in had.how.values() if how != UNKNOWN]
+    if not selected.rows and not any(served.values()) and not known:
         raise BiaslineError(f"{task.data}: no row is like that", "nothing is erased; look at the file or filter")
     if 2 * selected.rows > selected.total and not request.everything:
         raise BiaslineError(
             f"{selected.rows:,} of {selected.total:,} rows of {task.data} are named, more than half",
             "if that is meant: --all" + ("; a file without rows is to be deleted by hand" * _is_all(selected)),
         )
-    had = trainings_with(client, request.task, {row_hash(key) for key in selected.keys})
+    for path, numbers in selected.records.items() if not _is_all(selected) else ():
+        take_out(task, root / task.data, path, numbers, dry_run=True)
     cache = Cache(root)
     objects = cache.objects(cache.of_task(request.task, of_commits=of_commits))
     size = sum(path.stat().st_size for path in objects)
@@ -182,11 +187,12 @@ def _unreached(request: Request, task: Task, root: Path) -> list[str]:
     """What no command here takes rows out of."""
     told = []
     try:
-        commits = (git("log", "--all", "--format=%h", "--", task.data, where=root) or "").split()
+        paths = sorted({task.data, *Cache(root).raw_paths(request.task)})
+        commits = (git("log", "--all", "--format=%h", "--", *paths, where=root) or "").split()
         if commits:
             told.append(
-                f"git's history: {len(commits):,} commits of {task.data} ({first_few(commits, 3)}), here, in other "
-                "clones and at its remotes; `git filter-repo` rewrites it"
+                f"git's history: {len(commits):,} commits of {first_few(paths, 3)} ({first_few(commits, 3)}), here, in "
+                "other clones and at its remotes; `git filter-repo` rewrites it"
             )
         refs = (git("for-each-ref", "--format=%(refname)", "refs/exps", where=root) or "").split()
         if refs:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from biasline.errors import BiaslineError, shown
 from biasline.kinds.learning import find_learning
 from biasline.params import Task, Where
 
+# `text=it's so` is a value, `text='so'` and `text = 'so' and …` are SQL.
+_PLAIN = re.compile(r"([\w.-]+)=([^\s'\"].*)?", re.DOTALL)
 _PAIR = re.compile(r"\s*([^\s=<>!'\"]+)\s*=\s*([^'\"=]*)")
 
 
@@ -35,6 +37,7 @@ class Selected:
         rows: how many records that is.
         total: all records there are.
         keys: content keys of what is to go; of a fleet with its tenant.
+        absent: rows of a list that are in no raw file.
         kept_elsewhere: keys that rows have as well which stay: they are not refused when they come back.
         texts: folded texts of what is to go, to find them in prompts.
     """
@@ -44,6 +47,7 @@ class Selected:
     total: int
     keys: frozenset[str]
     kept_elsewhere: frozenset[str] = frozenset()
+    absent: int = 0
     texts: tuple[str, ...] = field(default=(), repr=False)
 
     @property
@@ -58,9 +62,9 @@ def parsed_where(texts: Sequence[str]) -> Where:
     Raises:
         BiaslineError: where both kinds are mixed.
     """
-    pairs = [_PAIR.fullmatch(text) for text in texts]
+    pairs = [_PLAIN.fullmatch(text) or _PAIR.fullmatch(text) for text in texts]
     if all(pairs):
-        return {pair[1]: pair[2].strip() for pair in pairs if pair}
+        return {pair[1]: (pair[2] or "").strip() for pair in pairs if pair}
     if len(texts) == 1:
         return texts[0]
     odd = next(text for text, pair in zip(texts, pairs, strict=True) if pair is None)
@@ -89,34 +93,31 @@ def select(task: Task, data: Path, rows: Path | None, where: Where) -> Selected:
         frame = frame.with_columns(pl.col(tenants).str.strip_chars())
     keys, plain = keys_of(frame, kind, tenants), keys_of(frame, kind)
     raw = read_raw(data, headers_of(kind, source))[0]
-    texts: list[str] = []
+    absent, extra = 0, set[str]()
     if rows is not None:
         asked = read_asked(rows, kind, source, tenants)
-        wanted = {
-            (key, str(row.get(tenants) or "").strip()) for key, row in zip(_keys(asked, task), asked, strict=True)
-        }
-        texts = sorted({key for key, _ in wanted})
-        owners = frame[tenants].to_list() if tenants else [""] * frame.height
-        chosen = [(key, "") in wanted or (key, str(owner)) in wanted for key, owner in zip(plain, owners, strict=True)]
+        named = [str(row.get(tenants) or "").strip() for row in asked]
+        wanted = set(zip(_keys(asked, task), named, strict=True))
+        owners = list(map(str, frame[tenants])) if tenants else [""] * frame.height
+        pairs = list(zip(plain, owners, strict=True))
+        chosen = [(key, "") in wanted or (key, owner) in wanted for key, owner in pairs]
         numbers = set(frame["row"].filter(pl.Series(chosen, dtype=pl.Boolean)).to_list())
-        extra = (
-            {key for key, owner in wanted} if not tenants else {f"{owner}\x1f{key}" for key, owner in wanted if owner}
-        )
+        texts = sorted({key for key, _ in wanted})
+        absent = len(wanted - set(pairs) - {(key, "") for key in plain})
+        # A row that a server was asked need not be among the data.
+        extra = {f"{owner}\x1f{key}" if tenants else key for key, owner in wanted if owner or not tenants}
     else:
-        numbers = set(raw.frame["row"].filter(matching(raw, where, shown(data))).to_list())
+        try:
+            numbers = set(raw.frame["row"].filter(matching(raw, where, shown(data))).to_list())
+        except BiaslineError as error:
+            told = str(error).partition(" → ")[0].replace("source.where", "--where")
+            raise BiaslineError(told, "name columns of the raw data") from None
         chosen = frame["row"].is_in(list(numbers)).to_list()
         texts = sorted({key for key, one in zip(plain, chosen, strict=True) if one})
-        extra = set()
     going = {key for key, one in zip(keys, chosen, strict=True) if one} | extra
     staying = {key for key, one in zip(keys, chosen, strict=True) if not one}
-    return Selected(
-        _by_file(data, raw.frame, numbers),
-        len(numbers),
-        len(raw),
-        frozenset(going),
-        frozenset(going & staying),
-        tuple(texts),
-    )
+    records, kept = _by_file(data, raw.frame, numbers), frozenset(going & staying)
+    return Selected(records, len(numbers), len(raw), frozenset(going), kept, absent, tuple(texts))
 
 
 def _by_file(data: Path, frame: pl.DataFrame, numbers: set[int]) -> dict[Path, set[int]]:
@@ -153,15 +154,36 @@ def _text(name: str, value: Any) -> str:
     return str(value)
 
 
-def take_out(task: Task, data: Path, records: dict[Path, set[int]]) -> None:
-    """Take records out of raw files, each whole or not at all; one file of several that has no others is deleted."""
+def take_out(task: Task, data: Path, path: Path, numbers: set[int], *, dry_run: bool = False) -> None:
+    """Take records out of a raw file, whole or not at all; one of several files that has no others is deleted.
+
+    Args:
+        task: whose.
+        data: all of its raw data.
+        path: of the file.
+        numbers: of its records, from 0.
+        dry_run: only see whether it can be done.
+
+    Raises:
+        BiaslineError: where the file's format cannot be written.
+    """
     headers = headers_of(find_learning(task.kind).columns, task.source)
-    for path, numbers in sorted(records.items()):
-        has_others = data.is_dir() and len(raw_files(data).files) > 1
-        if has_others and len(numbers) == sum(1 for _ in read_records(path, headers)):
+    has_others = data.is_dir() and len(raw_files(data).files) > 1
+    if has_others and len(numbers) == sum(1 for _ in read_records(path, headers)):
+        if not dry_run:
             path.unlink()
-        else:
-            remove_records(path, numbers, headers)
+    else:
+        remove_records(path, numbers, headers, dry_run=dry_run)
+
+
+def any_left(task: Task, data: Path, keys: Collection[str]) -> bool:
+    """Whether a row of the raw data has one of some content keys."""
+    kind, tenants = find_learning(task.kind).columns, task.tenants.column
+    source = task.source.model_copy(update={"where": "", "harvested": True})
+    frame = find_learning(task.kind).prepared(read_examples(data, kind, source).frame, task)[0]
+    if tenants:
+        frame = frame.with_columns(pl.col(tenants).str.strip_chars())
+    return not set(keys_of(frame, kind, tenants)).isdisjoint(keys)
 
 
 def asked_keys(asked: Sequence[str | None], tenants: Sequence[str], task: Task) -> list[str]:

@@ -24,6 +24,7 @@ UNKNOWN, OF_ANOTHER_TASK, OF_ANOTHER_TENANT = (
     "an answer of another tenant",
 )
 NO_SUCH_ROW, NO_TEXT = "the request has no such row", "its text was not kept (traffic_texts)"
+NO_ANSWER = "what is said to be right is no answer of this kind"
 NO_TEMPLATE, ONLY_WRONG = "asked without the task's template", "said to be wrong, and not what would be right"
 CHANGED_MIND = "said again later"
 
@@ -107,16 +108,16 @@ def said_in_folder(traffic: Path, task: str) -> tuple[list[Said], list[str]]:
             try:
                 told = json.loads(line)
                 one = Said(
-                    told["request"],
+                    _string(told["request"]),
                     int(told["index"]),
                     told["right"],
                     _good(told["thumb"], where),
                     where,
-                    told["task"],
-                    told["tenant"],
+                    _string(told["task"]),
+                    _string(told["tenant"]),
                 )
                 at = str(told["at"])
-            except (ValueError, KeyError, TypeError):  # a server that was killed while it wrote
+            except (ValueError, KeyError, TypeError, BiaslineError):  # a server that was killed while it wrote
                 notes.append(f"{where} is cut off: left out")
                 continue
             if one.task == task:
@@ -165,6 +166,12 @@ def said_in_file(path: Path, tenant_column: str) -> list[Said]:
     return found
 
 
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
 def _good(thumb: Any, where: str) -> bool | None:
     if thumb is None or not str(thumb).strip():
         return None
@@ -188,17 +195,25 @@ def matched(said: list[Said], traffic: Path, task: str, kind: str) -> Matched:
     """
     found = Matched()
     answers = _answers(traffic, {one.request for one in said})
-    last = {(one.request, one.index): one for one in said}
+    last: dict[tuple[str, int], Said] = {}
+    heard = []
     for one in said:
-        if last[one.request, one.index] is not one:
-            found.leave_out(CHANGED_MIND, one.where)
-            continue
-        rows = answers.get(one.request)
+        rows, place = answers.get(one.request), (one.request, one.index)
         if rows is None:
             found.leave_out(UNKNOWN, f"{one.request} ({one.where})")
         elif one.index >= len(rows):
             found.leave_out(NO_SUCH_ROW, f"{one.request}:{one.index} ({one.where})")
-        elif isinstance(row := _corrected(one, rows[one.index], task, kind), str):
+        elif reason := _is_not_theirs(one, rows[one.index], task):
+            found.leave_out(reason, f"{one.request} ({one.where})")
+        else:
+            heard.append(one)
+            # That an answer is wrong takes nothing from what was said to be right instead.
+            if place not in last or one.right is not None or one.good:
+                last[place] = one
+    for one in heard:
+        if last[one.request, one.index] is not one:
+            found.leave_out(CHANGED_MIND, one.where)
+        elif isinstance(row := _corrected(one, answers[one.request][one.index], kind), str):
             found.leave_out(row, f"{one.request} ({one.where})")
         else:
             found.rows.append(row)
@@ -206,13 +221,16 @@ def matched(said: list[Said], traffic: Path, task: str, kind: str) -> Matched:
     return found
 
 
-def _corrected(one: Said, kept: Mapping[str, Any], task: str, kind: str) -> Corrected | str:
-    """A row, or why it is none."""
-    owner = kept["tenant"] or ""
+def _is_not_theirs(one: Said, kept: Mapping[str, Any], task: str) -> str:
+    """Why somebody cannot say anything of a row; empty where they can."""
     if kept["task"] != task or one.task not in ("", task):
         return OF_ANOTHER_TASK
-    if one.tenant and one.tenant != owner:
-        return OF_ANOTHER_TENANT
+    return OF_ANOTHER_TENANT if one.tenant and one.tenant != (kept["tenant"] or "") else ""
+
+
+def _corrected(one: Said, kept: Mapping[str, Any], kind: str) -> Corrected | str:
+    """A row, or why it is none."""
+    owner = kept["tenant"] or ""
     if one.right is None and not one.good:
         return ONLY_WRONG
     if kept["asked"] is None or kept["answer"] is None:
@@ -224,7 +242,12 @@ def _corrected(one: Said, kept: Mapping[str, Any], task: str, kind: str) -> Corr
     if not isinstance(row, dict):
         return NO_TEMPLATE
     answered = value_of(answer_of(kept["answer"], kind, one.where))
-    right = answered if one.right is None else value_of(answer_of(one.right, kind, one.where))
+    try:
+        right = answered if one.right is None else value_of(answer_of(one.right, kind, one.where))
+    except BiaslineError:
+        if not one.task:  # of a file, which its writer can mend
+            raise
+        return NO_ANSWER
     columns = find_answering(kind).learning.columns.given
     row = {name: row[name] for name in columns if row.get(name) not in (None, "", [])}
     name = f"{one.request}:{one.index}"

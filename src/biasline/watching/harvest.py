@@ -2,9 +2,9 @@
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from biasline.data.turns import DIALOGUE
 from biasline.data.validate import Dealt, deal
 from biasline.errors import BiaslineError, first_few, shown
 from biasline.kinds.learning import find_learning
-from biasline.layout import TaskPlace, replacing, write_text
-from biasline.params import Task
+from biasline.layout import TaskPlace, local_state, write_text
+from biasline.params import Task, read_params
 from biasline.paramsfile import set_data
+from biasline.tracking.locks import file_lock
 from biasline.watching.feedback import Corrected, Matched
 
 # Columns of a harvested row that say where it comes from.
@@ -91,9 +92,22 @@ def harvest(name: str, task: Task, matched: Matched, root: Path, *, dry_run: boo
     Raises:
         BiaslineError: where the data are no files that rows can be put beside.
     """
+    with nullcontext() if dry_run else file_lock(local_state() / "harvest" / f"{name}.lock"):
+        return _harvest(name, task, matched, root, dry_run)
+
+
+def _harvest(name: str, task: Task, matched: Matched, root: Path, dry_run: bool) -> Harvest:
     data = root / task.data
-    folder = _folder_for(data)
-    _finish_move(root, name, task, data, folder)
+    folder = _folder_for(name, data)
+    _refuse_shared(root, name, task)
+    if _was_moved(data, folder):  # by a harvest that was killed
+        set_data(root / "params.yaml", name, folder.relative_to(root).as_posix())
+        data, task = folder, task.model_copy(update={"data": folder.relative_to(root).as_posix()})
+    elif data != folder and folder.is_dir() and any(folder.iterdir()):
+        raise BiaslineError(
+            f"{shown(folder)}: is there already, so {shown(data)} cannot be moved into it",
+            f"put it there yourself, and name the folder as data of tasks.{name} in params.yaml",
+        )
     known = sorted(folder.glob(f"{HARVESTED}*.jsonl")) if folder.is_dir() else []
     file = folder / f"{HARVESTED}{_last(known) + 1:03}.jsonl"
     left_out = {reason: list(said) for reason, said in matched.left_out.items()}
@@ -120,15 +134,14 @@ def harvest(name: str, task: Task, matched: Matched, root: Path, *, dry_run: boo
         names = {row.name for row in kept}
         text = _lines([record for record in records if record[NAME] in names])
         if moved is not None:
-            _move(data, folder)
+            folder.mkdir(exist_ok=True)
+            data.rename(folder / data.name)
             set_data(root / "params.yaml", name, folder.relative_to(root).as_posix())
         write_text(file, text)
-        if moved is not None:
-            data.unlink()
     return found
 
 
-def _folder_for(data: Path) -> Path:
+def _folder_for(name: str, data: Path) -> Path:
     """Where harvested files lie: the folder of the data, or the one that a single file would be moved into."""
     if data.is_dir():
         if is_saved(data):
@@ -143,28 +156,25 @@ def _folder_for(data: Path) -> Path:
             f"mkdir {shown(data.with_suffix(''))}; dvc move {shown(data)} {shown(data.with_suffix(''))}; then name "
             "that folder in params.yaml",
         )
-    stem = data.name.split(".")[0]
-    return data.with_name(stem if stem != data.name else f"{stem}-rows")
+    stem, place = data.name.split(".")[0], TaskPlace(name)
+    # A folder that the pipeline writes, and that git does not see, is no place for raw data.
+    outs = (place.clean, place.tokens, place.model, place.evaluation, place.signatures)
+    taken = {data.name, *(out.name for out in outs)}
+    return data.with_name(f"{stem}-rows" if stem in taken else stem)
 
 
-def _finish_move(root: Path, name: str, task: Task, data: Path, folder: Path) -> None:
-    """Refuse a folder that is somebody else's; what a harvest that was killed left there is its own."""
-    if folder == data or not folder.exists():
-        return
-    copy = folder / data.name
-    if not (copy.is_file() and copy.read_bytes() == data.read_bytes()):
+def _was_moved(data: Path, folder: Path) -> bool:
+    return data != folder and not data.exists() and (folder / data.name).is_file()
+
+
+def _refuse_shared(root: Path, name: str, task: Task) -> None:
+    """Answers of one task are no rows of another."""
+    tasks = read_params(root / "params.yaml").tasks
+    if others := [other for other, one in tasks.items() if other != name and one.data == task.data]:
         raise BiaslineError(
-            f"{shown(folder)}: is there already, so {shown(data)} cannot be moved into it",
-            f"put it there yourself, and name the folder as data of tasks.{name} in params.yaml",
+            f"tasks.{others[0]} in params.yaml has the same data, {task.data}: it would get the rows too",
+            f"copy the data for it, and name them as data of tasks.{others[0]}",
         )
-
-
-def _move(data: Path, folder: Path) -> None:
-    """Have a file in a folder too; the first is taken away once params say so."""
-    if not folder.exists():
-        with replacing(folder) as draft:
-            draft.mkdir()
-            shutil.copyfile(data, draft / data.name)
 
 
 def _last(files: Iterable[Path]) -> int:

@@ -71,6 +71,8 @@ def test_a_tenants_key_speaks_for_that_tenant_alone(registry, tmp_path):
         client = Client(port, "k1")
         _, _, chat = client.post("/v1/chat/completions", question(f"shops/{TENANTS[0]}"))
         assert client.post("/v1/feedback", {"model": "shops/few", "id": chat["id"], "right": "x"})[0] == 404
+        status, _, refused = client.post("/v1/feedback", {"model": "shops", "id": chat["id"], "right": "x"})
+        assert status == 400 and "shops is a fleet: name a tenant" in refused["error"]["message"]
         assert client.post("/v1/feedback", {"model": "shops/one", "id": chat["id"], "right": "x"})[0] == 200
     [said] = said_in_folder(tmp_path, "shops")[0]
     assert (said.tenant, said.right) == ("one", "x")

@@ -95,6 +95,8 @@ async def feedback(service: Service, request: Request) -> Response:
         asked = stack.enter_context(service.using(call, form.model))
         if asked.is_base:
             raise Refused(400, "invalid_request", f"{asked.name} knows no task: nobody trains on its answers")
+        if asked.served.held.tenants is not None and not asked.tenant:
+            raise Refused(400, "invalid_request", f"{asked.name} is a fleet: name a tenant, `{asked.name}/TENANT`")
         if form.right is None and form.thumb is None:
             raise Refused(400, "invalid_request", "`right` or `thumb` was expected")
         told = {"task": asked.served.task, "tenant": asked.tenant, "request": plain_id(form.id), "index": form.index}
