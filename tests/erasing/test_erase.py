@@ -1,22 +1,25 @@
 """`biasline erase`: what is said, what is refused, and what is left after each kind of having had a row."""
 
 import json
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
 from typer.testing import CliRunner
 
 import stages.train
+from biasline.bases.pin import file_sha256
 from biasline.bitfit.deltas import file_of
 from biasline.cli import app
 from biasline.data.augment import augment
+from biasline.data.removal import remove_records
 from biasline.data.validate import validate
 from biasline.erasing import erase as room
 from biasline.erasing.plan import Request
 from biasline.errors import BiaslineError
 from biasline.evaluation.evaluate import evaluate
 from biasline.layout import TaskPlace, write_text
-from biasline.params import read_params
+from biasline.params import Task, read_params
 from biasline.registry import ledger
 from biasline.registry.promote import promote
 from biasline.registry.sync import register, register_workspace
@@ -221,7 +224,7 @@ def test_after_a_crash_the_very_records_that_were_planned_are_gone_and_no_others
     left = raw[: row["row"] - 1] + raw[row["row"] :]
     assert (workspace / "rows.jsonl").read_bytes().splitlines() == left and not ran
     (workspace / "rows.jsonl").write_bytes(b"\n".join(raw) + b"\n ")  # somebody puts it back meanwhile
-    with pytest.raises(BiaslineError, match="it was changed since the erasure was begun"):
+    with pytest.raises(BiaslineError, match="changed since the erasure was begun"):
         erased(project, [row])
     (workspace / "rows.jsonl").write_bytes(b"\n".join(left) + b"\n")
     assert erased(project, [row])["gone"] == [record.fingerprint]
@@ -234,3 +237,22 @@ def test_a_row_that_only_trainings_have_is_erased_there(project):
     (workspace / "rows.jsonl").write_bytes(b"\n".join(raw[: row["row"] - 1] + raw[row["row"] :]) + b"\n")
     receipt = erased(project, [row])
     assert receipt["rows"] == 0 and receipt["gone"] == [record.fingerprint] and not record.folder.exists()
+
+
+def test_of_two_files_the_second_is_finished_after_a_crash(tmp_path):
+    files = {}
+    for name in ("a", "b"):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps({"text": f"{name} {n}", "label": "x"}) + "\n" for n in range(3)))
+        files[path] = [str(path), file_sha256(path), [1]]
+    journal = SimpleNamespace(
+        told={"files": list(files.values()), "refused": ["a 1", "b 1"]}, path=tmp_path / "journal"
+    )
+    task = Task(kind="classification", base="b.json", data="raw")
+    one, two = files
+    remove_records(one, {1}, lambda *_: True)
+    room._take_out(journal, task, tmp_path)
+    assert "a 1" not in one.read_text() and "b 1" not in two.read_text() and "b 2" in two.read_text()
+    two.write_text(two.read_text() + json.dumps({"text": "B  1", "label": "x"}) + "\n")
+    with pytest.raises(BiaslineError, match="rows that are to go are still there"):
+        room._take_out(journal, task, tmp_path)

@@ -19,7 +19,7 @@ from biasline.erasing.plan import Request, plan
 from biasline.erasing.rows import any_left, take_out
 from biasline.erasing.runs import delete_trainings
 from biasline.erasing.served import served_rows
-from biasline.errors import BiaslineError, shown
+from biasline.errors import BiaslineError, first_few, shown
 from biasline.jsonfile import dump_json, load_json
 from biasline.layout import TaskPlace, home, local_state, write_text
 from biasline.params import Task
@@ -175,15 +175,19 @@ def _take_out(journal: "_Journal", task: Task, data: Path) -> None:
     Raises:
         BiaslineError: where a file was changed since by somebody else.
     """
+    changed = []
     for name, sha256, numbers in journal.told["files"]:
         path = Path(name)
         if path.is_file() and file_sha256(path) == sha256:
             take_out(task, data, path, set(numbers))
-        elif any_left(task, data, journal.told["refused"]):  # else it was rewritten before a crash
-            raise BiaslineError(
-                f"{shown(path)}: it was changed since the erasure was begun, and still has rows that are to go",
-                f"put it back, or delete {shown(journal.path)} and begin anew",
-            )
+        else:
+            changed.append(shown(path))
+    # Mostly they were rewritten before a crash.
+    if changed and any_left(task, data, journal.told["refused"]):
+        raise BiaslineError(
+            f"{first_few(changed)}: changed since the erasure was begun, and rows that are to go are still there",
+            f"put it back, or delete {shown(journal.path)} and begin anew",
+        )
 
 
 def _run(command: Sequence[str]) -> None:
