@@ -76,6 +76,16 @@ def test_texts_as_answers_are_looked_at_by_length_and_end():
     assert [day.said for day in found.by_day] == [{}] * len(found.by_day)
 
 
+def test_answers_that_refuse_are_seen_in_two_languages():
+    words = [f"answer {number % 7}, I cannot say more" for number in range(300)]
+    refused = ["I'm sorry, but I can’t help with that.", "很抱歉，我无法回答这个问题。", "As an AI I do not know."] * 40
+    before, now = asked(1, 300, answers=words), asked(2, 300, answers=[*words[:180], *refused])
+    found = {check.name: check for check in report(before, now).checks}
+    assert found["answers that refuse"].alarms and found["answers that refuse"].distance == pytest.approx(0.4)
+    quiet = {check.name: check for check in report(before, asked(2, 300, answers=words)).checks}
+    assert quiet["answers that refuse"].distance == 0 and not quiet["answers that refuse"].alarms
+
+
 def test_unknown_tokens_vectors_and_copies_of_training_rows():
     before, now = asked(1), asked(2)
     reading = Reading(

@@ -1,5 +1,6 @@
 """Rows of users beside those that the champion was evaluated on: what changed, by day and by tenant."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,6 +26,14 @@ from biasline.watching.requests import Asked, said
 TENANT_ROWS = 20
 # Labels that a table of days has columns for.
 _LABELS = 6
+# How models of the field begin an answer that is none; in so many characters at its beginning.
+_REFUSAL = re.compile(
+    r"\b(?:I['’]?m|I am) (?:sorry|afraid|(?:un|not )able to)\b|\bI (?:can['’]?t|cannot|won['’]t|will not) "
+    r"(?:help|assist|answer|provide|comply|do that)\b|\bas an AI\b"
+    r"|抱歉|对不起|(?:无法|不能)(?:回答|提供|协助)|作为.{0,6}(?:AI|人工智能)",
+    re.IGNORECASE,
+)
+_BEGINNING = 120
 
 
 @dataclass(frozen=True)
@@ -230,6 +239,8 @@ def _of_answers(before: Sequence[Any], now: Sequence[Any], *, reading: Reading |
     if all(isinstance(one, str) for answers in pair for one in answers):
         sizes = [np.array([len(text) for text in texts]) for texts in pair]
         found += [numbers("length of answers", *sizes), rate("empty answers", *(part == 0 for part in sizes))]
+        refused = [np.array([bool(_REFUSAL.search(text[:_BEGINNING])) for text in texts]) for texts in pair]
+        found.append(rate("answers that refuse", *refused))
         if reading is not None and reading.lengths is not None and reading.longest:
             endless = [reading.lengths(texts) >= reading.longest for texts in pair]
             found.append(rate("answers that come to no end", *endless))
